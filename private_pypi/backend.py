@@ -1,0 +1,197 @@
+"""The contract between the core and a storage; no storage is named here.
+
+A backend is a courier: it stores, lists and fetches. Filenames, hashes, metadata, HTML, retries,
+caches and the arithmetic of the index belong to the core. `private_pypi.testing.BackendContract`
+is the definition of a backend; this file is its summary.
+
+Rules for every method of every backend:
+
+1. It may be called from many threads at once, and by several processes at once.
+2. It is atomic: nobody ever sees half a file or half an index, whatever is killed when.
+3. It raises `private_pypi.errors` only: `BackendUnavailable` when asking again may help,
+   `StorageFull` when there is no space, `BackendError` for other trouble. Trouble is never
+   `NotFound`.
+4. It does not retry (`retrying` does), and every wait for a network has a time-out.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+
+from private_pypi.model import DistributionFile, Download, StoredFile, Upload
+
+NO_INDEX = ""
+"""The revision of an index document that does not exist."""
+
+
+class Access(enum.IntEnum):
+    """What a secret may do; each level includes those before it."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+
+
+class Secret:
+    """A secret that does not show itself in a repr, a message or a log line."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: str) -> None:
+        self._raw = raw
+
+    def reveal(self) -> str:
+        """The secret itself, for the call to the storage and nothing else."""
+        return self._raw
+
+    def __bool__(self) -> bool:
+        return bool(self._raw)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._raw == other._raw
+
+    def __hash__(self) -> int:
+        return hash(self._raw)
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """Traits of a storage, each read by the core."""
+
+    largest_file: int  # bytes; the default of `max_file_bytes`
+    is_local: bool = False
+    """Listing and asking for the index cost about nothing: every synchronisation lists."""
+    needs_admin_secret: bool = True
+    """Synchronising needs a secret of its own from `admin_secret.toml`."""
+    rights_per_project: bool = False
+    """`access(project)` may differ from `access()`: nothing kept is given to a secret that the
+    provider has not confirmed for that project."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendSettings:
+    """The checked fields of a repository's table; a backend's `Settings` adds its own.
+
+    `config` fills them from TOML by their annotations. A field annotated `Secret` or
+    `tuple[Secret, ...]` may also come from `<field>_env` or `<field>_file`.
+    """
+
+    name: str  # of the repository, lower case
+    max_file_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folders:
+    """What one repository may use below ROOT; each exists already."""
+
+    cache: Path  # kept between starts
+    lock: Path  # for locks between the processes of this ROOT
+    tmp: Path  # emptied at start
+
+
+SettingsT = TypeVar("SettingsT", bound=BackendSettings)
+
+
+class Backend(abc.ABC, Generic[SettingsT]):
+    """One storage, seen with one secret. Construction does no I/O."""
+
+    Settings: ClassVar[type[BackendSettings]]
+    capabilities: ClassVar[Capabilities]
+    location_key: ClassVar[str] = "location"
+    """The key of `[[pkgs]]` in `index.toml` that bears `location`."""
+
+    def __init__(self, settings: SettingsT, secret: Secret, folders: Folders) -> None:
+        self.settings = settings
+        self.secret = secret
+        self.folders = folders
+
+    @abc.abstractmethod
+    def access(self, project: str | None = None) -> Access:
+        """What our secret may do here, or with this project.
+
+        The caller keeps the verdict for a while, also a refusal.
+        """
+
+    @abc.abstractmethod
+    def list_files(self) -> Iterator[StoredFile]:
+        """Every published file once, in any order; paging happens inside the iterator.
+
+        A file that was published before the call and not deleted since is always there.
+        A broken record makes a `StoredFile` without a record, never an error.
+        """
+
+    @abc.abstractmethod
+    def open_file(self, file: DistributionFile) -> Download:
+        """The content, or where it is. Raises `FileNotFound` when it is known to be gone."""
+
+    @abc.abstractmethod
+    def open_core_metadata(self, file: DistributionFile) -> Download:
+        """The core metadata that was put with the file.
+
+        Raises `FileNotFound` when none is stored: the core then reads it from the file itself.
+        """
+
+    @abc.abstractmethod
+    def put_file(self, upload: Upload) -> StoredFile:
+        """Publish a file, its core metadata and its record; visible whole, or not at all.
+
+        Idempotent: the same bytes under the same name again return the first file. Other bytes
+        raise `FileAlreadyExists`, whatever the order of two writers. `upload.content` may be gone
+        afterwards. When this returns, the file survives a power cut.
+        """
+
+    @abc.abstractmethod
+    def read_index(self, into: Path, unless: str | None = None) -> str:
+        """Write the index document into the file `into` and return its revision.
+
+        `NO_INDEX` when there is none. Nothing is written when the revision is `NO_INDEX` or
+        equals `unless`.
+        """
+
+    @abc.abstractmethod
+    def write_index(self, content: Path, replaces: str) -> str:
+        """Replace the document if its revision is still `replaces`; return the new revision.
+
+        `replaces=NO_INDEX`: only if there is none. Raises `StaleIndex` otherwise.
+        """
+
+
+@runtime_checkable
+class SupportsRecent(Protocol):
+    """A storage that can tell cheaply what is new."""
+
+    def recent_files(self, since: datetime) -> Iterator[StoredFile]:
+        """At least every file published at or after `since` (UTC), newest first if possible."""
+
+
+@runtime_checkable
+class SupportsDelete(Protocol):
+    """A storage that can forget a file."""
+
+    def delete_file(self, file: DistributionFile) -> None:
+        """Remove the file, its metadata and its record. Removing what is gone is no error."""
+
+
+AnyBackend = Backend[Any]
+
+__all__ = [
+    "NO_INDEX",
+    "Access",
+    "AnyBackend",
+    "Backend",
+    "BackendSettings",
+    "Capabilities",
+    "Folders",
+    "Secret",
+    "SupportsDelete",
+    "SupportsRecent",
+]

@@ -1,0 +1,72 @@
+"""The facts kept beside a stored file, as private-pypi 0.2 could read them; not the index.
+
+A record is a flat table of strings: the first value of every field of the upload form (without the
+description, which the core metadata has), `distrib` and `sha256` as 0.2 added them, and three facts
+of our own that 0.2 ignores: `size`, `uploaded_at` and `core_metadata_sha256`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from private_pypi.errors import InvalidFilename
+from private_pypi.filenames import parse_filename
+from private_pypi.model import DistributionFile, Record, StoredFile
+
+
+def make_record(file: DistributionFile, fields: Sequence[tuple[str, str]]) -> Record:
+    """The record of an upload: `fields` are those of its form, in order."""
+    record: dict[str, str] = {}
+    for name, value in fields:
+        if name != "description":
+            record.setdefault(name, value)
+    record["distrib"] = file.project
+    record["sha256"] = file.sha256
+    record["size"] = str(file.size)
+    if file.uploaded_at is not None:
+        record["uploaded_at"] = format_time(file.uploaded_at)
+    record["requires_python"] = file.requires_python or ""
+    if file.core_metadata_sha256 is not None:
+        record["core_metadata_sha256"] = file.core_metadata_sha256
+    return record
+
+
+def file_from_record(stored: StoredFile) -> DistributionFile | None:
+    """The file, without opening it; None when the record does not say enough to trust it.
+
+    The records of 0.2 have no size and a hash that nobody checked: such files are opened once.
+    """
+    record = stored.record
+    if record is None or record.get("size") != str(stored.size) or "sha256" not in record:
+        return None
+    try:
+        parsed = parse_filename(stored.filename)
+        uploaded_at = parse_time(record["uploaded_at"]) if "uploaded_at" in record else None
+    except (InvalidFilename, ValueError):
+        return None
+    return DistributionFile(
+        project=parsed.project,
+        filename=stored.filename,
+        version=str(parsed.version),
+        size=stored.size,
+        sha256=record["sha256"],
+        uploaded_at=uploaded_at,
+        requires_python=record.get("requires_python") or None,
+        yanked=None,
+        core_metadata_sha256=record.get("core_metadata_sha256"),
+        location=stored.location,
+    )
+
+
+def format_time(moment: datetime) -> str:
+    """`yyyy-mm-ddThh:mm:ss.ffffffZ` (PEP 700), from an aware datetime."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str) -> datetime:
+    """The inverse of `format_time`; raises ValueError for a text without a time zone."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"time without a zone: {text!r}")
+    return moment.astimezone(UTC)
