@@ -1,0 +1,17 @@
+#!/bin/sh
+# Pin what development and the tests install, with hashes and without addresses: sh tools/lock.sh
+. "$(dirname "$0")/environment.sh"
+
+make_environment
+command -v .venv/bin/uv >/dev/null || .venv/bin/python -m pip install --quiet uv
+
+compile() {
+    .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-emit-index-url --no-emit-find-links --no-annotate --upgrade \
+        --custom-compile-command "sh tools/lock.sh" --no-config "$@"
+}
+
+compile pyproject.toml --group dev --output-file requirements/dev.txt
+for client in requirements/clients/*.in; do
+    compile "$client" --output-file "${client%.in}.txt"
+done
