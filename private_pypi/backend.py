@@ -1,8 +1,9 @@
 """The contract between the core and a storage; no storage is named here.
 
 A backend is a courier: it stores, lists and fetches. Filenames, hashes, metadata, HTML, retries,
-caches and the arithmetic of the index belong to the core. `private_pypi.testing.BackendContract`
-is the definition of a backend; this file is its summary.
+caches and the arithmetic of the index belong to the core.
+`private_pypi.testing.contract.BackendContract` is the definition of a backend; this file is its
+summary.
 
 Rules for every method of every backend:
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,9 @@ from private_pypi.model import DistributionFile, Download, StoredFile, Upload
 
 NO_INDEX = ""
 """The revision of an index document that does not exist."""
+
+Known = Callable[[str, str], bool]
+"""`known(filename, stamp)`: whether the caller has the facts of a file, as its bytes are now."""
 
 
 class Access(enum.IntEnum):
@@ -122,11 +126,12 @@ class Backend(abc.ABC, Generic[SettingsT]):
         """
 
     @abc.abstractmethod
-    def list_files(self) -> Iterator[StoredFile]:
+    def list_files(self, known: Known | None = None) -> Iterator[StoredFile]:
         """Every published file once, in any order; paging happens inside the iterator.
 
         A file that was published before the call and not deleted since is always there.
-        A broken record makes a `StoredFile` without a record, never an error.
+        A broken record makes a `StoredFile` without a record, never an error. Where reading a
+        record costs something, it is also left out for files that are `known`.
         """
 
     @abc.abstractmethod
@@ -146,7 +151,8 @@ class Backend(abc.ABC, Generic[SettingsT]):
 
         Idempotent: the same bytes under the same name again return the first file. Other bytes
         raise `FileAlreadyExists`, whatever the order of two writers. `upload.content` may be gone
-        afterwards. When this returns, the file survives a power cut.
+        afterwards, except after `BackendUnavailable`. When this returns, the file survives a power
+        cut.
         """
 
     @abc.abstractmethod
@@ -191,6 +197,7 @@ __all__ = [
     "BackendSettings",
     "Capabilities",
     "Folders",
+    "Known",
     "Secret",
     "SupportsDelete",
     "SupportsRecent",

@@ -72,3 +72,16 @@ def split_suffix(filename: str) -> tuple[str, str]:
         if filename.endswith(suffix):
             return filename[: -len(suffix)], suffix[1:]
     raise InvalidFilename(filename, "only .whl, .tar.gz and .zip files are distribution files")
+
+
+def is_filename(text: str) -> bool:
+    """Whether a text ends as a distribution file's name does (a version never does)."""
+    return text.endswith(tuple(SUFFIXES))
+
+
+def normalize_version(text: str) -> str:
+    """A version as `DistributionFile.version` has it (PEP 440); as it is when it is none."""
+    try:
+        return str(Version(text))
+    except InvalidVersion:
+        return text

@@ -1,0 +1,156 @@
+"""The command: `python -m benchmarks`, from the root of a checkout."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks import plot, report
+from benchmarks.load import find_generator
+from benchmarks.results import OURS, Results
+from benchmarks.scenarios import GROUPS, Benchmark, Make, Plan
+from benchmarks.servers import PEERS, PrivatePypi, is_installed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the report and write it; 0 also when a target is missed."""
+    options = _parse(arguments)
+    plan = Plan().quick() if options.quick else Plan()
+    plan = replace(plan, rounds=options.rounds or plan.rounds)
+    results = Results()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="benchmark-") as name:
+        folder = Path(name)
+        makers: dict[str, Make] = {OURS: PrivatePypi}
+        versions: dict[str, str] = {}
+        for peer in _installed(options.peers, options.tools, results):
+            makers[peer] = partial(PEERS[peer], tools=options.tools.get(peer))
+        generator = find_generator(folder)
+        setting = report.Setting(
+            date=time.strftime("%d %B %Y"),
+            machine=report.describe_machine(),
+            python=platform.python_version(),
+            versions=versions,
+            generator=generator.name,
+            synced_write=report.time_synced_write(folder),
+            duration=0,
+        )
+        Benchmark(
+            plan=plan,
+            makers=makers,
+            generator=generator,
+            uv=options.uv or shutil.which("uv"),
+            corpora=options.folder or folder,
+            folder=folder,
+            results=results,
+            versions=versions,
+            say=_say,
+        ).run(options.only)
+    setting = replace(setting, duration=time.monotonic() - begin)
+    text = report.render(results, plan, setting)
+    (options.out / "RESULTS.md").write_text(text)
+    (options.out / "results.svg").write_text(plot.render(results, plan, setting))
+    (options.out / "results.json").write_text(json.dumps(results.as_json(), indent=1) + "\n")
+    print(text)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure this checkout, and pypiserver and devpi beside it where installed.",
+    )
+    parser.add_argument("--quick", action="store_true", help="next to nothing of everything")
+    parser.add_argument(
+        "--only",
+        type=_groups,
+        default=list(GROUPS),
+        metavar="GROUPS",
+        help=f"some of {','.join(GROUPS)}",
+    )
+    parser.add_argument(
+        "--peers",
+        type=_peers,
+        default=None,
+        metavar="NAMES",
+        help=f"some of {','.join(PEERS)}; '' for none; default: those that are installed",
+    )
+    parser.add_argument(
+        "--peer",
+        type=_tools,
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="the folder of a peer's executables, when they are not on PATH",
+    )
+    parser.add_argument("--uv", metavar="PATH", help="uv, when it is not on PATH")
+    parser.add_argument("--rounds", type=int, help="how often each thing is measured")
+    parser.add_argument(
+        "--folder", type=Path, help="where servers and corpora live; corpora are kept there"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/benchmarks"),
+        help="where RESULTS.md, results.svg and results.json go (%(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    options.tools = dict(options.peer)
+    return options
+
+
+def _installed(wanted: Sequence[str] | None, tools: dict[str, Path], results: Results) -> list[str]:
+    found = []
+    for peer in PEERS if wanted is None else wanted:
+        if is_installed(peer, tools.get(peer)):
+            found.append(peer)
+        elif wanted is not None:
+            raise SystemExit(f"{peer} is not installed: put it on PATH, or --peer {peer}=FOLDER")
+        else:
+            results.remark(f"{peer} is not installed here.")
+    return found
+
+
+def _groups(text: str) -> list[str]:
+    return _some_of(GROUPS, text)
+
+
+def _peers(text: str) -> list[str]:
+    return _some_of(list(PEERS), text)
+
+
+def _some_of(known: Sequence[str], text: str) -> list[str]:
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+    return names
+
+
+def _tools(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    if name not in PEERS or not Path(folder).is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not NAME=FOLDER with a name of {', '.join(PEERS)} and a folder"
+        )
+    return name, Path(folder).resolve()
+
+
+def _say(sentence: str) -> None:
+    print(time.strftime("%H:%M:%S"), sentence, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

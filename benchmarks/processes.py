@@ -1,0 +1,116 @@
+"""A measured server's processes: started, watched through `/proc`, ended by their own ids."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_CLIENT_VARIABLES = ("PIP_", "UV_", "TWINE_", "PRIVATE_PYPI_", "PYWHARF_", "DEVPI", "PYTHON")
+
+
+def plain_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process' environment without what would configure a server or a client."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_CLIENT_VARIABLES)}
+    return {**kept, "NO_PROXY": "*", "no_proxy": "*", **(extra or {})}
+
+
+class Processes:
+    """One command and all its descendants: they share a session of their own."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self.command = " ".join(command)
+        self.log = log
+        with log.open("ab") as output:
+            self._leader = subprocess.Popen(
+                command,
+                cwd=log.parent,
+                env=plain_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def check_alive(self) -> None:
+        """Raise `RuntimeError` with the end of the log when the command has ended."""
+        if self._leader.poll() is not None:
+            tail = self.log.read_text(errors="replace")[-1500:]
+            raise RuntimeError(f"{self.command!r} ended with {self._leader.returncode}:\n{tail}")
+
+    def stop(self) -> None:
+        """End the session: politely, then for good."""
+        for sign, patience in ((signal.SIGTERM, 35.0), (signal.SIGKILL, 10.0)):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._leader.pid, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._leader.wait(patience)
+                break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._leader.pid, signal.SIGKILL)
+
+    def memory(self) -> int:
+        """Bytes in use: PSS, so that what the processes share counts once."""
+        return sum(self._kilobytes("smaps_rollup", "Pss")) * 1024
+
+    def peak_memory(self) -> int:
+        """The highest resident sizes since `forget_peak`, in bytes."""
+        return sum(self._kilobytes("status", "VmHWM")) * 1024
+
+    def resident_memory(self) -> int:
+        """The resident sizes now, in bytes."""
+        return sum(self._kilobytes("status", "VmRSS")) * 1024
+
+    def forget_peak(self) -> None:
+        """Let the highest resident size begin again from now."""
+        for pid in self._pids():
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def processor_time(self) -> float:
+        """Seconds of processor time that the living processes have used."""
+        total = 0
+        for pid in self._pids():
+            with contextlib.suppress(OSError):
+                fields = _stat(pid)
+                total += int(fields[11]) + int(fields[12])
+        return total / _TICKS
+
+    def settle(self, limit: float = 10.0) -> None:
+        """Wait until requests that nobody waits for any more are worked off."""
+        end = time.monotonic() + limit
+        before = self.processor_time()
+        while time.monotonic() < end:
+            time.sleep(0.1)
+            now = self.processor_time()
+            if now - before <= 1 / _TICKS:
+                return
+            before = now
+
+    def _pids(self) -> list[int]:
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                fields = _stat(int(folder.name))
+                if int(fields[3]) == self._leader.pid and fields[0] != "Z":
+                    found.append(int(folder.name))
+        return found
+
+    def _kilobytes(self, file: str, key: str) -> list[int]:
+        found = []
+        for pid in self._pids():
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{pid}/{file}").read_text()
+                found += [int(value) for value in re.findall(rf"^{key}:\s+(\d+)", text, re.M)]
+        return found
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of `/proc/<pid>/stat` from the state on (the third of proc(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()

@@ -1,0 +1,1 @@
+"""The commands: plain functions that `cli` binds; their docstrings are their helps."""

@@ -1,0 +1,167 @@
+"""Yanks and deletions on an index of private_pypi over HTTP; uploads are left to others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+import requests
+from requests.auth import HTTPBasicAuth
+
+from private_pypi.backend import Secret
+from private_pypi.errors import (
+    BackendError,
+    BackendUnavailable,
+    ConfigurationError,
+    InvalidUpload,
+    NotAllowed,
+    NotFound,
+    PrivatePypiError,
+    Unsupported,
+    WrongSecret,
+)
+from private_pypi.filenames import normalize
+
+USERNAME: Final = "PRIVATE_PYPI_USERNAME"
+PASSWORD: Final = "PRIVATE_PYPI_PASSWORD"  # noqa: S105 - the name of a variable
+
+_TIMEOUT: Final = (10.0, 120.0)  # seconds to connect, and without a byte of the answer
+
+_ERRORS: Mapping[int, type[PrivatePypiError]] = {
+    400: InvalidUpload,
+    401: WrongSecret,
+    403: NotAllowed,
+    501: Unsupported,
+    503: BackendUnavailable,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexClient:
+    """An index, and who asks it."""
+
+    url: str  # of the simple API, with one final slash and without user information
+    username: str = ""
+    password: Secret | None = None  # None: what netrc says
+
+    def yank(self, project: str, target: str, reason: str = "") -> list[str]:
+        """Yank a file or a release (PEP 592): `target` is a filename or a version.
+
+        Returns the names of the files that are yanked now. Raises `NotFound`, `AccessError`, or
+        what else the server answers, in its words.
+        """
+        return self._change("POST", project, target, "/yank", {"reason": reason})
+
+    def unyank(self, project: str, target: str) -> list[str]:
+        """The inverse of `yank`."""
+        return self._change("DELETE", project, target, "/yank")
+
+    def delete(self, project: str, target: str) -> list[str]:
+        """Delete a file or a release for ever: the names of its files are never used again."""
+        return self._change("DELETE", project, target, "/")
+
+    def _change(
+        self,
+        method: str,
+        project: str,
+        target: str,
+        action: str,
+        form: Mapping[str, str] | None = None,
+    ) -> list[str]:
+        # The name is normalised here, because the server redirects other spellings and no client
+        # may follow a redirect with a POST.
+        url = f"{self.url}{normalize(project)}/{quote(target, safe='')}{action}"
+        auth = None
+        if self.password is not None:
+            # As bytes, because requests would encode text as latin-1.
+            auth = HTTPBasicAuth(self.username.encode(), self.password.reveal().encode())
+        try:
+            response = requests.request(
+                method,
+                url,
+                data=form,
+                auth=auth,
+                headers={"Accept": "application/json"},
+                timeout=_TIMEOUT,
+                allow_redirects=False,
+            )
+        except requests.Timeout as error:
+            raise BackendUnavailable(f"{self.url} does not answer in time") from error
+        except requests.RequestException as error:
+            raise BackendUnavailable(f"cannot reach {self.url}: {_cause(error)}") from error
+        if response.is_redirect:
+            raise BackendError(f"{self.url} has moved; use the address that it moved to")
+        if response.status_code != requests.codes.ok:
+            raise _ERRORS.get(response.status_code, _other(response.status_code))(
+                _sentence(response)
+            )
+        return _files(response, self.url)
+
+
+def connect(index_url: str, environ: Mapping[str, str]) -> IndexClient:
+    """An index by the address of its simple API, such as `https://host/r/mine/simple/`; no I/O.
+
+    Credentials: those of the address; else PRIVATE_PYPI_USERNAME and PRIVATE_PYPI_PASSWORD; else
+    netrc. Raises `ConfigurationError` for what is no such address.
+    """
+    try:
+        parts = urlsplit(index_url)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
+        # The address is not shown: it may hold a password.
+        raise ConfigurationError(
+            "INDEX_URL is no address of an index; right is https://HOST/r/REPOSITORY/simple/"
+        )
+    userinfo, at, bare = parts.netloc.rpartition("@")
+    url = urlunsplit((parts.scheme, bare, parts.path.rstrip("/") + "/", "", ""))
+    username, colon, password = userinfo.partition(":")
+    if colon:
+        return IndexClient(url, unquote(username), Secret(unquote(password)))
+    username = unquote(username) if at else environ.get(USERNAME, "")
+    if PASSWORD in environ:
+        return IndexClient(url, username, Secret(environ[PASSWORD]))
+    return IndexClient(url)
+
+
+def _other(status: int) -> type[PrivatePypiError]:
+    return NotFound if status in (404, 410) else BackendError
+
+
+def _sentence(response: requests.Response) -> str:
+    told = _json(response)
+    sentence = told.get("message") if isinstance(told, dict) else None
+    if not isinstance(sentence, str):
+        sentence = response.reason or "error"
+    if response.status_code == requests.codes.unauthorized:
+        sentence += f" (give it in the address, in {USERNAME} and {PASSWORD}, or in netrc)"
+    return f"the server answers {response.status_code}: {sentence}"
+
+
+def _files(response: requests.Response, url: str) -> list[str]:
+    told = _json(response)
+    files = told.get("files") if isinstance(told, dict) else None
+    if not isinstance(files, list) or not all(isinstance(each, str) for each in files):
+        raise BackendError(f"{url} is no index of private_pypi: its answer has no list of files")
+    return files
+
+
+def _json(response: requests.Response) -> Any:
+    try:
+        return json.loads(response.content)
+    except ValueError:
+        return None
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, such as `Connection refused`; the outer ones quote whole requests."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return type(error).__name__

@@ -1,0 +1,201 @@
+"""The simple repository API as text: values in, PEP 691 JSON or PEP 503 HTML out; no I/O, no HTTP.
+
+JSON and HTML are both version 1.4; HTML stays there for ever (PEP 833).
+"""
+
+from __future__ import annotations
+
+import enum
+import html
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from packaging.utils import NormalizedName
+
+from private_pypi.model import DistributionFile
+from private_pypi.records import format_time
+
+API_VERSION = "1.4"
+
+
+class Representation(enum.Enum):
+    """The three content types of a page; the value is the media type without parameters."""
+
+    JSON = "application/vnd.pypi.simple.v1+json"
+    HTML = "application/vnd.pypi.simple.v1+html"
+    TEXT_HTML = "text/html"
+
+    @property
+    def content_type(self) -> str:
+        """The value of `Content-Type`."""
+        if self is Representation.JSON:
+            return self.value  # JSON is UTF-8 by definition; some clients compare for equality
+        return f"{self.value}; charset=utf-8"
+
+
+_NAMES = {
+    "application/vnd.pypi.simple.v1+json": Representation.JSON,
+    "application/vnd.pypi.simple.latest+json": Representation.JSON,
+    "application/vnd.pypi.simple.v1+html": Representation.HTML,
+    "application/vnd.pypi.simple.latest+html": Representation.HTML,
+    "text/html": Representation.TEXT_HTML,
+}
+
+_QVALUE = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+
+
+def named_representation(name: str) -> Representation | None:
+    """The representation that `?format=` names; a `+` may have been decoded as a space."""
+    return _NAMES.get(name.strip().replace(" ", "+").lower())
+
+
+def negotiate(accept: str | None) -> Representation | None:
+    """Choose by an `Accept` header (RFC 9110 §12.5.1); None when nothing fits (406).
+
+    Named types beat wildcards of the same quality and JSON beats HTML, because it says more;
+    a bare `*/*` gets `text/html`, which every tool ever written can read.
+    """
+    if accept is None or not accept.strip():
+        return Representation.TEXT_HTML
+    # representation -> (specificity of the range that decides about it, its quality)
+    decided: dict[Representation, tuple[int, float]] = {}
+    for part in accept.split(","):
+        media, *parameters = (piece.strip() for piece in part.split(";"))
+        quality = _quality(parameters)
+        for representation, specificity in _matches(media.lower()):
+            best = decided.get(representation, (-1, 0.0))
+            if (specificity, quality) > best:
+                decided[representation] = (specificity, quality)
+    acceptable = {r: d for r, d in decided.items() if d[1] > 0}
+    if not acceptable:
+        return None
+    return max(
+        acceptable, key=lambda r: (acceptable[r][1], acceptable[r][0], _preference(r, acceptable))
+    )
+
+
+def _matches(media: str) -> Iterable[tuple[Representation, int]]:
+    if media in _NAMES:
+        return [(_NAMES[media], 2)]
+    if media == "*/*":
+        return [(representation, 0) for representation in Representation]
+    if media == "application/*":
+        return [(Representation.JSON, 1), (Representation.HTML, 1)]
+    if media == "text/*":
+        return [(Representation.TEXT_HTML, 1)]
+    return []
+
+
+def _preference(
+    representation: Representation, decided: dict[Representation, tuple[int, float]]
+) -> int:
+    if decided[representation][0] == 0:  # only `*/*` asks for it
+        return 3 if representation is Representation.TEXT_HTML else 0
+    return {Representation.JSON: 2, Representation.HTML: 1, Representation.TEXT_HTML: 0}[
+        representation
+    ]
+
+
+def _quality(parameters: Sequence[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            # A quality that cannot be read is treated as an unwanted type, not as a wanted one.
+            return float(value) if _QVALUE.fullmatch(value.strip()) else 0.0
+    return 1.0
+
+
+def project_list(
+    projects: Sequence[tuple[NormalizedName, int]],
+    representation: Representation,
+    *,
+    serial: int,
+) -> str:
+    """The root page; `projects` are names with their serials, in order."""
+    if representation is Representation.JSON:
+        return _json(
+            {
+                "meta": {"api-version": API_VERSION, "_last-serial": serial},
+                "projects": [{"name": name, "_last-serial": last} for name, last in projects],
+            }
+        )
+    lines = (f'<a href="{name}/">{name}</a><br>\n' for name, _ in projects)
+    return _page("Simple index", "".join(lines))
+
+
+def project_detail(
+    project: NormalizedName,
+    files: Sequence[DistributionFile],
+    representation: Representation,
+    *,
+    serial: int,
+    base: str = "",
+) -> str:
+    """The page of a project; `base` goes before each filename in its URL (relative to the page)."""
+    if representation is Representation.JSON:
+        return _json(
+            {
+                "meta": {"api-version": API_VERSION, "_last-serial": serial},
+                "name": project,
+                # PEP 700: no duplicates. Files come in order of their versions.
+                "versions": list(dict.fromkeys(file.version for file in files)),
+                "files": [_file_json(file, base) for file in files],
+            }
+        )
+    return _page(f"Links for {project}", "".join(_anchor(file, base) for file in files))
+
+
+def _file_json(file: DistributionFile, base: str) -> dict[str, Any]:
+    # Unknown values are left out, never null: uv rejects a page with a null size, upload-time,
+    # yanked or hashes (protocol 15).
+    entry: dict[str, Any] = {
+        "filename": file.filename,
+        "url": base + quote(file.filename, safe=""),
+        "hashes": {"sha256": file.sha256},
+        "size": file.size,
+    }
+    if file.requires_python is not None:
+        entry["requires-python"] = file.requires_python
+    if file.uploaded_at is not None:
+        entry["upload-time"] = format_time(file.uploaded_at)
+    if file.core_metadata_sha256 is not None:
+        hashes = {"sha256": file.core_metadata_sha256}
+        entry["core-metadata"] = hashes
+        # PEP 714: the misspelt and the old name, for installers older than the correction.
+        entry["data-dist-info-metadata"] = hashes
+        entry["dist-info-metadata"] = hashes
+    # PEP 592: true when no reason was given, never an empty string.
+    entry["yanked"] = False if file.yanked is None else (file.yanked or True)
+    return entry
+
+
+def _anchor(file: DistributionFile, base: str) -> str:
+    attributes = [f'href="{base}{quote(file.filename, safe="")}#sha256={file.sha256}"']
+    if file.requires_python is not None:
+        attributes.append(f'data-requires-python="{html.escape(file.requires_python)}"')
+    if file.yanked is not None:
+        attributes.append(f'data-yanked="{html.escape(file.yanked)}"')
+    if file.core_metadata_sha256 is not None:
+        for name in ("data-core-metadata", "data-dist-info-metadata"):
+            attributes.append(f'{name}="sha256={file.core_metadata_sha256}"')
+    # Not in PEP 503, but uv reads both from HTML (protocol 25).
+    attributes.append(f'data-size="{file.size}"')
+    if file.uploaded_at is not None:
+        attributes.append(f'data-upload-time="{format_time(file.uploaded_at)}"')
+    return f"<a {' '.join(attributes)}>{html.escape(file.filename)}</a><br>\n"
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        "<!DOCTYPE html>\n"
+        '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="pypi:repository-version" content="{API_VERSION}">\n'
+        f"<title>{title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n{body}</body>\n</html>\n"
+    )
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,238 @@
+"""Tiny distribution files and upload forms for tests; no build backend, no network, no disk.
+
+Equal arguments make equal bytes, so that a test may compare hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import email.message
+import email.parser
+import gzip
+import hashlib
+import io
+import re
+import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+_FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+_BOUNDARY = "----private-pypi-testing-boundary"
+
+
+def make_wheel(
+    name: str = "demo",
+    version: str = "1.0",
+    *,
+    requires_python: str | None = None,
+    extra_metadata: Sequence[tuple[str, str]] = (),
+    files: Mapping[str, bytes] | None = None,
+    tag: str = "py3-none-any",
+) -> tuple[str, bytes]:
+    """A wheel that installs: its filename and its content.
+
+    `files` are its modules (path -> content; one tiny module when None); `extra_metadata` are
+    further headers of METADATA, such as `("Summary", "a demo")`. `tag` may be compressed
+    (`py2.py3-none-any`).
+    """
+    stem = _stem(name, version)
+    info = f"{stem}.dist-info"
+    members = dict(_default_files(name, version) if files is None else files)
+    members[f"{info}/METADATA"] = _metadata(name, version, "2.1", requires_python, extra_metadata)
+    members[f"{info}/WHEEL"] = _wheel_facts(tag)
+    members[f"{info}/RECORD"] = _record(members, f"{info}/RECORD")
+    return f"{stem}-{tag}.whl", _zip(members)
+
+
+def make_sdist(
+    name: str = "demo",
+    version: str = "1.0",
+    *,
+    metadata_version: str = "2.2",
+    requires_python: str | None = None,
+    extra_metadata: Sequence[tuple[str, str]] = (),
+    files: Mapping[str, bytes] | None = None,
+    format: Literal["tar.gz", "zip"] = "tar.gz",  # noqa: A002 - the word of the tools
+) -> tuple[str, bytes]:
+    """A source distribution that builds with setuptools: its filename and its content.
+
+    `files` are paths below the top folder (one module and a `pyproject.toml` when None).
+    """
+    stem = _stem(name, version)
+    members = {
+        f"{stem}/{path}": content
+        for path, content in (
+            _default_sources(name, version) if files is None else dict(files)
+        ).items()
+    }
+    members[f"{stem}/PKG-INFO"] = _metadata(
+        name, version, metadata_version, requires_python, extra_metadata
+    )
+    return f"{stem}.{format}", _zip(members) if format == "zip" else _tar_gz(members)
+
+
+def form_for(filename: str, content: bytes, **overrides: str | None) -> list[tuple[str, str]]:
+    """The fields that twine 7 would send with this file, in its order.
+
+    An override replaces all values of a field or adds the field at the end; None removes it.
+    `action="submit"` stands for the field `:action`, which is no Python name.
+    """
+    metadata = _read_metadata(filename, content)
+    fields = [
+        (":action", "file_upload"),
+        ("protocol_version", "1"),
+        ("filetype", "bdist_wheel" if filename.endswith(".whl") else "sdist"),
+        ("pyversion", filename.split("-")[-3] if filename.endswith(".whl") else "source"),
+    ]
+    for header, value in metadata.items():
+        field = _FORM_NAMES.get(header.lower(), header.lower().replace("-", "_"))
+        fields.append((field, str(value)))
+    description = metadata.get_payload()
+    if isinstance(description, str) and description:
+        fields.append(("description", description))
+    fields.append(("sha256_digest", hashlib.sha256(content).hexdigest()))
+    fields.append(("blake2_256_digest", hashlib.blake2b(content, digest_size=32).hexdigest()))
+    for key, replacement in overrides.items():
+        name = ":action" if key == "action" else key
+        place = next((i for i, (field, _) in enumerate(fields) if field == name), len(fields))
+        fields = [pair for pair in fields if pair[0] != name]
+        if replacement is not None:
+            fields.insert(place, (name, replacement))
+    return fields
+
+
+def encode_multipart(
+    fields: Sequence[tuple[str, str]],
+    filename: str | None,
+    content: bytes,
+    boundary: str = _BOUNDARY,
+) -> tuple[str, bytes]:
+    """The `Content-Type` and the body of a `multipart/form-data` request (RFC 7578).
+
+    The file is the last part, named `content`; without a filename there is no such part.
+    """
+    delimiter = b"--" + boundary.encode()
+    lines = []
+    for name, value in fields:
+        lines += [
+            delimiter,
+            f'Content-Disposition: form-data; name="{name}"'.encode(),
+            b"",
+            value.encode(),
+        ]
+    if filename is not None:
+        disposition = f'Content-Disposition: form-data; name="content"; filename="{filename}"'
+        lines += [
+            delimiter,
+            disposition.encode(),
+            b"Content-Type: application/octet-stream",
+            b"",
+            content,
+        ]
+    lines += [delimiter + b"--", b""]
+    return f"multipart/form-data; boundary={boundary}", b"\r\n".join(lines)
+
+
+# Headers whose form field is not the header in lower case with underscores (protocol 49).
+_FORM_NAMES = {
+    "classifier": "classifiers",
+    "project-url": "project_urls",
+    "import-name": "import_names",
+    "import-namespace": "import_namespaces",
+}
+
+
+def _stem(name: str, version: str) -> str:
+    return f"{_module(name)}-{version.replace('-', '_')}"
+
+
+def _module(name: str) -> str:
+    return re.sub(r"[-_.]+", "_", name).lower()
+
+
+def _default_files(name: str, version: str) -> dict[str, bytes]:
+    return {f"{_module(name)}.py": f"version = {version!r}\n".encode()}
+
+
+def _default_sources(name: str, version: str) -> dict[str, bytes]:
+    project = (
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n\n'
+        f'[project]\nname = "{name}"\nversion = "{version}"\n\n'
+        f'[tool.setuptools]\npy-modules = ["{_module(name)}"]\n'
+    )
+    return {**_default_files(name, version), "pyproject.toml": project.encode()}
+
+
+def _metadata(
+    name: str,
+    version: str,
+    metadata_version: str,
+    requires_python: str | None,
+    extra: Sequence[tuple[str, str]],
+) -> bytes:
+    headers = [("Metadata-Version", metadata_version), ("Name", name), ("Version", version)]
+    if requires_python is not None:
+        headers.append(("Requires-Python", requires_python))
+    return "".join(f"{header}: {value}\n" for header, value in (*headers, *extra)).encode()
+
+
+def _wheel_facts(tag: str) -> bytes:
+    pythons, abis, platforms = tag.split("-")
+    tags = [
+        f"Tag: {python}-{abi}-{platform}\n"
+        for python in pythons.split(".")
+        for abi in abis.split(".")
+        for platform in platforms.split(".")
+    ]
+    pure = "true" if platforms == "any" else "false"
+    head = f"Wheel-Version: 1.0\nGenerator: private-pypi-testing\nRoot-Is-Purelib: {pure}\n"
+    return (head + "".join(tags)).encode()
+
+
+def _record(members: Mapping[str, bytes], record: str) -> bytes:
+    rows = []
+    for path, content in members.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        rows.append(f"{path},sha256={digest},{len(content)}\n")
+    return ("".join(rows) + f"{record},,\n").encode()
+
+
+def _zip(members: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path, content in members.items():
+            info = zipfile.ZipInfo(path, _FIRST_ZIP_DATE)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o100644 << 16
+            archive.writestr(info, content)
+    return buffer.getvalue()
+
+
+def _tar_gz(members: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path, content in members.items():
+            info = tarfile.TarInfo(path)
+            info.size = len(content)
+            info.mode = 0o644
+            archive.addfile(info, io.BytesIO(content))
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+def _read_metadata(filename: str, content: bytes) -> email.message.Message:
+    stem = "-".join(filename.split("-")[:2])
+    if filename.endswith(".whl"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            raw = archive.read(f"{stem}.dist-info/METADATA")
+    elif filename.endswith(".zip"):
+        stem = filename.removesuffix(".zip")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            raw = archive.read(f"{stem}/PKG-INFO")
+    else:
+        stem = filename.removesuffix(".tar.gz")
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            member = tar.extractfile(f"{stem}/PKG-INFO")
+            assert member is not None
+            raw = member.read()
+    return email.parser.Parser().parsestr(raw.decode())

@@ -1,0 +1,99 @@
+"""How each client publishes a release; what comes of it is for the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from .environments import Client, Outcome
+from .releases import Release, sha256
+from .serving import Repository
+
+_Variables = Callable[[Repository, str], Mapping[str, str]]
+"""`(repository, secret)` as the variables of a client."""
+
+
+def publish(
+    client: Client,
+    release: Release,
+    repository: Repository | None,
+    *options: str,
+    secret: str | None = None,
+) -> Outcome:
+    """The wheel and the sdist of a release, with the secret that may write when none is given.
+
+    Without a repository the client has to know itself where to go.
+    """
+    project = client.home / "project"
+    _write_project(project, release)
+    env: Mapping[str, str] = {}
+    if repository is not None:
+        env = _VARIABLES[client.name](repository, secret or repository.write_secret)
+    command = _COMMANDS[client.name]
+    return client.run(*command, *options, *_FILES.get(client.name, ()), cwd=project, env=env)
+
+
+def sent_files(client: Client) -> dict[str, str]:
+    """What the client published last: filename -> sha256."""
+    return {path.name: sha256(path) for path in (client.home / "project" / "dist").iterdir()}
+
+
+_COMMANDS: Final[Mapping[str, Sequence[str]]] = {
+    "uv": ("publish", "--trusted-publishing", "never"),
+    "poetry": ("publish", "--repository", "acme"),
+    "pdm": ("publish", "--no-build"),
+    "twine": ("upload", "--non-interactive", "--disable-progress-bar"),
+    "hatch": ("publish", "--no-prompt"),
+    "flit": ("publish",),  # it builds its own files, in its own process, in place of those in dist/
+}
+_FILES: Final[Mapping[str, Sequence[str]]] = {"twine": ("dist/*",)}  # the others know
+_VARIABLES: Final[Mapping[str, _Variables]] = {
+    "uv": lambda repository, secret: {
+        "UV_PUBLISH_URL": repository.upload_url,
+        "UV_PUBLISH_USERNAME": repository.name,
+        "UV_PUBLISH_PASSWORD": secret,
+    },
+    "poetry": lambda repository, secret: {
+        "POETRY_REPOSITORIES_ACME_URL": repository.upload_url,
+        "POETRY_HTTP_BASIC_ACME_USERNAME": repository.name,
+        "POETRY_HTTP_BASIC_ACME_PASSWORD": secret,
+    },
+    "pdm": lambda repository, secret: {
+        "PDM_PUBLISH_REPO": repository.upload_url,
+        "PDM_PUBLISH_USERNAME": repository.name,
+        "PDM_PUBLISH_PASSWORD": secret,
+    },
+    "twine": lambda repository, secret: {
+        "TWINE_REPOSITORY_URL": repository.upload_url,
+        "TWINE_USERNAME": repository.name,
+        "TWINE_PASSWORD": secret,
+    },
+    "hatch": lambda repository, secret: {
+        "HATCH_INDEX_REPO": repository.upload_url,
+        "HATCH_INDEX_USER": repository.name,
+        "HATCH_INDEX_AUTH": secret,
+    },
+    "flit": lambda repository, secret: {
+        "FLIT_INDEX_URL": repository.upload_url,
+        "FLIT_USERNAME": repository.name,
+        "FLIT_PASSWORD": secret,
+    },
+}
+PUBLISHERS: Final = tuple(_COMMANDS)
+
+
+def _write_project(folder: Path, release: Release) -> None:
+    """A project that every client takes for one of its own, built already."""
+    dist = folder / "dist"
+    dist.mkdir(parents=True, exist_ok=True)
+    for older in dist.iterdir():
+        older.unlink()
+    for filename, content in (release.wheel(), release.sdist()):
+        (dist / filename).write_bytes(content)
+    (folder / f"{release.name}.py").write_bytes(release.module)
+    (folder / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["flit_core"]\nbuild-backend = "flit_core.buildapi"\n\n'
+        f'[project]\nname = "{release.name}"\nversion = "{release.version}"\n'
+        'description = "A tiny project."\nrequires-python = ">=3.8"\n'
+    )

@@ -1,0 +1,107 @@
+"""A deployment over real folders, and Flask's client with credentials."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from private_pypi.backend import Secret
+from private_pypi.config import Source
+from private_pypi.repositories import Expiry
+from private_pypi.testing.distributions import encode_multipart, form_for
+from private_pypi.web import create_app
+from private_pypi.web.deployment import Deployment
+
+MINE = """
+[mine]
+type = "file_system"
+read_secret = "reader"
+write_secret = "writer"
+claimed = ["acme-*"]
+sync_index_interval = 3600
+"""
+OTHER = """
+[other]
+type = "file_system"
+read_secret = "other-reader"
+write_secret = "other-writer"
+sync_index_interval = 3600
+"""
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    token = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {"Authorization": f"Basic {token}"}
+
+
+READER = basic("mine", "reader")
+WRITER = basic("mine", "writer")
+
+Deploy = Callable[..., Deployment]
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Iterator[Deploy]:
+    """Make deployments over `tmp_path/root`; they are closed at the end."""
+    made: list[Deployment] = []
+
+    def make(
+        config: str | None,
+        admin_secret: str | None = None,
+        *,
+        root: Path = tmp_path / "root",
+        extra_index_url: str = "",
+        admin_token: str = "",
+        allowed_env: frozenset[str] = frozenset(),
+        environ: dict[str, str] | None = None,
+    ) -> Deployment:
+        root.mkdir(exist_ok=True)
+        deployment = Deployment(
+            root,
+            config=None if config is None else Source(text=config, name="config", folder=root),
+            admin_secret=None
+            if admin_secret is None
+            else Source(text=admin_secret, name="admin_secret", folder=root),
+            expiry=Expiry(timedelta(hours=1), timedelta(minutes=5)),
+            extra_index_url=extra_index_url,
+            admin_token=Secret(admin_token) if admin_token else None,
+            allowed_env=allowed_env,
+            environ=environ or {},
+        )
+        made.append(deployment)
+        return deployment
+
+    yield make
+    for deployment in made:
+        deployment.close()
+
+
+@pytest.fixture
+def client(deploy: Deploy) -> FlaskClient:
+    """A client of a server with the one repository `mine`."""
+    return create_app(deploy(MINE)).test_client()
+
+
+def publish(
+    client: FlaskClient,
+    filename: str,
+    content: bytes,
+    *,
+    path: str = "/simple/",
+    headers: dict[str, str] | None = None,
+    **overrides: Any,
+) -> TestResponse:
+    """Upload a file as twine does."""
+    content_type, body = encode_multipart(
+        form_for(filename, content, **overrides), filename, content
+    )
+    return client.post(
+        path, data=body, content_type=content_type, headers=WRITER if headers is None else headers
+    )
