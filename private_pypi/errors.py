@@ -1,4 +1,4 @@
-"""Every failure that private_pypi knows, and nothing about HTTP: `web` alone turns them into statuses.
+"""Every failure that private_pypi knows; statuses of HTTP are given to them in `web` alone.
 
     PrivatePypiError
     ├── ConfigurationError            what an operator wrote is wrong; all mistakes at once
@@ -19,7 +19,7 @@
     ├── StaleIndex                    compare-and-swap lost: somebody wrote the index first
     ├── Unsupported                   this backend cannot do that
     └── BackendError                  the storage is in trouble; never an absence
-        ├── BackendUnavailable        try again later: down, slow, rate-limited, not yet synchronised
+        ├── BackendUnavailable        try again later: down, slow, limited, not yet synchronised
         └── StorageFull               no space left for what was sent
 
 An error keeps its facts as attributes and composes its sentence in one place.

@@ -397,8 +397,13 @@ def _examine(
 ) -> DistributionFile | PrivatePypiError:
     try:
         with _opened(backend, stored, folder) as path:
+            size = path.stat().st_size
             if stored.size == UNKNOWN_SIZE:
-                stored = replace(stored, size=path.stat().st_size)
+                stored = replace(stored, size=size)
+            elif stored.size != size:  # cut on its way, or still being copied into its place
+                return BackendError(
+                    f"{stored.filename!r} has {size} bytes where {stored.size} were listed"
+                )
             return examine(stored, path).file
     except (BackendUnavailable, StorageFull):
         raise

@@ -67,7 +67,7 @@ class LocalFile:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """The content is elsewhere: `url` needs no credentials and is valid until `expires_at` (UTC)."""
+    """The content is elsewhere: `url` needs no credentials, and holds until `expires_at` (UTC)."""
 
     url: str
     expires_at: datetime | None

@@ -2,7 +2,8 @@
 
 A distribution announces a backend in the group `private_pypi.backends` (`github =
 "private_pypi_github:GitHubBackend [github]"`, the extra in brackets being what the import needs)
-and its commands in the group `private_pypi.commands` (`"github.init_pkg_repo" = "…:function"`).
+and its commands in the group `private_pypi.commands` (`"github.init_pkg_repo" = "…:function"`);
+such a function is written as `command_line` says.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The changes people make to an index: publish, delete, yank; each in an order that a crash cannot hurt.
+"""The changes people make to an index: publish, delete and yank.
 
-Nothing here checks who may do it (`repositories`) or what was sent (`upload`).
+Each is done in an order that a crash cannot hurt. Nothing here checks who may do it
+(`repositories`) or what was sent (`upload`).
 """
 
 from __future__ import annotations

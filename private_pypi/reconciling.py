@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -45,8 +45,13 @@ CREATE TABLE IF NOT EXISTS incoming ({FACTS_TABLE.replace("PRIMARY KEY", "UNIQUE
     documented INTEGER NOT NULL,
     id INTEGER PRIMARY KEY
 );
+-- The serials of this synchronisation's own transactions.
+CREATE TABLE IF NOT EXISTS own (serial INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS gone (id INTEGER PRIMARY KEY, filename TEXT UNIQUE);
 """
+
+# Nothing happened to the row since we began, but by us.
+_UNTOUCHED = "(files.serial <= :begun OR files.serial IN (SELECT serial FROM own))"
 
 _APPLY_INCOMING = f"""
 INSERT INTO files ({FACTS}, documented, seen_at, serial)
@@ -69,7 +74,7 @@ ON CONFLICT (filename) DO UPDATE SET
     location = excluded.location,
     documented = max(documented, excluded.documented),
     seen_at = excluded.seen_at, serial = excluded.serial
-WHERE files.serial <= :begun
+WHERE {_UNTOUCHED}
 """
 
 
@@ -151,7 +156,7 @@ class Reconciliation:
         )
         if not new:
             return
-        with self._index.writing(self._connection, durable=True) as connection:
+        with self._writing(durable=True) as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO burnt (filename, project, sha256, deleted_at)"
                 " SELECT filename, project, sha256, deleted_at FROM staged_burnt"
@@ -219,17 +224,18 @@ class Reconciliation:
         """Where the storage is the listing: the document still says what is yanked."""
         other = (
             "staged.filename = files.filename AND staged.yanked IS NOT files.yanked"
-            " AND files.serial <= ?"
+            f" AND {_UNTOUCHED}"
         )
+        parameters = {"begun": self._begun}
         if not self._rows(
-            f"SELECT 1 FROM files, staged_entries AS staged WHERE {other} LIMIT 1", (self._begun,)
+            f"SELECT 1 FROM files, staged_entries AS staged WHERE {other} LIMIT 1", parameters
         ):
             return
-        with self._index.writing(self._connection) as connection:
+        with self._writing() as connection:
             self.changed += connection.execute(
                 "UPDATE files SET yanked = staged.yanked, serial = (SELECT serial FROM state)"
                 f" FROM staged_entries AS staged WHERE {other}",
-                (self._begun,),
+                parameters,
             ).rowcount
 
     def drop_unlisted(self) -> None:
@@ -245,13 +251,13 @@ class Reconciliation:
             " AND listed.location IS NOT files.location"
         )
         if self._rows(f"SELECT 1 FROM files, listed WHERE {moved} LIMIT 1"):
-            with self._index.writing(self._connection) as connection:
+            with self._writing() as connection:
                 connection.execute(
                     f"UPDATE files SET location = listed.location FROM listed WHERE {moved}"
                 )
         unlisted = "FROM broken WHERE filename NOT IN (SELECT filename FROM listed)"
         if self._rows(f"SELECT 1 {unlisted} LIMIT 1"):
-            with self._index.writing(self._connection) as connection:
+            with self._writing() as connection:
                 connection.execute(f"DELETE {unlisted}")
 
     def pending(self) -> int:
@@ -300,7 +306,7 @@ class Reconciliation:
                 "INSERT OR IGNORE INTO gone (filename) VALUES (?)", (stored.filename,)
             )
         self._apply()
-        with self._index.writing(self._connection) as connection:
+        with self._writing() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO broken VALUES (?, ?, ?)",
                 (stored.filename, stored.stamp, problem),
@@ -315,6 +321,9 @@ class Reconciliation:
                 (now, revision),
             )
             self._connection.execute("DELETE FROM removed WHERE serial <= ?", (self._begun,))
+            self._connection.execute(
+                "DELETE FROM broken WHERE filename IN (SELECT filename FROM files)"
+            )
 
     def document_mtime(self) -> int | None:
         """When the document was made: the one just staged, else the one applied before."""
@@ -332,7 +341,7 @@ class Reconciliation:
     def _apply(self) -> None:
         """Let `incoming` in and `gone` out, each unless something younger happened to it."""
         for first, last in self._chunks("incoming"):
-            with self._index.writing(self._connection) as connection:
+            with self._writing() as connection:
                 parameters = {
                     "first": first,
                     "last": last,
@@ -353,11 +362,11 @@ class Reconciliation:
                 self.added += after - before
                 self.changed += touched - (after - before)
         for first, last in self._chunks("gone"):
-            with self._index.writing(self._connection, durable=True) as connection:
+            with self._writing(durable=True) as connection:
                 self.removed += connection.execute(
-                    "DELETE FROM files WHERE serial <= ? AND filename IN"
-                    " (SELECT filename FROM gone WHERE id BETWEEN ? AND ?)",
-                    (self._begun, first, last),
+                    f"DELETE FROM files WHERE {_UNTOUCHED} AND filename IN"
+                    " (SELECT filename FROM gone WHERE id BETWEEN :first AND :last)",
+                    {"begun": self._begun, "first": first, "last": last},
                 ).rowcount
         with self._scratch_writing():
             self._connection.execute("DELETE FROM incoming")
@@ -369,7 +378,15 @@ class Reconciliation:
             for start in range(first, last + 1, _CHUNK):
                 yield start, start + _CHUNK - 1
 
-    def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+    @contextmanager
+    def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        with self._index.writing(self._connection, durable=durable) as connection:
+            connection.execute("INSERT INTO own SELECT serial FROM state")
+            yield connection
+
+    def _rows(
+        self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()
+    ) -> list[Any]:
         with self._index.translated():
             return self._connection.execute(sql, parameters).fetchall()
 

@@ -481,7 +481,7 @@ def _made(folder: Path) -> Path:
 
 
 def _identity(settings: RepositorySettings) -> str:
-    """What the local index is a copy of: the type and every field that is no secret and no limit."""
+    """What the local index is a copy of: the type and all fields but secrets and limits."""
     parts = [settings.type]
     for field in fields(settings.backend):
         value = getattr(settings.backend, field.name)

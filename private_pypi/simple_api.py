@@ -32,7 +32,7 @@ class Representation(enum.Enum):
     def content_type(self) -> str:
         """The value of `Content-Type`."""
         if self is Representation.JSON:
-            return self.value  # JSON is UTF-8 by definition; some clients compare for equality
+            return str(self.value)  # without a charset: poetry compares it for equality
         return f"{self.value}; charset=utf-8"
 
 

@@ -222,11 +222,11 @@ class Synchronizer:
         state = self._index.sync_state()
         # What is younger than this moment wins over all that is read from now on.
         with Reconciliation(self._index, scratch) as changes:
-            # A first listing that was broken off needs the document again.
-            known = state.revision if self._index.ready() else None
             document = folder / "index.toml"
-            revision = self._backend.read_index(document, unless=known)
-            is_new = revision not in (NO_INDEX, known)
+            # The revision is noted by a whole synchronisation only: one that was broken off
+            # is followed by one that reads the document again.
+            revision = self._backend.read_index(document, unless=state.revision)
+            is_new = revision not in (NO_INDEX, state.revision)
             if is_new:
                 index_child.stage(document, scratch, location_key=self._backend.location_key)
                 document.unlink()

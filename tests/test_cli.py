@@ -212,7 +212,10 @@ def test_a_wrong_text_for_a_configuration_is_not_kept(run: Run, tmp_path: Path) 
     ended = run(
         "server", tmp_path, "--config_or_admin_secret_can_be_text", "--config", "[mine]\ntype = 1\n"
     )
-    assert ended.code == 1
+    assert (ended.code, ended.err) == (
+        1,
+        "error: --config: [mine] type: must be text, such as 'file_system'\n",
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -117,12 +117,11 @@ class FileSystemBackend(Backend[FileSystemSettings]):
     def open_core_metadata(self, file: DistributionFile) -> Download:
         with self._trouble(f"open the core metadata of {file.filename!r}"):
             path = self._find_or_raise(file)
-            record = _read_record(str(path), _stamp(path.stat()))
             core_metadata = _beside(path, ".metadata")
             # Without a record of these very bytes it may be the metadata of others.
-            if record is None or record.sha256 is None or not core_metadata.exists():
-                raise FileNotFound(core_metadata.name)
-            return LocalFile(core_metadata)
+            if _has_seal(path) and core_metadata.exists():
+                return LocalFile(core_metadata)
+            raise FileNotFound(core_metadata.name)
 
     def put_file(self, upload: Upload) -> StoredFile:
         filename = upload.file.filename
@@ -451,7 +450,7 @@ class FileSystemBackend(Backend[FileSystemSettings]):
                 contextlib.suppress(BackendUnavailable),
                 self._locked(bucket, timeout=0),
             ):
-                if stage.exists():
+                if stage.is_dir():
                     self._discard(stage)
 
     @contextlib.contextmanager
@@ -585,6 +584,15 @@ def _read_record(path: str, stamp: str) -> _ReadRecord | None:
         return None
     values = {key: value for key, value in table.items() if isinstance(value, str)}
     return _ReadRecord(values, None if seal is None else seal["sha256"].decode())
+
+
+def _has_seal(path: Path) -> bool:
+    """Whether the record beside a file says that it describes these bytes."""
+    try:
+        record = _read_record(str(path), _stamp(path.stat()))
+    except FileNotFoundError:
+        return False  # deleted at this moment
+    return record is not None and record.sha256 is not None
 
 
 def _beside(path: Path, suffix: str) -> Path:

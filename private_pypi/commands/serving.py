@@ -230,11 +230,14 @@ def _sources(
     """What --config and --admin_secret give; texts are kept in ROOT once they are checked."""
     sources: list[Source | None] = []
     texts: dict[Path, str] = {}
-    for value, file in ((config, root / CONFIG), (admin_secret, root / ADMIN_SECRET)):
+    for flag, value, file in (
+        ("--config", config, root / CONFIG),
+        ("--admin_secret", admin_secret, root / ADMIN_SECRET),
+    ):
         if value is None:
             sources.append(None)
         elif can_be_text and not _exists(value):
-            sources.append(Source(text=value, name=str(file), folder=root))
+            sources.append(Source(text=value, name=flag, folder=root))
             texts[file] = value
         else:
             sources.append(read_source(Path(value)))

@@ -99,6 +99,7 @@ def create_app(served: Deployment, limits: FormLimits | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.extensions[EXTENSION] = served
     app.url_map.merge_slashes = False
+    app.url_map.redirect_defaults = False
     page_cache = simple.PageCache()
     for blueprint in (
         pages.make_blueprint(),

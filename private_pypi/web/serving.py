@@ -10,7 +10,7 @@ As it is, waitress calls the application only after it has spooled the whole bod
   thread writes,
 - an answer that comes before the body has ended is followed by a half-close, and the rest is
   dropped for a while, so that clients which read only after writing see the answer and no reset,
-- four pools of threads keep apart what answers at once and what waits for others.
+- pools of threads keep apart what answers at once and what waits for others.
 
 Who does what: the loop (one thread) owns the sockets, the parsing and the state of a channel; it
 never opens, reads or writes a file. What a worker has to tell the loop goes through the trigger of
@@ -380,7 +380,8 @@ class _Pools:
         self._pages = _Pool()  # GET and HEAD
         self._files = _Pool()  # those that are apart
         self.writes = _Pool()  # other methods, bodies, and the gate
-        self.disk = _Pool()  # files between disk and sockets, in small steps
+        self.receiving = _Pool()  # from sockets into files, in small steps
+        self.sending = _Pool()  # from files into sockets, likewise
 
     def start(self, threads: int) -> None:
         for pool in self._all:
@@ -406,7 +407,7 @@ class _Pools:
 
     @property
     def _all(self) -> tuple[_Pool, ...]:
-        return (self._pages, self._files, self.writes, self.disk)
+        return (self._pages, self._files, self.writes, self.receiving, self.sending)
 
 
 @dataclass(slots=True)
@@ -559,7 +560,7 @@ class _FormBody:
         self._channel = channel
         self._request = request
         self._receiver = receiver
-        self._disk = channel.running.pools.disk
+        self._pool = channel.running.pools.receiving
         self._lock = threading.Lock()  # guards everything below
         self._chunks: list[bytes] = []
         self._queued = 0  # bytes
@@ -618,7 +619,7 @@ class _FormBody:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._disk.add_task(self)
+            self._pool.add_task(self)
 
     # The worker's side: one piece of work, then the next upload's.
 
@@ -649,6 +650,14 @@ class _FormBody:
             self._channel.server.trigger.pull_trigger(
                 partial(self._channel.digested, self._request)
             )
+
+
+class _SharedBytes(ReadOnlyFileBasedBuffer):  # type: ignore[misc]
+    """A page on its way; however many clients are slow with it, its bytes are there once."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(BytesIO(data))  # which copies nothing
+        self.prepare()
 
 
 @dataclass(slots=True)
@@ -754,9 +763,9 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         if self.will_close:
             self.handle_close()
             return
-        if isinstance(self.outbufs[0], ReadOnlyFileBasedBuffer):
+        if type(self.outbufs[0]) is ReadOnlyFileBasedBuffer:  # a file, which may be slow
             self._sending = True
-            self.running.pools.disk.add_task(_SendTask(self))
+            self.running.pools.sending.add_task(_SendTask(self))
             return
         self._flush_exception(self._flush_some_if_lockable if self.requests else self._flush_some)
         if self.connected and self.close_when_flushed and not self.total_outbufs_len:
@@ -846,7 +855,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
             self.received(ahead)
 
     def _ask_gate(self, request: _Request) -> None:
-        """Unless an answer is outstanding: a refusal must not overtake it."""
+        """Unless an answer is outstanding, which `100 Continue` must not overtake."""
         if not self.requests:
             request.asked_gate = True
             self.running.pools.writes.add_task(_GateTask(self, request, self.running.gate))
@@ -905,10 +914,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
     def write_soon(self, data: Any) -> int:
         if isinstance(data, bytes) and len(data) >= _LARGE:
-            # BytesIO shares the bytes: however many clients are slow with a page, it is there once.
-            whole = ReadOnlyFileBasedBuffer(BytesIO(data))
-            whole.prepare()
-            data = whole
+            data = _SharedBytes(data)
         written: int = super().write_soon(data)
         return written
 

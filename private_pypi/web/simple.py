@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, BinaryIO, cast
 
 from flask import Blueprint, Response, request
 from packaging.utils import NormalizedName
@@ -315,15 +316,45 @@ def _send_local(path: Path, headers: dict[str, str], content_type: str, etag: st
             headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
         headers["Content-Type"] = content_type
         headers["Content-Length"] = str(length)
-        # waitress sends from the present position as many bytes as Content-Length says, without
-        # holding a thread while the client is slow.
-        body = wrap_file(request.environ, stream, _BLOCK)
+        # The server sends it without holding a thread while the client is slow.
+        body = wrap_file(request.environ, cast(IO[bytes], FilePart(stream, length)), _BLOCK)
     except BaseException:
         stream.close()
         raise
     response = Response(body, status=status, headers=headers, direct_passthrough=True)
     response.call_on_close(stream.close)
     return response
+
+
+class FilePart:
+    """The next `length` bytes of a file, with all that servers ask of a file."""
+
+    def __init__(self, file: BinaryIO, length: int) -> None:
+        self._file = file
+        self._end = file.tell() + length
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes, none at the end of the part."""
+        left = max(0, self._end - self._file.tell())
+        return self._file.read(left if size < 0 else min(size, left))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As of the file; 2 counts from the end of the part."""
+        if whence == 2:
+            return self._file.seek(self._end + offset)
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As of the file."""
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def _elsewhere(granted: Grant, project: NormalizedName) -> Response:

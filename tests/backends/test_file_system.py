@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies
 
 from private_pypi.backend import NO_INDEX, Access, Folders, Secret
 from private_pypi.errors import (
@@ -117,10 +118,10 @@ def storage(tmp_path: Path) -> Path:
 
 
 def over(
-    path: Path | None, folders: Folders, secret: str = "", **settings: Any
+    path: Path | None, folders: Folders, secret: str = "", **secrets: tuple[Secret, ...]
 ) -> FileSystemBackend:
-    given = FileSystemSettings(name="mine", max_file_bytes=1 << 30, path=path, **settings)
-    return FileSystemBackend(given, Secret(secret), folders)
+    table = FileSystemSettings(name="mine", max_file_bytes=1 << 30, path=path, **secrets)
+    return FileSystemBackend(table, Secret(secret), folders)
 
 
 @pytest.fixture
@@ -212,6 +213,23 @@ def test_a_record_that_is_a_folder_is_none(backend: FileSystemBackend, storage: 
     (storage / "demo-1.0.tar.gz").write_bytes(b"content")
     (storage / "demo-1.0.tar.gz.meta").mkdir()
     assert listed(backend)["demo-1.0.tar.gz"].record is None
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    record=strategies.dictionaries(
+        strategies.text(strategies.characters(exclude_categories=["Cs"])),
+        strategies.text(strategies.characters(exclude_categories=["Cs"])),
+    )
+)
+def test_any_text_survives_in_a_record(
+    record: dict[str, str], backend: FileSystemBackend, tmp_path: Path
+) -> None:
+    upload = replace(make_upload(tmp_path, "demo-1.0.tar.gz", b"content"), record=record)
+    assert backend.put_file(upload).record == record
+    backend.delete_file(upload.file)
 
 
 # What others put there.
@@ -336,6 +354,21 @@ def test_the_bytes_of_a_dropped_file_may_be_uploaded(
     metadata = backend.open_core_metadata(published(upload, stored))
     assert content_of(metadata) == upload.core_metadata
     assert (path.read_bytes(), path.stat().st_ino) == (b"content", inode)
+
+
+def test_a_name_that_is_taken_in_another_folder_stays_taken(
+    backend: FileSystemBackend, storage: Path, tmp_path: Path
+) -> None:
+    """When the core knows where: nobody looks into all folders for an upload."""
+    (storage / "Folder").mkdir()
+    (storage / "Folder" / "demo-1.0.tar.gz").write_bytes(b"content")
+    place = listed(backend)["demo-1.0.tar.gz"].location
+    other = make_upload(tmp_path, "demo-1.0.tar.gz", b"CONTENT")
+    with pytest.raises(FileAlreadyExists):
+        backend.put_file(replace(other, file=replace(other.file, location=place)))
+    same = make_upload(tmp_path, "demo-1.0.tar.gz", b"content")
+    stored = backend.put_file(replace(same, file=replace(same.file, location=place)))
+    assert (stored.location, stored.record) == (place, same.record)
 
 
 def test_something_that_is_no_file_keeps_its_name(
@@ -835,6 +868,14 @@ def test_a_stage_of_a_living_writer_is_left_alone(
         other.put_file(make_upload(tmp_path, "demo-2.0.tar.gz", b"content"))
         assert stage.exists()
     assert not stage.exists()
+
+
+def test_a_stray_file_among_the_stages_disturbs_nobody(
+    backend: FileSystemBackend, storage: Path, tmp_path: Path
+) -> None:
+    use(backend, tmp_path)
+    (storage / ".private_pypi" / "tmp" / "stray").write_bytes(b"")
+    assert len(listed(backend)) == 1
 
 
 def test_a_writer_that_hangs_makes_others_wait_and_then_say_so(

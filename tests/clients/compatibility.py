@@ -7,6 +7,7 @@ reports to the process that started the run, so that it does not matter how many
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -25,20 +26,21 @@ ROWS: Final = {
     "skip": "Skips what exists, when asked to",
     "refused": "Publishes with a secret that may only read",
     "unknown": "Publishes with a wrong secret",
+    "token": "Publishes as the user `__token__`",
     "pypirc": "Publishes with credentials from `.pypirc`",
     "install": "Installs a wheel",
     "sdist": "Installs an sdist",
     "local": "Installs a local version, `1.0+cu1`",
     "damaged": "Gets a wheel that does not have the hash of the index",
-    "hash": "Installs with hashes demanded",
     "metadata": "Resolves from `.metadata`, without a wheel",
     "revalidate": "Asks again for a page that did not change",
     "cutoff": "Ignores what was uploaded after a given time",
     "yanked": "Passes over yanked releases, takes one that is demanded",
     "lock": "Locks",
     "netrc": "Reads with credentials from `.netrc`",
-    "latin": "Reads with a secret in latin-1, `ë`",
+    "latin": "Reads with a secret that is not ASCII",
     "wrong": "Reads with a wrong secret",
+    "fall": "Reads with a wrong secret for the first of two indexes",
     "two": "Installs from two repositories at once",
 }
 
@@ -69,7 +71,7 @@ def found(request: pytest.FixtureRequest) -> Found:
 
     def record(client: str, row: str, finding: str) -> None:
         assert row in ROWS and client in CLIENTS, (row, client)
-        request.node.user_properties.append((_PROPERTY, (row, client, finding)))
+        request.node.user_properties.append((_PROPERTY, json.dumps([row, client, finding])))
 
     return record
 
@@ -105,7 +107,7 @@ class _Collector:
             return
         for name, value in report.user_properties:
             if name == _PROPERTY:
-                row, client, finding = value
+                row, client, finding = json.loads(str(value))
                 before = self._cells.setdefault((row, client), finding)
                 if before != finding:
                     self._problems.append(f"{client}, {row}: both {before!r} and {finding!r}")

@@ -100,6 +100,7 @@ class Client:
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PIP_NO_INPUT": "1",
             "PIP_RETRIES": "1",
+            "UV_PYTHON": sys.executable,
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_NO_PROGRESS": "1",
             "UV_HTTP_RETRIES": "1",
@@ -114,7 +115,7 @@ class Client:
 def install_client(name: str) -> Path:
     """The environment of a client, made on first use; safe to call from several processes.
 
-    Raises `subprocess.CalledProcessError` when pip cannot install what the lock names.
+    Raises `RuntimeError` when pip cannot install what the lock names.
     """
     lock = LOCKS / f"{name}.txt"
     facts = lock.read_bytes() + sys.version.encode() + str(CHECKOUT).encode()
@@ -150,17 +151,18 @@ def site_packages(environment: Path) -> Path:
 
 
 def _pip_install(lock: Path, environment: Path) -> None:
-    # --no-deps: a lock is complete, and pip cannot match `name[extra]` with a hashed `name==1`.
-    subprocess.run(
+    ended = subprocess.run(
         [
-            *(sys.executable, "-m", "pip", "--python", environment / "bin" / "python"),
-            *("install", "--quiet", "--no-input", "--disable-pip-version-check"),
-            *("--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", lock),
+            *(sys.executable, "-m", "pip", f"--python={environment}", "install", "--quiet"),
+            *("--no-input", "--disable-pip-version-check", "--only-binary=:all:"),
+            # A lock is complete, and pip cannot match `name[extra]` with a hashed `name==1`.
+            *("--no-deps", "--require-hashes", f"--requirement={lock}"),
         ],
-        check=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
+    if ended.returncode != 0:
+        raise RuntimeError(f"pip cannot install {lock}:\n{ended.stdout.decode(errors='replace')}")
 
 
 def _made(folder: Path) -> Path:

@@ -28,11 +28,12 @@ def install(
 
 
 def lock(client: Client, indexes: Sequence[str], requirement: str, *options: str) -> Outcome:
-    """Lock a project that has one requirement; see `locked`."""
+    """Lock a project that has one requirement, anew; see `locked`."""
     project = _write_project(client, indexes, requirement)
     if client.name == "pip":
-        return client.run(*("lock", *_pip_indexes(indexes), *options, requirement), cwd=project)
-    return client.run("lock", *options, cwd=project, env=_credentials(client, indexes))
+        return client.run("lock", *_pip_indexes(indexes), *options, requirement, cwd=project)
+    env = _credentials(client, indexes) | {"VIRTUAL_ENV": str(client.environment)}
+    return client.run("lock", *options, cwd=project, env=env)
 
 
 def locked(client: Client) -> Any:
@@ -48,8 +49,10 @@ def install_locked(client: Client, indexes: Sequence[str], target: Path) -> Outc
         case "pip":
             # Its lock file has addresses without credentials; the index gives them.
             return client.run(
-                *("--python", target / "bin" / "python", "install", *_pip_indexes(indexes)),
-                *("--requirement", "pylock.toml"),
+                f"--python={target}",
+                "install",
+                *_pip_indexes(indexes),
+                "--requirement=pylock.toml",
                 cwd=project,
             )
         case "uv":
@@ -72,8 +75,7 @@ def _with_pip(
     client: Client, indexes: Sequence[str], requirement: str, target: Path, options: Sequence[str]
 ) -> Outcome:
     return client.run(
-        *("--python", target / "bin" / "python", "install", *_pip_indexes(indexes)),
-        *(*options, requirement),
+        f"--python={target}", "install", *_pip_indexes(indexes), *options, requirement
     )
 
 
@@ -81,8 +83,7 @@ def _with_uv(
     client: Client, indexes: Sequence[str], requirement: str, target: Path, options: Sequence[str]
 ) -> Outcome:
     return client.run(
-        *("pip", "install", "--python", target / "bin" / "python", *uv_indexes(indexes)),
-        *(*options, requirement),
+        *("pip", "install", f"--python={target}"), *_uv_indexes(indexes), *options, requirement
     )
 
 
@@ -117,7 +118,7 @@ _LOCK_FILES: Final = {
 }
 
 
-def uv_indexes(indexes: Sequence[str]) -> list[str]:
+def _uv_indexes(indexes: Sequence[str]) -> list[str]:
     # The default index comes last in uv's order.
     return [*(f"--index={url}" for url in indexes[:-1]), f"--default-index={indexes[-1]}"]
 
@@ -130,6 +131,7 @@ def _write_project(client: Client, indexes: Sequence[str], requirement: str) -> 
     """A project that only has a requirement; the credentials of poetry and uv are not in it."""
     folder = client.home / "consumer"
     folder.mkdir(exist_ok=True)
+    (folder / _LOCK_FILES[client.name]).unlink(missing_ok=True)
     parts = [
         '[project]\nname = "consumer"\nversion = "0"\nrequires-python = ">=3.11,<4"\n'
         f'dependencies = ["{requirement}"]\n',

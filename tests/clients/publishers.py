@@ -10,8 +10,8 @@ from .environments import Client, Outcome
 from .releases import Release, sha256
 from .serving import Repository
 
-_Variables = Callable[[Repository, str], Mapping[str, str]]
-"""`(repository, secret)` as the variables of a client."""
+_Variables = Callable[[str, str, str], Mapping[str, str]]
+"""`(address, user, secret)` as the variables of a client."""
 
 
 def publish(
@@ -19,17 +19,24 @@ def publish(
     release: Release,
     repository: Repository | None,
     *options: str,
+    user: str | None = None,
     secret: str | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> Outcome:
-    """The wheel and the sdist of a release, with the secret that may write when none is given.
+    """The wheel and the sdist of a release, as one who may write where nothing else is given.
 
-    Without a repository the client has to know itself where to go.
+    Without a repository the client has to know itself where to go. `beside` are files that lie
+    in dist/ beside the two.
     """
     project = client.home / "project"
     _write_project(project, release)
+    for name, content in (beside or {}).items():
+        (project / "dist" / name).write_bytes(content)
     env: Mapping[str, str] = {}
     if repository is not None:
-        env = _VARIABLES[client.name](repository, secret or repository.write_secret)
+        env = _VARIABLES[client.name](
+            repository.upload_url, user or repository.name, secret or repository.write_secret
+        )
     command = _COMMANDS[client.name]
     return client.run(*command, *options, *_FILES.get(client.name, ()), cwd=project, env=env)
 
@@ -49,34 +56,34 @@ _COMMANDS: Final[Mapping[str, Sequence[str]]] = {
 }
 _FILES: Final[Mapping[str, Sequence[str]]] = {"twine": ("dist/*",)}  # the others know
 _VARIABLES: Final[Mapping[str, _Variables]] = {
-    "uv": lambda repository, secret: {
-        "UV_PUBLISH_URL": repository.upload_url,
-        "UV_PUBLISH_USERNAME": repository.name,
+    "uv": lambda address, user, secret: {
+        "UV_PUBLISH_URL": address,
+        "UV_PUBLISH_USERNAME": user,
         "UV_PUBLISH_PASSWORD": secret,
     },
-    "poetry": lambda repository, secret: {
-        "POETRY_REPOSITORIES_ACME_URL": repository.upload_url,
-        "POETRY_HTTP_BASIC_ACME_USERNAME": repository.name,
+    "poetry": lambda address, user, secret: {
+        "POETRY_REPOSITORIES_ACME_URL": address,
+        "POETRY_HTTP_BASIC_ACME_USERNAME": user,
         "POETRY_HTTP_BASIC_ACME_PASSWORD": secret,
     },
-    "pdm": lambda repository, secret: {
-        "PDM_PUBLISH_REPO": repository.upload_url,
-        "PDM_PUBLISH_USERNAME": repository.name,
+    "pdm": lambda address, user, secret: {
+        "PDM_PUBLISH_REPO": address,
+        "PDM_PUBLISH_USERNAME": user,
         "PDM_PUBLISH_PASSWORD": secret,
     },
-    "twine": lambda repository, secret: {
-        "TWINE_REPOSITORY_URL": repository.upload_url,
-        "TWINE_USERNAME": repository.name,
+    "twine": lambda address, user, secret: {
+        "TWINE_REPOSITORY_URL": address,
+        "TWINE_USERNAME": user,
         "TWINE_PASSWORD": secret,
     },
-    "hatch": lambda repository, secret: {
-        "HATCH_INDEX_REPO": repository.upload_url,
-        "HATCH_INDEX_USER": repository.name,
+    "hatch": lambda address, user, secret: {
+        "HATCH_INDEX_REPO": address,
+        "HATCH_INDEX_USER": user,
         "HATCH_INDEX_AUTH": secret,
     },
-    "flit": lambda repository, secret: {
-        "FLIT_INDEX_URL": repository.upload_url,
-        "FLIT_USERNAME": repository.name,
+    "flit": lambda address, user, secret: {
+        "FLIT_INDEX_URL": address,
+        "FLIT_USERNAME": user,
         "FLIT_PASSWORD": secret,
     },
 }

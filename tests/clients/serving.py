@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,7 @@ from private_pypi.testing.distributions import encode_multipart, form_for
 UMLAUT: Final = "gehëimnis-süß"
 """A second secret of every repository, in latin-1 and not in ASCII."""
 
+_COMMAND = Path(sys.executable).with_name("private_pypi")
 _START = 30  # seconds until a server must have said where it is
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade"}
 
@@ -36,7 +37,6 @@ class Repository:
 
     origin: str  # scheme, host and port
     name: str
-    storage: Path
     read_secret: str
     write_secret: str
 
@@ -83,20 +83,18 @@ class Repository:
 
     def run_command(self, command: str, *arguments: str) -> None:
         """`private_pypi COMMAND` against this index, as an operator."""
-        subprocess.run(
-            [sys.executable, "-m", "private_pypi", command, self.index_url, *arguments],
+        ended = subprocess.run(
+            [_COMMAND, command, self.index_url, *arguments],
             env={
                 "PATH": os.environ["PATH"],
-                "PYTHONPATH": "/tmp/clients/overlay",
                 "PRIVATE_PYPI_USERNAME": self.name,
                 "PRIVATE_PYPI_PASSWORD": self.write_secret,
             },
-            cwd=self.storage.parent,
-            check=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=30,
         )
+        assert ended.returncode == 0, ended.stdout.decode()
 
 
 @contextmanager
@@ -109,15 +107,10 @@ def running_server(folder: Path, repositories: int) -> Iterator[list[Repository]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "private_pypi", "server", root, "--config", config),
+                *(_COMMAND, "server", root, "--config", config),
                 *("--extra_index_url=", "--host", "127.0.0.1", "--port", "0"),
             ],
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(folder),
-                "PYTHONPATH": "/tmp/clients/overlay",
-            },
-            cwd=folder,
+            env={"PATH": os.environ["PATH"], "HOME": str(folder)},
             stdout=subprocess.PIPE,
             stderr=log,
         )
@@ -127,7 +120,6 @@ def running_server(folder: Path, repositories: int) -> Iterator[list[Repository]
                 Repository(
                     origin=origin,
                     name=name,
-                    storage=root / "cache" / name / "storage",
                     read_secret=f"read-{name}",
                     write_secret=f"write-{name}",
                 )
@@ -210,7 +202,9 @@ class RecordingProxy:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.origin = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self._thread.start()
 
     def asked(self, method: str | None = None) -> list[tuple[str, int]]:
@@ -232,6 +226,11 @@ class RecordingProxy:
 class _ForwardingHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    def handle(self) -> None:
+        # A client that is done resets its idle connections.
+        with suppress(ConnectionResetError):
+            super().handle()
+
     def handle_one(self) -> None:
         raise NotImplementedError
 
@@ -244,9 +243,7 @@ class _ForwardingHandler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.handle_one()
 
-    def forward(
-        self, target: str, exchanges: list[Exchange], instead: Mapping[str, bytes]
-    ) -> None:
+    def forward(self, target: str, exchanges: list[Exchange], instead: Mapping[str, bytes]) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         onward = http.client.HTTPConnection(target, timeout=30)
         onward.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

@@ -155,6 +155,43 @@ def test_a_wrong_secret_is_refused_and_not_shown(
     found(name, "unknown", f"fails, {shown}")
 
 
+@each_publisher
+def test_the_user_may_be_token_where_the_address_names_the_repository(
+    name: str, client: MakeClient, repository: Repository, found: Found
+) -> None:
+    """protocol 41"""
+    publisher = client(name)
+    outcome = publish(publisher, FIRST, repository, user="__token__")
+    assert outcome.code == 0, outcome.output
+    assert repository.files() == sent_files(publisher)
+    found(name, "token", "yes")
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/simple", "/simple/", "/legacy", "/legacy/"])
+def test_twine_publishes_to_every_address_that_people_type(
+    ending: str, client: MakeClient, repository: Repository
+) -> None:
+    """protocol 47: twine follows no redirect."""
+    twine = client("twine")
+    address = repository.upload_url.rstrip("/") + ending
+    outcome = publish(twine, FIRST, repository, "--repository-url", address)
+    assert outcome.code == 0, outcome.output
+    assert repository.files() == sent_files(twine)
+
+
+def test_attestations_that_uv_finds_beside_the_files_do_no_harm(
+    client: MakeClient, repository: Repository
+) -> None:
+    """protocol 52"""
+    uv = client("uv")
+    attestation = f"{FIRST.wheel()[0]}.publish.attestation"
+    outcome = publish(uv, FIRST, repository, beside={attestation: b'{"version": 1}'})
+    assert outcome.code == 0, outcome.output
+    sent = sent_files(uv)
+    del sent[attestation]
+    assert repository.files() == sent
+
+
 @pytest.mark.parametrize("name", ["twine", "flit"])
 def test_credentials_come_from_pypirc(
     name: str, client: MakeClient, repository: Repository, found: Found

@@ -112,7 +112,8 @@ class Server:
 
     def tell_form(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         if environ["REQUEST_METHOD"] != "POST":
-            return answer(start_response, "200 OK", HELLO)
+            body = answer(start_response, "200 OK", HELLO)
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else body
         try:
             received = receive_form(environ, self.folder, LIMITS)
         except PrivatePypiError as error:
@@ -371,20 +372,24 @@ def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
     assert found == [HELLO, digest(b"one"), HELLO, digest(b"two"), HELLO]
 
 
-def test_a_refusal_does_not_overtake_an_answer(server: Server) -> None:
+@pytest.mark.parametrize(("gate", "then"), [(refuse, b"401 Who"), (None, b"100 Continue")])
+def test_nothing_overtakes_an_answer(server: Server, gate: Gate | None, then: bytes) -> None:
     release = threading.Event()
 
     def slow(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         release.wait(10)
         return answer(start_response, "200 OK", HELLO)
 
-    server.start(slow, refuse)
+    server.start(slow, gate)
     with server.connect() as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + head(10**6))
+        get = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        sock.sendall(get + head(10**6, "Expect: 100-continue"))
         time.sleep(0.2)
         release.set()
-        data = read_all(sock)
-    assert data.index(HELLO) < data.index(b"401 Who are you")
+        data = b""
+        while then not in data:
+            data += sock.recv(65536)
+    assert data.index(HELLO) < data.index(then)
 
 
 def test_http_1_0_is_served(server: Server) -> None:
