@@ -97,11 +97,6 @@ def targets(results: Results, plan: Plan) -> list[Target]:
             results.times_better(scenarios.UPLOADS_PASSWORD, "devpi", plan.files),
             *(20, True, "{:.1f} ×"),
         ),
-        Target(
-            "Uploads with devpi's login token, against devpi",
-            results.times_better(scenarios.UPLOADS, "devpi", plan.files),
-            *(20, True, "{:.1f} ×"),
-        ),
     ]
     for measure, what in (
         (scenarios.UPLOAD_COST, "Cost of an upload"),
@@ -157,6 +152,12 @@ def _lines(results: Results, plan: Plan, setting: Setting) -> Iterator[str]:
     yield "![The same figures as bars](results.svg)"
     yield ""
     yield from _targets(targets(results, plan))
+    fair = results.times_better(scenarios.UPLOADS, "devpi", plan.files)
+    if fair is not None:
+        yield "Of an upload with a password devpi spends most on deriving a key from it."
+        yield f"With its login token instead, which only its own client uses, ours is {fair:.2g} ×"
+        yield "as fast: the fairer figure for the publishing itself."
+        yield ""
     yield from _side_by_side(results, plan, servers)
     yield from _large(results, plan, servers)
     yield from _growing(results, plan, servers)

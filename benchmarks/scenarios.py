@@ -342,7 +342,8 @@ class Benchmark:
                     self.versions[name] = server.version()
                     subject = Subject(server, size, projects)
                     if isinstance(server, PrivatePypi):
-                        self._add(IMPORT, subject, 0, server.adopt(catalogue))
+                        if projects:
+                            self._add(IMPORT, subject, 0, server.adopt(catalogue))
                         ours.append(subject)
                     elif isinstance(server, Devpi) and size > self.plan.files:
                         self.results.remark(

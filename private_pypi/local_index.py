@@ -72,7 +72,7 @@ CREATE TABLE state (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
     schema INTEGER NOT NULL,
     identity TEXT NOT NULL,
-    serial INTEGER NOT NULL DEFAULT 1,
+    serial INTEGER NOT NULL,
     ready INTEGER NOT NULL DEFAULT 0,
     synced_at REAL,
     index_mtime INTEGER,
@@ -406,8 +406,10 @@ class LocalIndex:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}")
                 connection.execute(
-                    "INSERT INTO state (only_row, schema, identity) VALUES (1, ?, ?)",
-                    (_SCHEMA, self._identity),
+                    "INSERT INTO state (only_row, schema, identity, serial) VALUES (1, ?, ?, ?)",
+                    # A copy that is made anew goes on where no earlier one was: nobody may take
+                    # a page kept under an old serial for a new one.
+                    (_SCHEMA, self._identity, time.time_ns() // 1_000_000),
                 )
                 connection.execute("COMMIT")
             finally:

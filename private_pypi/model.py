@@ -49,7 +49,8 @@ class Upload:
     """A checked form and its file, ready to be stored.
 
     `content` is a complete file on a local disk that belongs to the backend from now on: it may
-    link or move it (and only then needs no copy). `file.location` is empty.
+    link or move it (and only then needs no copy). `file.location` is where a file of this name is
+    known to lie, else empty.
     """
 
     file: DistributionFile

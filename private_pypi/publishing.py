@@ -28,6 +28,10 @@ def publish(upload: Upload, *, backend: AnyBackend, index: LocalIndex) -> Distri
     filename = upload.file.filename
     if index.burnt(filename) is not None:
         raise FilenameBurnt(filename)
+    known = index.file(filename)
+    if known is not None:
+        # A file that somebody dropped lies where it lies, not where we would have put it.
+        upload = replace(upload, file=replace(upload.file, location=known.location))
     stored = backend.put_file(upload)
     # The record is that of the first writer, whose upload time counts.
     file = file_from_record(stored) or replace(upload.file, location=stored.location)

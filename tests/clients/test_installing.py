@@ -380,6 +380,18 @@ def test_only_uv_does_not_fall_through_from_a_wrong_secret(
     found(name, "fall", finding)
 
 
+@pytest.mark.parametrize("name", ["pip", "uv"])
+def test_nothing_outside_this_machine_can_be_reached(
+    name: str, client: MakeClient, target: Path
+) -> None:
+    """Without an index of ours: what the other tests found came from our server."""
+    outcome = client(name).run(
+        *(["pip"] if name == "uv" else []), "install", f"--target={target}", "demo"
+    )
+    assert outcome.code != 0
+    assert "Connection refused" in outcome.text, outcome.output
+
+
 def _packages(client: Client) -> Any:
     document = locked(client)
     return document["packages" if client.name == "pip" else "package"]

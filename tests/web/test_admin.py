@@ -78,7 +78,8 @@ def test_anything_wrong_leaves_the_old_one_serving(deploy: Deploy, tmp_path: Pat
     client = create_app(deploy(None, admin_token="the-token")).test_client()
     assert client.post("/initialize/", data={"config": MINE}).status_code == 200
     for config in ("[broken", '[x]\ntype = "ftp"\n', '[x]\ntype = "file_system"\ncolour = 1\n', ""):
-        answer = client.post("/initialize/", data={"config": config} if config else {}, headers=TOKEN)
+        data = {"config": config} if config else {}
+        answer = client.post("/initialize/", data=data, headers=TOKEN)
         assert answer.status_code == 400, config
     assert client.get("/simple/", headers=READER).status_code == 200
     assert (tmp_path / "root" / "config.toml").read_text() == MINE

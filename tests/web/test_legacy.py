@@ -21,8 +21,12 @@ LIMITS = FormLimits(max_file_bytes=0)
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/simple", "/simple/", "/legacy", "/legacy/"]
-    + ["/r/mine", "/r/mine/", "/r/mine/simple", "/r/mine/simple/", "/r/mine/legacy/"],
+    [
+        prefix + path
+        for prefix in ("", "/r/mine")
+        for path in ("/", "/simple", "/simple/", "/legacy", "/legacy/")
+    ]
+    + ["/r/mine"],
 )
 def test_uploads_work_wherever_people_send_them_and_never_redirect(
     client: FlaskClient, path: str
@@ -117,7 +121,10 @@ def test_burnt_names_and_yanks_survive_the_loss_of_root_but_the_storage(
     assert publish(first, *kept).status_code == 200
     assert publish(first, *gone).status_code == 200
     assert first.delete(f"/simple/demo/{gone[0]}", headers=WRITER).status_code == 200
-    assert first.post("/simple/demo/2.0/yank", data={"reason": "bad"}, headers=WRITER).status_code == 200
+    assert (
+        first.post("/simple/demo/2.0/yank", data={"reason": "bad"}, headers=WRITER).status_code
+        == 200
+    )
     second = create_app(deploy(config, root=tmp_path / "another-root")).test_client()
     assert publish(second, *gone).status_code == 400
     assert 'data-yanked="bad"' in second.get("/simple/demo/", headers=READER).text

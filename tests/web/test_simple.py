@@ -42,7 +42,9 @@ def test_pages_come_as_the_client_asks(client: FlaskClient, wheel: tuple[str, by
     assert f">{filename}</a>" in plain.text
     root = client.get("/simple/", headers=READER | {"Accept": JSON})
     assert root.get_json(force=True)["projects"][0]["name"] == "demo-project"
-    assert root.headers["X-PyPI-Last-Serial"] == str(root.get_json(force=True)["meta"]["_last-serial"])
+    assert root.headers["X-PyPI-Last-Serial"] == str(
+        root.get_json(force=True)["meta"]["_last-serial"]
+    )
 
 
 def test_nothing_acceptable_is_406(client: FlaskClient, wheel: tuple[str, bytes]) -> None:
@@ -99,7 +101,7 @@ def test_pages_are_compressed_for_those_who_can(
 
 
 def test_head_is_answered_everywhere(client: FlaskClient, wheel: tuple[str, bytes]) -> None:
-    filename, content = wheel
+    filename, _ = wheel
     for path in (
         "/simple/",
         "/simple/demo-project/",
@@ -205,7 +207,10 @@ def test_an_unknown_project_may_be_elsewhere_but_never_one_of_ours(deploy: Deplo
     assert answer.headers["Cache-Control"] == "no-store"
     assert client.get("/simple/acme-secret/", headers=headers).status_code == 404  # claimed
     filename = "demo-1.0-py3-none-any.whl"
-    assert client.delete(f"/simple/demo/{filename}", headers=basic("mine", "writer")).status_code == 200
+    assert (
+        client.delete(f"/simple/demo/{filename}", headers=basic("mine", "writer")).status_code
+        == 200
+    )
     assert client.get("/simple/demo/", headers=headers).status_code == 404  # once ours
 
 
@@ -217,7 +222,9 @@ def test_a_table_may_have_an_extra_index_of_its_own(deploy: Deploy) -> None:
     assert answer.headers["Location"] == "http://up.invalid/s/x/"
 
 
-@pytest.mark.parametrize("path", ["/simple/", "/simple/demo/", "/simple/demo/a-1.zip", "/r/mine/simple/"])
+@pytest.mark.parametrize(
+    "path", ["/simple/", "/simple/demo/", "/simple/demo/a-1.zip", "/r/mine/simple/"]
+)
 def test_every_401_has_a_challenge(client: FlaskClient, path: str) -> None:
     wrong = (None, basic("mine", "wrong"), basic("mine", ""), {"Authorization": "Bearer wrong"})
     for headers in wrong:
@@ -230,7 +237,9 @@ def test_an_unknown_repository_looks_like_a_wrong_secret(deploy: Deploy) -> None
     client = create_app(deploy(MINE + OTHER)).test_client()
     unknown = client.get("/simple/", headers=basic("nobody", "reader"))
     wrong = client.get("/simple/", headers=basic("mine", "other-reader"))
-    assert (unknown.status_code, unknown.data) == (wrong.status_code, wrong.data) == (401, wrong.data)
+    assert (
+        (unknown.status_code, unknown.data) == (wrong.status_code, wrong.data) == (401, wrong.data)
+    )
     assert client.get("/r/nobody/simple/", headers=READER).status_code == 401
 
 
@@ -321,9 +330,12 @@ def test_yanked_files_stay_listed_and_downloadable(
     assert client.delete("/simple/demo-project/1.0/yank", headers=writer).status_code == 200
     page = client.get("/simple/demo-project/", headers=READER | {"Accept": JSON})
     assert page.get_json(force=True)["files"][0]["yanked"] is False  # protocol 69
-    assert client.post(
-        "/simple/demo-project/1.0/yank", data={"reason": "two\nlines"}, headers=writer
-    ).status_code == 400
+    assert (
+        client.post(
+            "/simple/demo-project/1.0/yank", data={"reason": "two\nlines"}, headers=writer
+        ).status_code
+        == 400
+    )
     assert client.post("/simple/demo-project/1.0/yank", headers=READER).status_code == 403
     assert client.post("/simple/demo-project/3.0/yank", headers=writer).status_code == 404
 

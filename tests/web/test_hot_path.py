@@ -1,0 +1,55 @@
+"""The short way to a page gives what the long way gives, and knows when to step aside."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from flask.testing import FlaskClient
+
+from private_pypi.testing.distributions import make_wheel
+from private_pypi.web import create_app
+
+from .conftest import MINE, OTHER, READER, Deploy, basic, publish
+
+ACCEPTS = ("application/vnd.pypi.simple.v1+json", "text/html", "*/*", "application/xml", "")
+ENCODINGS = ("", "gzip", "gzip, deflate, zstd", "identity", "gzip;q=0")
+
+
+def test_both_ways_give_the_same(client: FlaskClient) -> None:
+    for version in ("1.0", "1.1", "2.0"):
+        assert publish(client, *make_wheel("demo", version)).status_code == 200
+    headers = READER
+    for accept, encoding, prefix in product(ACCEPTS, ENCODINGS, ("", "/r/mine")):
+        headers = READER | {"Accept": accept, "Accept-Encoding": encoding}
+        short = client.get(f"{prefix}/simple/demo/", headers=headers)
+        # A query that says nothing takes the long way.
+        long = client.get(f"{prefix}/simple/demo/?x=1", headers=headers)
+        assert (short.status, short.data) == (long.status, long.data), headers
+        assert sorted(short.headers) == sorted(long.headers), headers
+        etag = {"If-None-Match": short.headers.get("ETag", '"x"')}
+        short = client.get(f"{prefix}/simple/demo/", headers=headers | etag)
+        long = client.get(f"{prefix}/simple/demo/?x=1", headers=headers | etag)
+        assert (short.status_code, short.data) == (long.status_code, long.data), headers
+        assert sorted(short.headers) == sorted(long.headers), headers
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/simple/demo/", {}, 401),
+        ("/simple/demo/", basic("mine", "wrong"), 401),
+        ("/r/other/simple/demo/", READER, 401),
+        ("/r/nobody/simple/demo/", READER, 401),
+        ("/simple/unknown/", READER, 404),
+        ("/simple/Demo/", READER, 301),
+        ("/simple/de--mo/", READER, 301),
+    ],
+)
+def test_what_is_not_plain_goes_the_long_way(
+    deploy: Deploy, path: str, headers: dict[str, str], status: int
+) -> None:
+    client = create_app(deploy(MINE + OTHER)).test_client()
+    assert publish(client, *make_wheel("demo", "1.0")).status_code == 200
+    assert client.get(path, headers=headers).status_code == status
+    assert client.get("/simple/demo/", headers=READER).status_code == 200
