@@ -317,7 +317,7 @@ def _fill_by_upload(server: Server, corpora: Sequence[Corpus], *, limit: float) 
                     small_form(path.name, path.read_bytes())
                     for path in sorted((corpus.folder / project).iterdir())
                 ]
-                upload(server.port, server.uploads, server.writer_headers, forms)
+                upload(server.port, server.uploads, server.writer_headers, forms, connections=4)
     finally:
         server.stop()
 

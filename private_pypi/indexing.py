@@ -98,8 +98,8 @@ def update_index(
 
     `folder` is for temporary files.
     """
-    with tempfile.TemporaryDirectory(prefix="update-index-", dir=folder) as temporary:
-        update = _Update(backend, backend_type, Path(temporary), progress or (lambda *_: None))
+    with temporary_folder(folder) as temporary:
+        update = _Update(backend, backend_type, temporary, progress or (lambda *_: None))
         return update.run(name)
 
 
@@ -121,11 +121,11 @@ def edit_index(
         at=datetime.now(UTC), yank=dict(yank or {}), delete=tuple(delete), files=tuple(files)
     )
     with (
+        temporary_folder(folders.tmp) as temporary,
         # Writers of this ROOT queue here; those of others meet in the storage.
         FileLock(folders.lock / "edit_index.lock"),
-        tempfile.TemporaryDirectory(prefix="edit-index-", dir=folders.tmp) as temporary,
     ):
-        document, edited = Path(temporary, "index.toml"), Path(temporary, "edited.toml")
+        document, edited = temporary / "index.toml", temporary / "edited.toml"
 
         def attempt() -> str:
             document.unlink(missing_ok=True)
@@ -141,6 +141,18 @@ def edit_index(
             return backend.write_index(edited, revision) if edited.exists() else revision
 
         return _until_first(attempt)
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A folder that is gone afterwards; what the disk below it refuses is a `BackendError`."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="index-", dir=parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no space left in {parent}") from error
+        raise BackendError(f"trouble with a file below {parent}: {error}") from error
 
 
 def _until_first(attempt: Callable[[], str]) -> str:
@@ -409,8 +421,6 @@ def _examine(
         raise
     except (InvalidUpload, FileNotFound, BackendError) as error:
         return error
-    except FileNotFoundError:
-        return FileNotFound(stored.filename)
     except OSError as error:
         return BackendError(f"{stored.filename!r} cannot be read: {error.strerror}")
 
@@ -420,7 +430,10 @@ def _opened(backend: AnyBackend, stored: StoredFile, folder: Path) -> Iterator[P
     """The file on a local disk, fetched when it is elsewhere."""
     download = backend.open_file(_handle(stored))
     if isinstance(download, LocalFile):
-        yield download.path
+        try:
+            yield download.path
+        except FileNotFoundError as error:
+            raise FileNotFound(stored.filename) from error
         return
     with tempfile.NamedTemporaryFile(prefix="examine-", dir=folder) as copy:
         try:

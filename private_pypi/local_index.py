@@ -355,6 +355,7 @@ class LocalIndex:
         return self._reopen(local, now)
 
     def _reopen(self, local: threading.local, now: float) -> sqlite3.Connection:
+        local.__dict__.clear()  # should we fail, the next call begins here again
         with self._connections_lock:
             current = threading.current_thread()
             kept = []

@@ -13,7 +13,6 @@ import contextlib
 import logging
 import os
 import random
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -33,7 +32,7 @@ from private_pypi.errors import (
     InvalidUpload,
     PrivatePypiError,
 )
-from private_pypi.indexing import UNKNOWN_SIZE, examine_all
+from private_pypi.indexing import UNKNOWN_SIZE, examine_all, temporary_folder
 from private_pypi.local_index import LocalIndex
 from private_pypi.model import DistributionFile, StoredFile
 from private_pypi.reconciling import Reconciliation
@@ -91,6 +90,7 @@ class Synchronizer:
         self._thread: threading.Thread | None = None
         self._thread_pid = 0
         self._stop = threading.Event()
+        self._failed = False  # whether the last turn of the thread did
 
     # -- in the background -------------------------------------------------------------------------
 
@@ -99,6 +99,7 @@ class Synchronizer:
         if self._thread is not None and self._thread_pid == os.getpid():
             return
         self._stop = threading.Event()
+        self._failed = False
         self._thread_pid = os.getpid()
         self._thread = threading.Thread(
             target=self._run, name=f"synchronize {self._title}", daemon=True
@@ -115,11 +116,11 @@ class Synchronizer:
     def wait_until_ready(self, timeout: float) -> bool:
         """Whether the local index is ready, waiting for it at most `timeout` seconds.
 
-        Returns at once when a synchronisation fails meanwhile.
+        Returns at once when the thread fails meanwhile.
         """
         deadline = time.monotonic() + timeout
-        while not self._index.ready():
-            if time.monotonic() >= deadline or self._index.sync_state().error is not None:
+        while not self._has_something():
+            if time.monotonic() >= deadline or self._failed:
                 return False
             time.sleep(0.02)
         return True
@@ -127,24 +128,24 @@ class Synchronizer:
     def _run(self) -> None:
         begun_at = time.time()
         next_at = 0.0
-        checked = failed = False
+        checked = False
         while not self._stop.is_set():
             try:
                 if not checked and not self._index.check():
                     _log.warning("%s: the local index was damaged: built anew", self._title)
                 checked = True
-                if time.time() >= next_at or not (failed or self._index.ready()):
+                if time.time() >= next_at or not (self._failed or self._index.ready()):
                     next_at = self._turn(begun_at)
-                    failed = False
+                    self._failed = False
             except PrivatePypiError as error:
                 next_at = time.time() + self._pause(error)
-                failed = True
+                self._failed = True
             except Exception:
                 # A mistake of ours or of a backend must not end the only thread that could mend
                 # things; `_pass` has told those who ask.
                 _log.exception("%s: synchronising failed", self._title)
                 next_at = time.time() + self._interval
-                failed = True
+                self._failed = True
             self._stop.wait(min(_LOOK_EVERY, max(0.01, next_at - time.time())))
 
     def _turn(self, begun_at: float) -> float:
@@ -198,8 +199,8 @@ class Synchronizer:
     def _pass(self) -> SyncReport:
         begun = time.monotonic()
         try:
-            with tempfile.TemporaryDirectory(prefix="sync-", dir=self._folders.tmp) as folder:
-                report = self._reconcile(Path(folder), begun)
+            with temporary_folder(self._folders.tmp) as folder:
+                report = self._reconcile(folder, begun)
         except Exception as error:
             if not self._stop.is_set():
                 self._note(error)
@@ -264,8 +265,8 @@ class Synchronizer:
             mtime = changes.document_mtime() or 0
             since = max(_EPOCH, datetime.fromtimestamp(mtime, UTC) - _MARGIN)
             self._take(changes, self._backend.recent_files(since))
-        elif not self._index.ready() and changes.document_mtime() is None:
-            # No document yet, and nobody to ask what is new: list this once.
+        elif not self._index.ready() and not changes.document_mtime():
+            # No document of a listing yet, and nobody to ask what is new: list this once.
             self._take(changes, self._backend.list_files(self._index.knows))
         self._examine(changes, folder)
 

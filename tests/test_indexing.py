@@ -26,7 +26,7 @@ from private_pypi.index_file import (
     write_document,
 )
 from private_pypi.indexing import IndexUpdate, edit_index, update_index
-from private_pypi.model import DistributionFile, Download, Redirect
+from private_pypi.model import DistributionFile, Download, LocalFile, Redirect, Stream
 from private_pypi.records import make_record
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from private_pypi.testing.memory import MemoryBackend, MemoryStorage
@@ -204,6 +204,32 @@ def test_trouble_with_one_file_keeps_its_entry(
     assert document(storage, tmp_path).entries == before
 
 
+def test_a_file_that_goes_while_it_is_examined_is_passed_over(
+    storage: MemoryStorage, folders: Folders, tmp_path: Path
+) -> None:
+    class Vanishing(MemoryBackend):
+        def open_file(self, file: DistributionFile) -> Download:
+            return LocalFile(tmp_path / "gone.whl")
+
+    storage.drop(*make_wheel())
+    result = update(storage, folders, backend=Vanishing)
+    assert (str(result), result.skipped) == ("mine: 0 added, 0 removed, 0 unchanged", ())
+
+
+def test_a_file_that_arrives_cut_is_no_broken_file(
+    storage: MemoryStorage, folders: Folders
+) -> None:
+    class Cutting(MemoryBackend):
+        def open_file(self, file: DistributionFile) -> Download:
+            return Stream(iter([b"PK"]), file.size)
+
+    filename, content = make_wheel()
+    storage.drop(filename, content)
+    result = update(storage, folders, backend=Cutting)
+    assert result.skipped == (f"{filename!r} has 2 bytes where {len(content)} were listed",)
+    assert str(update(storage, folders)) == "mine: 1 added, 0 removed, 0 unchanged"
+
+
 def test_a_storage_that_is_down_changes_nothing(
     storage: MemoryStorage, folders: Folders, tmp_path: Path
 ) -> None:
@@ -224,12 +250,10 @@ def test_yanks_stay(storage: MemoryStorage, folders: Folders, tmp_path: Path) ->
     edit(storage, folders, yank={filename: "bad"})
     publish(storage, *make_wheel(version="2.0"))
     assert str(update(storage, folders)) == "mine: 1 added, 0 removed, 1 unchanged"
-    yanked = {entry.file.filename: entry.file.yanked for entry in entries(storage, tmp_path)}
+    yanked = {
+        entry.file.filename: entry.file.yanked for entry in document(storage, tmp_path).entries
+    }
     assert yanked == {filename: "bad", "demo-2.0-py3-none-any.whl": None}
-
-
-def entries(storage: MemoryStorage, tmp_path: Path):  # type: ignore[no-untyped-def]
-    return document(storage, tmp_path).entries
 
 
 def test_a_yank_outlives_an_entry_that_was_never_listed(

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from private_pypi.errors import BackendError, BackendUnavailable, InvalidIndex
 from private_pypi.filenames import parse_filename
 from private_pypi.index_file import (
     IndexDocument,
+    IndexEntry,
     UnexaminedEntry,
     new_entry,
     read_document,
@@ -30,7 +32,7 @@ from private_pypi.indexing import edit_index, update_index
 from private_pypi.local_index import LocalIndex
 from private_pypi.model import DistributionFile, Download, StoredFile
 from private_pypi.records import make_record
-from private_pypi.synchronizing import Synchronizer
+from private_pypi.synchronizing import Synchronizer, SyncReport
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from private_pypi.testing.memory import LocalMemoryBackend, MemoryBackend, MemoryStorage
 from private_pypi_file_system import FileSystemBackend
@@ -88,7 +90,7 @@ class Server:
             interval=timedelta(seconds=seconds),
         )
 
-    def synchronize(self, backend: AnyBackend | None = None):  # type: ignore[no-untyped-def]
+    def synchronize(self, backend: AnyBackend | None = None) -> SyncReport:
         return self.synchronizer(backend).synchronize()
 
     def open(self, backend_class: type[MemoryBackend]) -> MemoryBackend:
@@ -214,6 +216,23 @@ def test_a_storage_without_document_and_recent_files_is_listed_once(
     server.synchronize()
     assert list(server.shown()) == [WHEEL]
     assert storage.calls["list_files"] == 2  # one is of `store`
+
+
+def test_an_edit_alone_is_no_listing_for_a_new_root(storage: MemoryStorage, tmp_path: Path) -> None:
+    server = Server(storage, tmp_path, WithoutRecent)
+    stored = server.store(WHEEL, CONTENT)
+    server.store(*make_wheel("other"))
+    file = facts(WHEEL, CONTENT, location=stored.location)
+    server.edit(yank={WHEEL: "bad"}, files=[file])
+    server.synchronize()
+    assert server.shown() == {WHEEL: "bad", "other-1.0-py3-none-any.whl": None}
+
+
+def test_a_temporary_folder_that_is_gone_is_trouble_that_is_remembered(server: Server) -> None:
+    server.folders.tmp.rmdir()
+    with pytest.raises(BackendError, match="tmp"):
+        server.synchronize()
+    assert "tmp" in (server.index.sync_state().error or "")
 
 
 def test_a_second_pass_changes_nothing_and_opens_nothing(server: Server) -> None:
@@ -511,11 +530,34 @@ def test_random_uploads_yanks_and_deletes_meet_synchronisations(local: Server) -
     assert local.shown() == expected
 
 
+def test_what_threads_upload_while_it_synchronises_never_leaves(server: Server) -> None:
+    server.synchronize()
+    missing: list[str] = []
+
+    def publish(thread: int) -> None:
+        for number in range(15):
+            filename, content = make_wheel(version=f"{thread}.{number}")
+            server.upload(filename, content)
+            for _ in range(3):
+                if server.index.file(filename) is None:
+                    missing.append(filename)
+                time.sleep(0.001)
+
+    threads = [threading.Thread(target=publish, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        server.update_index()
+        server.synchronize()
+    assert missing == []
+    assert len(server.shown()) == 60
+
+
 # -- a document ------------------------------------------------------------------------------------
 
 
-def entry(filename: str, **changes: object):  # type: ignore[no-untyped-def]
-    return new_entry(facts(filename, **changes), stamp="s")  # type: ignore[arg-type]
+def entry(filename: str, **changes: object) -> IndexEntry:
+    return new_entry(facts(filename, **changes), stamp="s")
 
 
 def now(seconds: float = 0) -> int:
@@ -817,6 +859,45 @@ def test_a_first_import_that_is_killed_goes_on_where_it_was(
     assert report.added == len(opened) == 120 - found
     assert index.ready()
     assert sorted(file.filename for file in index.project_files("demo")) == sorted(filenames)
+
+
+def test_a_storage_of_0_2_is_shown_as_it_is(tmp_path: Path) -> None:
+    storage, folders = tmp_path / "storage", new_folders(tmp_path / "root")
+    (storage / "demo").mkdir(parents=True)
+    old = []
+    for filename, content in (make_wheel(), make_sdist(), make_sdist(format="zip")):
+        path = storage / "demo" / filename
+        path.write_bytes(content)
+        meta = f'name = "Demo"\nversion = "1.0"\ndistrib = "demo"\nsha256 = "{"0" * 64}"\n'
+        Path(f"{path}.meta").write_text(meta)
+        old.append(
+            UnexaminedEntry(
+                filename=filename, location=f"/old/{filename}", sha256="0" * 64, meta={}
+            )
+        )
+    write_document(
+        IndexDocument(mtime=1, unexamined=tuple(old)),
+        storage / "index.toml",
+        backend_type="file_system",
+        location_key="package_path",
+    )
+    index = LocalIndex(tmp_path / "root" / "index.sqlite", identity="mine")
+    backend = file_system(storage, folders)
+    report = Synchronizer(
+        backend,
+        index,
+        folders,
+        backend_type="file_system",
+        name="mine",
+        interval=timedelta(seconds=60),
+    ).synchronize()
+    assert (report.added, report.skipped) == (3, ())
+    assert {file.filename: file.sha256 for file in index.project_files("demo")} == {
+        filename: hashlib.sha256(content).hexdigest()
+        for filename, content in (make_wheel(), make_sdist(), make_sdist(format="zip"))
+    }
+    update = update_index(backend, backend_type="file_system", name="mine", folder=folders.tmp)
+    assert str(update) == "mine: 0 added, 0 removed, 3 changed, 0 unchanged"
 
 
 def test_the_processes_of_one_root_take_turns(tmp_path: Path) -> None:

@@ -33,8 +33,12 @@ from private_pypi.web.answers import answer_text
 from private_pypi.web.ranges import NotSatisfiable, parse_range
 from private_pypi.web.requests import grant, redirect_within, respond
 
-PAGE_CACHE_CONTROL = "max-age=0, must-revalidate, private"
-"""A new release is visible at once, and a page that did not change costs a 304 (protocol 34)."""
+PAGE_CACHE_CONTROL = "max-age=0, must-revalidate"
+"""A new release is visible at once, and a page that did not change costs a 304 (protocol 34).
+
+Not `private`: a shared cache may keep the page, but every use of it is checked here, with the
+secret of the one who asks (RFC 9111 §3.5). pdm keeps nothing that is private.
+"""
 
 FILE_CACHE_CONTROL = "max-age=365000000, immutable, private"
 VARY = "Accept, Accept-Encoding, Authorization"

@@ -57,7 +57,7 @@ _HEAD = f"""\
 
 What the clients of today do with a repository of `private_pypi`.
 Each cell was found by running the client, in an environment from which nothing else can be reached, against a real server on loopback.
-Whatever a cell says, the test that found it passed; an empty cell: the client does no such thing.
+An empty cell: the client does no such thing, or leaves it to pip or uv, as hatch and flit do with all installing.
 
 This file is written by `pytest tests/clients {OPTION}`; every other whole run of the tests compares it with what it finds.
 The versions are those of `requirements/clients/`.
@@ -96,13 +96,9 @@ class _Collector:
         self._config = config
         self._cells: dict[Cell, str] = {}
         self._problems: list[str] = []
-        self._failed = False
         self._said: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if not report.nodeid.startswith(_FOLDER.relative_to(CHECKOUT).as_posix()):
-            return
-        self._failed |= report.failed
         if report.when != "call":
             return
         for name, value in report.user_properties:
@@ -113,9 +109,9 @@ class _Collector:
                     self._problems.append(f"{client}, {row}: both {before!r} and {finding!r}")
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         writes = self._config.getoption(OPTION)
-        if self._failed or not self._cells or not _is_whole(self._config):
+        if exitstatus != pytest.ExitCode.OK or not self._cells or not _is_whole(self._config):
             if writes:
                 self._problems.append(
                     f"not written: {OPTION} needs a run of all tests of clients, without a failure"

@@ -10,7 +10,7 @@ import pytest
 from .environments import Client, install_client, make_venv
 from .serving import RecordingProxy, Repository, running_server
 
-_REPOSITORIES = 150  # more than there are tests that ask for one
+_REPOSITORIES = 200  # more than there are tests that ask for one
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def _write_project(client: Client, indexes: Sequence[str], requirement: str) -> 
     ]
     for number, url in enumerate(indexes):
         last = "true" if number == len(indexes) - 1 else "false"
-        bare = without_credentials(url)
+        bare = _without_credentials(url)
         parts += [
             f'[[tool.poetry.source]]\nname = "acme{number}"\nurl = "{bare}"\n'
             f'priority = "{"supplemental" if number else "primary"}"\n',
@@ -170,6 +170,6 @@ def _credentials(client: Client, indexes: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def without_credentials(url: str) -> str:
+def _without_credentials(url: str) -> str:
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

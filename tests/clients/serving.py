@@ -28,6 +28,7 @@ UMLAUT: Final = "gehëimnis-süß"
 
 _COMMAND = Path(sys.executable).with_name("private_pypi")
 _START = 30  # seconds until a server must have said where it is
+_STOP = 40  # seconds until it must have ended; it gives open requests 30
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade"}
 
 
@@ -128,14 +129,14 @@ def running_server(folder: Path, repositories: int) -> Iterator[list[Repository]
         finally:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(timeout=_START)
+                process.wait(timeout=_STOP)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                raise
-            finally:
-                if process.stdout is not None:
-                    process.stdout.close()
+            if process.stdout is not None:
+                process.stdout.close()
+    said = (folder / "server.log").read_text(errors="replace")
+    assert (process.returncode, "Traceback" in said) == (0, False), said
     shutil.rmtree(root)
 
 

@@ -99,7 +99,8 @@ def test_metadata_is_used_instead_of_the_wheel(
     repository.put(*Release(name="solo").wheel())
     outcome = lock(client(name), [repository.at(proxy.origin).readable()], "demo")
     assert outcome.code == 0, outcome.output
-    assert sorted(set(proxy.asked())) == [
+    asked = set(proxy.asked()) - {("page", 304)}  # pdm asks again within one run
+    assert sorted(asked) == [
         ("demo-1.0-py3-none-any.whl.metadata", 200),
         ("page", 200),
         ("solo-1.0-py3-none-any.whl.metadata", 200),
@@ -113,7 +114,7 @@ def test_metadata_is_used_instead_of_the_wheel(
         ("pip", 200, "fetches it whole (keeps nothing over plain http)"),
         ("uv", 304, "304"),
         ("poetry", 304, "304"),
-        ("pdm", 200, "fetches it whole"),
+        ("pdm", 304, "304"),
     ],
 )
 def test_a_page_that_did_not_change_is_not_sent_again(

@@ -192,7 +192,7 @@ def test_attestations_that_uv_finds_beside_the_files_do_no_harm(
     assert repository.files() == sent
 
 
-@pytest.mark.parametrize("name", ["twine", "flit"])
+@pytest.mark.parametrize("name", ["twine", "hatch", "flit"])
 def test_credentials_come_from_pypirc(
     name: str, client: MakeClient, repository: Repository, found: Found
 ) -> None:
@@ -203,7 +203,9 @@ def test_credentials_come_from_pypirc(
         f"[acme]\nrepository = {repository.upload_url}\n"
         f"username = {repository.name}\npassword = {repository.write_secret}\n"
     )
-    outcome = publish(publisher, FIRST, None, "--repository", "acme")
+    # hatch finds the section by its address.
+    where = ("--repo", repository.upload_url) if name == "hatch" else ("--repository", "acme")
+    outcome = publish(publisher, FIRST, None, *where)
     assert outcome.code == 0, outcome.output
     assert repository.files() == sent_files(publisher)
     found(name, "pypirc", "yes")

@@ -1,0 +1,1 @@
+"""Real servers in trouble: killed, starved, lied to, and kept waiting."""

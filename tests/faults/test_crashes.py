@@ -1,0 +1,266 @@
+"""kill -9, at any moment: what was answered is there, what was not is whole or absent."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import requests
+
+from private_pypi.testing.distributions import make_sdist, make_wheel
+from tests.faults.servers import (
+    Server,
+    Servers,
+    assert_tidy,
+    eventually,
+    install_backend,
+    sha256,
+    table,
+)
+
+UPLOADERS = 4
+
+
+@dataclass
+class Uploads:
+    """Several uploaders who never rest, and what the server told them."""
+
+    server: Server
+    round: int
+    random: random.Random
+    acknowledged: dict[str, str] = field(default_factory=dict)  # filename -> sha256
+    attempted: dict[str, str] = field(default_factory=dict)
+    unexpected: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        self._threads = [
+            threading.Thread(target=self._run, args=(number,)) for number in range(UPLOADERS)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(timeout=60)
+            assert not thread.is_alive()
+
+    def _run(self, number: int) -> None:
+        for count in range(1000):
+            # Some fit into one packet, some are killed while they arrive.
+            size = self.random.choice([0, 0, 0, 300_000, 2_000_000])
+            filename, content = make_wheel(
+                f"project-{number}",
+                f"{self.round}.{count}",
+                files={"data": self.random.randbytes(size)},
+            )
+            self.attempted[filename] = sha256(content)
+            try:
+                answer = self.server.put(filename, content, auth=("mine", "w"))
+            except requests.RequestException:
+                return  # killed
+            if answer.status_code != 200:
+                self.unexpected.append(f"{filename}: {answer.status_code} {answer.reason}")
+                return
+            self.acknowledged[filename] = sha256(content)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_a_server_killed_at_any_moment_keeps_what_it_acknowledged(
+    servers: Servers, root: Path, seed: int
+) -> None:
+    moments = random.Random(seed)
+    acknowledged: dict[str, str] = {}
+    attempted: dict[str, str] = {}
+    for round_ in range(6):
+        server = servers.start(root)
+        uploads = Uploads(server, round_, random.Random(f"{seed} {round_}"))
+        uploads.start()
+        time.sleep(moments.uniform(0.01, 0.5))
+        server.kill()
+        uploads.join()
+        assert uploads.unexpected == []
+        acknowledged |= uploads.acknowledged
+        attempted |= uploads.attempted
+    assert acknowledged
+
+    server = servers.start(root)
+    # Also what a listing finds that began after the start.
+    server.publish(*make_wheel("last"))
+    listed = server.all_listed()
+    assert acknowledged.items() <= listed.items()
+    # A file whose answer was lost is there whole, or not at all.
+    assert listed.items() <= {**attempted, **server.listed("last")}.items()
+    for filename, digest in listed.items():
+        project = "-".join(filename.split("-")[0].split("_"))
+        assert sha256(server.content(filename, project)) == digest
+    assert_tidy(root)
+
+
+# A storage that ends the server at a known moment. The marker says which, and is gone afterwards.
+DEADLY = '''
+import os
+import signal
+from pathlib import Path
+
+from private_pypi_file_system import FileSystemBackend
+
+
+class DeadlyBackend(FileSystemBackend):
+    """The file system, and a moment to die at."""
+
+    def _die_when(self, moment):
+        marker = Path(os.environ["MARKER"])
+        if marker.exists() and marker.read_text() == moment:
+            marker.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def put_file(self, upload):
+        self._die_when("before it is stored")
+        stored = super().put_file(upload)
+        self._die_when("after it is stored")
+        return stored
+
+    def _place_sidecars(self, *arguments):
+        self._die_when("before its record is stored")
+        super()._place_sidecars(*arguments)
+        self._die_when("after its record is stored")
+
+    def delete_file(self, file):
+        self._die_when("before it is deleted")
+        super().delete_file(file)
+
+    def write_index(self, content, replaces):
+        self._die_when("before the index is written")
+        revision = super().write_index(content, replaces)
+        self._die_when("after the index is written")
+        return revision
+'''
+
+
+@pytest.mark.parametrize(
+    ("moment", "is_there"),
+    [
+        ("before it is stored", False),
+        ("before its record is stored", False),
+        ("after its record is stored", False),
+        ("after it is stored", True),
+    ],
+)
+def test_an_upload_that_was_cut_by_a_crash_is_there_whole_or_not_at_all(
+    servers: Servers, root: Path, tmp_path: Path, moment: str, is_there: bool
+) -> None:
+    marker = tmp_path / "marker"
+    environ = install_backend(tmp_path / "site", "deadly", "DeadlyBackend", DEADLY)
+    environ["MARKER"] = str(marker)
+    config = table(type="deadly")
+    server = servers.start(root, config, environ=environ)
+    first, second = make_wheel(version="1.0"), make_wheel(version="2.0")
+    server.publish(*first)
+
+    marker.write_text(moment)
+    with pytest.raises(requests.ConnectionError):
+        server.put(*second)
+    assert server.process.wait(timeout=10) == -signal.SIGKILL
+
+    server = servers.start(root, config, environ=environ)
+    eventually(lambda: len(server.listed()) == 1 + is_there, "what was stored whole is listed")
+    expected = [first, second][: 1 + is_there]
+    assert server.listed() == {name: sha256(content) for name, content in expected}
+    assert_tidy(root)
+    server.publish(*second)  # again, as its client will
+    assert server.content(second[0]) == second[1]
+    assert_tidy(root)
+
+
+@pytest.mark.parametrize(
+    ("moment", "is_deleted"),
+    [
+        ("before the index is written", False),
+        ("after the index is written", True),
+        ("before it is deleted", True),
+    ],
+)
+def test_a_delete_that_was_cut_by_a_crash_holds_or_never_was(
+    servers: Servers, root: Path, tmp_path: Path, moment: str, is_deleted: bool
+) -> None:
+    marker = tmp_path / "marker"
+    environ = install_backend(tmp_path / "site", "deadly", "DeadlyBackend", DEADLY)
+    environ["MARKER"] = str(marker)
+    config = table(type="deadly")
+    server = servers.start(root, config, environ=environ)
+    filename, content = make_wheel()
+    server.publish(filename, content)
+
+    marker.write_text(moment)
+    with pytest.raises(requests.ConnectionError):
+        server.change("DELETE", f"demo/{filename}")
+    assert server.process.wait(timeout=10) == -signal.SIGKILL
+
+    server = servers.start(root, config, environ=environ)
+    eventually(
+        lambda: bool(server.listed()) is not is_deleted, f"the file is deleted: {is_deleted}"
+    )
+    assert server.put(filename, content).status_code == (400 if is_deleted else 200)
+    assert server.status(f"/r/mine/simple/demo/{filename}") == (404 if is_deleted else 200)
+
+
+FOREIGN = 300
+
+
+def test_a_first_import_that_was_killed_goes_on_where_it_was(
+    servers: Servers, root: Path, tmp_path: Path
+) -> None:
+    # Every examination is told, and takes long enough to be killed among them.
+    slow = '''
+import os
+import time
+
+from private_pypi_file_system import FileSystemBackend
+
+
+class SlowBackend(FileSystemBackend):
+    """The file system, but every file takes a moment to open."""
+
+    def open_file(self, file):
+        with open(os.environ["OPENED"], "a") as opened:
+            opened.write(file.filename + "\\n")
+        time.sleep(0.08)
+        return super().open_file(file)
+'''
+    opened = tmp_path / "opened"
+    environ = install_backend(tmp_path / "site", "slow", "SlowBackend", slow)
+    environ["OPENED"] = str(opened)
+    storage = root / "cache" / "mine" / "storage"
+    dropped = {}
+    for number in range(FOREIGN):
+        make = make_wheel if number % 2 else make_sdist
+        filename, content = make(f"project-{number % 30}", f"1.{number}")
+        folder = storage / f"project-{number % 30}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / filename).write_bytes(content)
+        dropped[filename] = sha256(content)
+    config = table(type="slow")
+
+    server = servers.begin(root, config, environ=environ)
+    # Not before the first results are kept, and long before the end.
+    eventually(
+        lambda: opened.exists() and opened.read_text().count("\n") >= FOREIGN // 2,
+        "half of the import",
+    )
+    server.kill()
+    opened_first = opened.read_text().split()
+    assert len(opened_first) < FOREIGN
+    opened.unlink()
+
+    server = servers.start(root, config, environ=environ)
+    eventually(lambda: server.status("/r/mine/simple/") == 200, "ready")
+    assert server.all_listed() == dropped
+    opened_again = opened.read_text().split()
+    assert len(opened_again) == len(set(opened_again))
+    assert len(opened_first) + len(opened_again) < FOREIGN * 1.5
+    assert set(opened_first) | set(opened_again) == set(dropped)
