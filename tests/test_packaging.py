@@ -1,0 +1,104 @@
+"""What is built from this checkout: whole, installable, and the same from a wheel and an sdist."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def build(kind: str, source: Path, out: Path) -> Path:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", out]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    [built] = out.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("sdist", ROOT, tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module", params=["checkout", "sdist"])
+def wheel(
+    request: pytest.FixtureRequest, sdist: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A wheel, built as `pip install .` does, or from the sdist."""
+    source = ROOT
+    if request.param == "sdist":
+        unpacked = tmp_path_factory.mktemp("unpacked")
+        with tarfile.open(sdist) as archive:
+            archive.extractall(unpacked, filter="data")
+        [source] = unpacked.iterdir()
+    return build("wheel", source, tmp_path_factory.mktemp("wheel"))
+
+
+def test_the_wheel_has_the_framework_and_the_backends(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    expected = [
+        str(path.relative_to(base))
+        for base, package in ((ROOT, "private_pypi"), (ROOT / "backends", "private_pypi_*"))
+        for folder in base.glob(package)
+        for path in folder.rglob("*")
+        if path.suffix == ".py" or path.name == "py.typed"
+    ]
+    assert len(expected) > 30
+    assert set(expected) <= set(names)
+    [entry_points] = [name for name in names if name.endswith("entry_points.txt")]
+    text = zipfile.ZipFile(wheel).read(entry_points).decode()
+    assert "private_pypi = private_pypi.cli:main" in text
+    assert "private-pypi = private_pypi.cli:main" in text
+    assert "[private_pypi.backends]" in text
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    folders = {name.split("/")[0] for name in names}
+    assert {"tests", "benchmarks", "docs"} & folders == set()
+
+
+def test_what_is_installed_runs(wheel: Path, tmp_path: Path) -> None:
+    target = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target)
+    # Before the checkout, which the environment of the tests has as an editable install.
+    environ = os.environ | {"PYTHONPATH": str(target)}
+    script = (
+        "import private_pypi, private_pypi_file_system, private_pypi.plugins as plugins\n"
+        "print(private_pypi.__file__, private_pypi_file_system.__file__)\n"
+        "print(plugins.load_backend('file_system').__name__)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.splitlines() == [
+        f"{target}/private_pypi/__init__.py {target}/private_pypi_file_system/__init__.py",
+        "FileSystemBackend",
+    ]
+    helped = subprocess.run(
+        [sys.executable, "-m", "private_pypi"],
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "SUPPORTED COMMANDS\n    server\n" in helped.stdout
+
+
+def test_no_lock_file_bears_an_address() -> None:
+    locks = [ROOT / "requirements" / "dev.txt", *(ROOT / "requirements").glob("clients/*.txt")]
+    assert len(locks) == 8
+    for lock in locks:
+        text = lock.read_text()
+        assert "--hash=sha256:" in text
+        assert "://" not in text, f"{lock} bears an address"
