@@ -46,6 +46,8 @@ secret that was just added."""
 
 _MAX_VERDICTS = 10_000
 _MAX_ASKING = 3  # threads of one repository that may wait for a verdict of its storage at a time
+_ASKING_SECONDS = 0.5  # for which a further thread waits for one of these to be done
+_HANGING_SECONDS = 2.0  # for which none waits after that was in vain
 _CACHE_BYTES = 5 * 2**30
 
 
@@ -96,6 +98,7 @@ class Repository:
         self._verdicts: OrderedDict[bytes, _Verdict] = OrderedDict()
         self._verdicts_lock = threading.Lock()  # guards _verdicts
         self._asking = threading.BoundedSemaphore(_MAX_ASKING)
+        self._hanging_until = 0.0  # time.monotonic()
         self.files = FileCache(folders.cache / "files", folders.tmp, max_bytes=_CACHE_BYTES)
         self.metadata = FileCache(
             folders.cache / "metadata", folders.tmp, max_bytes=_CACHE_BYTES // 10
@@ -163,8 +166,12 @@ class Repository:
         return verdict if age < expires.total_seconds() else None
 
     def _ask(self, key: bytes, secret: Secret, need: Access) -> _Verdict:
-        # A storage that hangs may hold a few threads, never all of them.
-        if not self._asking.acquire(timeout=0.5):
+        # A storage that hangs may hold a few threads, never all of them: also waiting for those
+        # few is not for everybody.
+        is_hanging = time.monotonic() < self._hanging_until
+        if not self._asking.acquire(timeout=0 if is_hanging else _ASKING_SECONDS):
+            if not is_hanging:
+                self._hanging_until = time.monotonic() + _HANGING_SECONDS
             raise BackendUnavailable(
                 f"the storage of repository {self.name!r} answers too slowly", retry_after=2
             )
@@ -173,6 +180,7 @@ class Repository:
             if verdict is None:
                 asked_at = time.monotonic()
                 verdict = _Verdict(self.backend(secret).access(), asked_at)
+                self._hanging_until = 0.0
                 with self._verdicts_lock:
                     self._verdicts[key] = verdict
                     self._verdicts.move_to_end(key)
@@ -181,6 +189,11 @@ class Repository:
             return verdict
         finally:
             self._asking.release()
+
+    @property
+    def is_public(self) -> bool:
+        """Whether people without a secret may read."""
+        return self.settings.anonymous_read
 
     # -- what is there ---------------------------------------------------------------------------
 
@@ -413,7 +426,7 @@ class Repositories:
         """
         repository, secret = self._choose(credentials, name)
         if secret is None:
-            if repository.settings.anonymous_read and need <= Access.READ:
+            if repository.is_public and need <= Access.READ:
                 return Grant(
                     repository, Access.READ, repository.settings.admin_secret or Secret("")
                 )

@@ -17,11 +17,13 @@ from private_pypi.errors import (
     BackendUnavailable,
     ConfigurationError,
     FileAlreadyExists,
+    InvalidIndex,
     InvalidUpload,
     NotAllowed,
     NotConfigured,
     NotFound,
     PrivatePypiError,
+    StaleIndex,
     StorageFull,
     TooLarge,
     Unsupported,
@@ -42,6 +44,8 @@ _STATUSES: Sequence[tuple[type[PrivatePypiError], int]] = (
     (StorageFull, 507),
     (BackendUnavailable, 503),
     (BackendError, 502),
+    (InvalidIndex, 502),
+    (StaleIndex, 503),
     (Unsupported, 501),
 )
 
@@ -74,6 +78,8 @@ def answer_error(error: PrivatePypiError, accept: str | None) -> Answer:
         headers.append(("Retry-After", str(error.retry_after)))
     elif isinstance(error, NotConfigured):
         headers.append(("Retry-After", "60"))
+    elif isinstance(error, StaleIndex):
+        headers.append(("Retry-After", "5"))
     return answer_text(status, str(error), accept, headers)
 
 

@@ -69,6 +69,7 @@ class HotPath:
             return None
         return page_answer(
             page,
+            public=granted.repository.is_public,
             accept_encoding=environ.get("HTTP_ACCEPT_ENCODING"),
             if_none_match=environ.get("HTTP_IF_NONE_MATCH"),
         )

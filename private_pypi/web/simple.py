@@ -42,6 +42,9 @@ secret of the one who asks (RFC 9111 §3.5). pdm keeps nothing that is private.
 
 FILE_CACHE_CONTROL = "max-age=365000000, immutable, private"
 VARY = "Accept, Accept-Encoding, Authorization"
+CORS = ("Access-Control-Allow-Origin", "*")
+"""With pages and files that anybody may read: Python in a browser fetches them (protocol 38)."""
+
 
 _CACHE_BYTES = 24 * 2**20
 _WORTH_COMPRESSING = 600  # bytes; below, the header costs more than it saves
@@ -132,7 +135,7 @@ def make_blueprint(pages: PageCache) -> Blueprint:
                 serial,
             ),
         )
-        return send_page(page)
+        return send_page(page, granted)
 
     def project(name: str, repository: str | None = None, version: str | None = None) -> Response:
         granted = grant(repository, Access.READ)
@@ -146,7 +149,7 @@ def make_blueprint(pages: PageCache) -> Blueprint:
         page = project_page(pages, granted, normalized, representation, base)
         if page is None:
             return _elsewhere(granted, normalized)
-        return send_page(page)
+        return send_page(page, granted)
 
     def alias(name: str, to_root: str, repository: str | None = None) -> Response:
         # hatch looks here for what is published already, and reads HTML only (protocol 94).
@@ -156,7 +159,7 @@ def make_blueprint(pages: PageCache) -> Blueprint:
         page = project_page(pages, granted, normalized, Representation.TEXT_HTML, base)
         if page is None:
             raise ProjectNotFound(normalized)
-        return send_page(page)
+        return send_page(page, granted)
 
     def file(name: str, filename: str, repository: str | None = None) -> Response:
         granted = grant(repository, Access.READ)
@@ -169,6 +172,7 @@ def make_blueprint(pages: PageCache) -> Blueprint:
             return send_file(
                 granted.open_core_metadata(found),
                 found,
+                public=granted.repository.is_public,
                 etag=found.core_metadata_sha256 or "",
                 content_type="text/plain; charset=utf-8",
             )
@@ -177,6 +181,7 @@ def make_blueprint(pages: PageCache) -> Blueprint:
         return send_file(
             granted.open_file(found),
             found,
+            public=granted.repository.is_public,
             etag=found.sha256,
             content_type="application/octet-stream",
         )
@@ -238,7 +243,7 @@ def project_page(
 
 
 def page_answer(
-    page: Page, *, accept_encoding: str | None, if_none_match: str | None
+    page: Page, *, public: bool, accept_encoding: str | None, if_none_match: str | None
 ) -> tuple[str, list[tuple[str, str]], bytes]:
     """Status, headers and body of a page; 304 when the client has it in this encoding.
 
@@ -252,6 +257,8 @@ def page_answer(
         ("Vary", VARY),
         ("X-PyPI-Last-Serial", str(page.serial)),
     ]
+    if public:
+        headers.append(CORS)
     if none_matches(if_none_match, etag):
         return "304 Not Modified", headers, b""
     body = page.body if compressed is None else compressed
@@ -261,10 +268,11 @@ def page_answer(
     return "200 OK", headers, body
 
 
-def send_page(page: Page) -> Response:
+def send_page(page: Page, granted: Grant) -> Response:
     """A page as Flask sends it."""
     status, headers, body = page_answer(
         page,
+        public=granted.repository.is_public,
         accept_encoding=request.headers.get("Accept-Encoding"),
         if_none_match=request.headers.get("If-None-Match"),
     )
@@ -272,7 +280,12 @@ def send_page(page: Page) -> Response:
 
 
 def send_file(
-    opened: LocalFile | Redirect, file: DistributionFile, *, etag: str, content_type: str
+    opened: LocalFile | Redirect,
+    file: DistributionFile,
+    *,
+    public: bool,
+    etag: str,
+    content_type: str,
 ) -> Response:
     """A file, a part of it, or the way to it (RFC 9110 §14)."""
     quoted = f'"{etag}"'
@@ -282,6 +295,8 @@ def send_file(
         "Vary": "Authorization",
         "Accept-Ranges": "bytes",
     }
+    if public:
+        headers.update([CORS])
     if file.uploaded_at is not None:
         headers["Last-Modified"] = http_date(file.uploaded_at)
     if none_matches(request.headers.get("If-None-Match"), quoted):

@@ -12,6 +12,7 @@ from private_pypi.errors import (
     FileAlreadyExists,
     InvalidUpload,
     PrivatePypiError,
+    StaleIndex,
     WrongSecret,
 )
 from private_pypi.web.answers import answer_error, answer_text, status_of
@@ -32,8 +33,8 @@ STATUSES = {
     "FilenameBurnt": 400,
     "TooLarge": 413,
     "FileAlreadyExists": 409,
-    "InvalidIndex": 500,
-    "StaleIndex": 500,
+    "InvalidIndex": 502,
+    "StaleIndex": 503,
     "Unsupported": 501,
     "BackendError": 502,
     "BackendUnavailable": 503,
@@ -89,3 +90,4 @@ def test_a_401_has_a_challenge_and_a_503_says_when() -> None:
     assert dict(answer_error(WrongSecret(), None).headers)["WWW-Authenticate"].startswith("Basic ")
     busy = answer_error(BackendUnavailable("busy", retry_after=7), None)
     assert dict(busy.headers)["Retry-After"] == "7"  # protocol 90
+    assert dict(answer_error(StaleIndex("lost"), None).headers)["Retry-After"] == "5"

@@ -280,7 +280,11 @@ def test_basic_is_honoured_for_every_user_agent(client: FlaskClient, agent: str)
 
 def test_people_without_a_secret_read_only_where_the_operator_said_so(deploy: Deploy) -> None:
     client = create_app(deploy(MINE + "anonymous_read = true\n" + OTHER)).test_client()
-    assert client.get("/r/mine/simple/").status_code == 200
+    public = client.get("/r/mine/simple/")
+    assert public.status_code == 200
+    assert public.headers["Access-Control-Allow-Origin"] == "*"  # protocol 38
+    private = client.get("/r/other/simple/", headers=basic("other", "other-reader"))
+    assert "Access-Control-Allow-Origin" not in private.headers
     assert client.get("/r/other/simple/").status_code == 401
     assert client.get("/r/mine/simple/", headers=basic("mine", "wrong")).status_code == 401
     refused = publish(client, *make_wheel("demo", "1.0"), path="/r/mine/", headers={})
