@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from private_pypi import command_line, plugins
+from private_pypi import __version__, command_line, plugins
 from private_pypi.command_line import Command, UsageError
 from private_pypi.errors import ConfigurationError, PrivatePypiError
 
@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         name, given = from_environment or ("--help", None)
     if name in ("-h", "--help"):
         sys.stdout.write(command_line.synopsis(names))
+        return 0
+    if name in ("-V", "--version"):
+        sys.stdout.write(f"{command_line.PROGRAM} {__version__}\n")
         return 0
     if name not in names:
         sys.stderr.write(f"error: unknown command {name!r}{plugins.did_you_mean(name, names)}\n\n")

@@ -6,25 +6,30 @@ an index needs.
 
 from __future__ import annotations
 
+import errno
+import gzip
 import hashlib
 import logging
+import lzma
+import re
+import struct
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.metadata import parse_email
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
 
 from private_pypi.errors import InvalidUpload
-from private_pypi.filenames import normalize, parse_filename
+from private_pypi.filenames import ParsedFilename, is_version, normalize, parse_filename
 from private_pypi.model import DistributionFile, StoredFile
 
 logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 16 * 2**20
+_LONGEST_REQUIRES_PYTHON = 1000  # characters; it is on every page
 # Fields whose value a build may change, and that a resolver needs (PEP 643).
 _RESOLUTION_FIELDS = {
     "requires-python",
@@ -35,25 +40,51 @@ _RESOLUTION_FIELDS = {
     "obsoletes",
 }
 
+# The headers, as far as the standard library's email parser reads them; and those wanted of them,
+# each with its continuation lines. That parser takes seconds and hundreds of megabytes for what a
+# small archive can unpack to; these expressions take time and memory in proportion.
+_HEADERS = re.compile(rb"(?:(?:From |[!-9;-~]*+:|[ \t])[^\r\n]*+(?:\r\n|\r|\n|\Z))*+")
+_FIELD = re.compile(
+    rb"(?:\A|(?<=[\r\n]))(Metadata-Version|Name|Version|Requires-Python|Dynamic):"
+    rb"([^\r\n]*+(?:(?:\r\n|\r|\n)[ \t][^\r\n]*+)*+)",
+    re.IGNORECASE,
+)
+_METADATA_VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
+
+# What the standard library raises for archives that are damaged, encrypted or of unknown methods;
+# an OSError is none of these: it is trouble with the storage.
+_BROKEN = (
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreMetadata:
-    """The facts of a METADATA or PKG-INFO; None where the field is missing."""
+    """The facts of a METADATA or PKG-INFO; None where a field is missing, empty or given twice."""
 
     metadata_version: str | None
     name: str | None
     version: str | None
-    summary: str | None
-    requires_python: str | None
+    requires_python: str | None  # on one line
     dynamic: frozenset[str]  # lower case
+    repeated: tuple[str, ...]  # fields with one value that are given more than once
 
     @property
     def is_static(self) -> bool:
         """Whether a wheel built from this sdist must have the same dependencies (protocol 30)."""
-        try:
-            recent = Version(self.metadata_version or "0") >= Version("2.2")
-        except InvalidVersion:
-            return False
+        match = _METADATA_VERSION.fullmatch(self.metadata_version or "")
+        recent = match is not None and (int(match[1]), int(match[2])) >= (2, 2)
         return recent and not self.dynamic & _RESOLUTION_FIELDS
 
 
@@ -67,28 +98,51 @@ class Examined:
 
 def parse_core_metadata(content: bytes) -> CoreMetadata:
     """Read the fields that can be read; nothing in them is an error here."""
-    raw, _ = parse_email(content)
+    headers = _HEADERS.match(content)
+    found: dict[str, list[str]] = {}
+    for match in _FIELD.finditer(content, 0, headers.end() if headers else 0):
+        value = " ".join(match[2].decode(errors="replace").split())
+        if value:
+            found.setdefault(match[1].decode().lower(), []).append(value)
+    dynamic = found.pop("dynamic", [])
     return CoreMetadata(
-        metadata_version=raw.get("metadata_version"),
-        name=raw.get("name"),
-        version=raw.get("version"),
-        summary=raw.get("summary"),
-        requires_python=raw.get("requires_python"),
-        dynamic=frozenset(field.lower() for field in raw.get("dynamic", ())),
+        metadata_version=_single(found.get("metadata-version")),
+        name=_single(found.get("name")),
+        version=_single(found.get("version")),
+        requires_python=_single(found.get("requires-python")),
+        dynamic=frozenset(field.lower() for field in dynamic),
+        repeated=tuple(sorted(field for field, values in found.items() if len(values) > 1)),
     )
+
+
+def _single(values: Sequence[str] | None) -> str | None:
+    return values[0] if values is not None and len(values) == 1 else None
+
+
+def parse_requires_python(text: str) -> SpecifierSet:
+    """The versions of Python that a file is for; raises `InvalidSpecifier`."""
+    if len(text) > _LONGEST_REQUIRES_PYTHON:
+        raise InvalidSpecifier(f"longer than {_LONGEST_REQUIRES_PYTHON} characters")
+    return SpecifierSet(text)
 
 
 def read_core_metadata(path: Path, filename: str) -> bytes | None:
     """METADATA of a wheel or PKG-INFO of an sdist, byte for byte; None when there is none.
 
-    Raises `InvalidUpload` when the archive cannot be read.
+    Raises `InvalidUpload` when the archive cannot be read, and `OSError` when the file cannot.
     """
     try:
         if filename.endswith(".tar.gz"):
             return _from_tar(path)
         return _from_zip(path, ".dist-info/METADATA" if filename.endswith(".whl") else "/PKG-INFO")
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error) as error:
+    except _BROKEN as error:
         raise InvalidUpload(f"{filename}: the archive cannot be read: {error}") from error
+    except OSError as error:
+        # zipfile goes where a damaged archive sends it, also before the beginning of the file;
+        # bz2 has this word for damage, without a number.
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise InvalidUpload(f"{filename}: the archive cannot be read: it is damaged") from error
 
 
 def offered_core_metadata(path: Path, filename: str) -> bytes | None:
@@ -106,14 +160,14 @@ def examine(stored: StoredFile, path: Path) -> Examined:
     """
     parsed = parse_filename(stored.filename)
     content = read_core_metadata(path, stored.filename)
-    if content is None:
-        raise InvalidUpload(f"{stored.filename}: there is no core metadata in it")
-    metadata = parse_core_metadata(content)
-    if metadata.name is None or normalize(metadata.name) != parsed.project:
-        raise InvalidUpload(f"{stored.filename}: its metadata names project {metadata.name!r}")
-    if not _same_version(metadata.version, parsed.version):
-        raise InvalidUpload(f"{stored.filename}: its metadata names version {metadata.version!r}")
-    offered = parsed.kind == "wheel" or metadata.is_static
+    metadata = None if content is None else parse_core_metadata(content)
+    if metadata is not None:
+        _check_release(metadata, stored.filename, parsed)
+    elif parsed.kind == "wheel":
+        raise InvalidUpload(f"{stored.filename}: it has no .dist-info/METADATA")
+    # There are sdists without PKG-INFO, such as PyPDF2-1.26.0.tar.gz, and they install.
+    if metadata is None or not (parsed.kind == "wheel" or metadata.is_static):
+        content = None  # not to be offered
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Examined(
@@ -126,37 +180,39 @@ def examine(stored: StoredFile, path: Path) -> Examined:
             uploaded_at=None,
             requires_python=_requires_python(metadata, stored.filename),
             yanked=None,
-            core_metadata_sha256=hashlib.sha256(content).hexdigest() if offered else None,
+            core_metadata_sha256=None if content is None else hashlib.sha256(content).hexdigest(),
             location=stored.location,
         ),
-        core_metadata=content if offered else None,
+        core_metadata=content,
     )
 
 
-def _requires_python(metadata: CoreMetadata, filename: str) -> str | None:
-    if not metadata.requires_python:
+def _check_release(metadata: CoreMetadata, filename: str, parsed: ParsedFilename) -> None:
+    if metadata.name is None or normalize(metadata.name) != parsed.project:
+        raise InvalidUpload(f"{filename}: its metadata names project {metadata.name!r:.100}")
+    if not is_version(metadata.version, parsed.version):
+        raise InvalidUpload(f"{filename}: its metadata names version {metadata.version!r:.100}")
+
+
+def _requires_python(metadata: CoreMetadata | None, filename: str) -> str | None:
+    if metadata is None or metadata.requires_python is None:
         return None
     try:
-        SpecifierSet(metadata.requires_python)
+        parse_requires_python(metadata.requires_python)
     except InvalidSpecifier:
-        logger.warning("%s: invalid Requires-Python %r", filename, metadata.requires_python)
+        logger.warning("%s: invalid Requires-Python %.100r", filename, metadata.requires_python)
         return None
     return metadata.requires_python
-
-
-def _same_version(text: str | None, version: Version) -> bool:
-    try:
-        return text is not None and Version(text) == version
-    except InvalidVersion:
-        return False
 
 
 def _from_zip(path: Path, ending: str) -> bytes | None:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if info.filename.endswith(ending) and info.filename.count("/") == 1:
+                if info.flag_bits & 1:
+                    raise ValueError(f"{info.filename!r} is encrypted")
                 if info.file_size > _MAX_BYTES:
-                    raise InvalidUpload(f"{info.filename} is larger than {_MAX_BYTES} bytes")
+                    raise ValueError(f"{info.filename!r} is larger than {_MAX_BYTES} bytes")
                 return archive.read(info)
     return None
 
@@ -167,7 +223,7 @@ def _from_tar(path: Path) -> bytes | None:
             name = member.name.removeprefix("./")
             if name.endswith("/PKG-INFO") and name.count("/") == 1 and member.isfile():
                 if member.size > _MAX_BYTES:
-                    raise InvalidUpload(f"{member.name} is larger than {_MAX_BYTES} bytes")
+                    raise ValueError(f"{member.name!r} is larger than {_MAX_BYTES} bytes")
                 opened = archive.extractfile(member)
                 return None if opened is None else opened.read()
     return None

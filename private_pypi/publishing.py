@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from private_pypi.backend import AnyBackend, Folders, SupportsDelete
-from private_pypi.errors import FilenameBurnt, Unsupported
+from private_pypi.errors import BackendUnavailable, FilenameBurnt, Unsupported
 from private_pypi.indexing import edit_index
 from private_pypi.local_index import LocalIndex
 from private_pypi.model import DistributionFile, Upload
@@ -36,6 +36,12 @@ def publish(upload: Upload, *, backend: AnyBackend, index: LocalIndex) -> Distri
     # The record is that of the first writer, whose upload time counts.
     file = file_from_record(stored) or replace(upload.file, location=stored.location)
     index.add_file(file, stored.stamp)
+    # Somebody may have begun the local index anew meanwhile. Until it is ready it does not know
+    # every burnt name; afterwards it does.
+    if not index.ready():
+        raise BackendUnavailable("the local index is being rebuilt; send the file again")
+    if index.burnt(filename) is not None:
+        raise FilenameBurnt(filename)
     return file
 
 

@@ -83,6 +83,9 @@ class Reconciliation:
 
     Its connection sees the index and the scratch database (`scratch` is the path of a file that
     nobody keeps) together. Its counts grow while it is applied.
+
+    `revision` and `was_ready` are what this very index said when it began: others may have replaced
+    its file since a thread looked last, and a new one has to be filled whole.
     """
 
     def __init__(self, index: LocalIndex, scratch: Path) -> None:
@@ -92,10 +95,13 @@ class Reconciliation:
             with index.translated():
                 self._connection.execute("ATTACH DATABASE ? AS scratch", (str(scratch),))
                 _make_tables(self._connection, "scratch")
-            self._begun: int = self._rows("SELECT serial FROM state")[0][0]
+            state = self._rows("SELECT serial, revision, ready FROM state")[0]
         except BaseException:
             self._connection.close()
             raise
+        self._begun: int = state[0]
+        self.revision: str | None = state[1]
+        self.was_ready = bool(state[2])
         self.added = 0
         self.changed = 0
         self.removed = 0

@@ -1,12 +1,14 @@
 """The facts kept beside a stored file, as private-pypi 0.2 could read them; not the index.
 
 A record is a flat table of strings: the first value of every field of the upload form (without the
-description, which the core metadata has), `distrib` and `sha256` as 0.2 added them, and three facts
-of our own that 0.2 ignores: `size`, `uploaded_at` and `core_metadata_sha256`.
+long ones, such as the description, which the core metadata has), `distrib` and `sha256` as 0.2
+added them, and three facts of our own that 0.2 ignores: `size`, `uploaded_at` and
+`core_metadata_sha256`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -14,12 +16,16 @@ from private_pypi.errors import InvalidFilename
 from private_pypi.filenames import parse_filename
 from private_pypi.model import DistributionFile, Record, StoredFile
 
+_LONGEST_VALUE = 1000  # characters; every listing of a storage reads the records
+_OWN = {"distrib", "sha256", "size", "uploaded_at", "requires_python", "core_metadata_sha256"}
+_SHA256 = re.compile("[0-9a-f]{64}")
+
 
 def make_record(file: DistributionFile, fields: Sequence[tuple[str, str]]) -> Record:
     """The record of an upload: `fields` are those of its form, in order."""
     record: dict[str, str] = {}
     for name, value in fields:
-        if name != "description":
+        if name not in _OWN and name != "description" and len(value) <= _LONGEST_VALUE:
             record.setdefault(name, value)
     record["distrib"] = file.project
     record["sha256"] = file.sha256
@@ -38,8 +44,12 @@ def file_from_record(stored: StoredFile) -> DistributionFile | None:
     The records of 0.2 have no size and a hash that nobody checked: such files are opened once.
     """
     record = stored.record
-    if record is None or record.get("size") != str(stored.size) or "sha256" not in record:
+    if record is None or record.get("size") != str(stored.size):
         return None
+    core_metadata_sha256 = record.get("core_metadata_sha256")
+    for digest in (record.get("sha256", ""), core_metadata_sha256):
+        if digest is not None and not _SHA256.fullmatch(digest):
+            return None
     try:
         parsed = parse_filename(stored.filename)
         uploaded_at = parse_time(record["uploaded_at"]) if "uploaded_at" in record else None
@@ -54,19 +64,23 @@ def file_from_record(stored: StoredFile) -> DistributionFile | None:
         uploaded_at=uploaded_at,
         requires_python=record.get("requires_python") or None,
         yanked=None,
-        core_metadata_sha256=record.get("core_metadata_sha256"),
+        core_metadata_sha256=core_metadata_sha256,
         location=stored.location,
     )
 
 
 def format_time(moment: datetime) -> str:
     """`yyyy-mm-ddThh:mm:ss.ffffffZ` (PEP 700), from an aware datetime."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    in_utc = moment.astimezone(UTC).replace(tzinfo=None)
+    return in_utc.isoformat(timespec="microseconds") + "Z"
 
 
 def parse_time(text: str) -> datetime:
-    """The inverse of `format_time`; raises ValueError for a text without a time zone."""
+    """The inverse of `format_time`; raises ValueError for anything else than a time with a zone."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"time without a zone: {text!r}")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:  # the first and the last day of all
+        raise ValueError(f"time out of range: {text!r}") from error

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from packaging.utils import NormalizedName
+from packaging.utils import NormalizedName, is_normalized_name
 
 from private_pypi.backend import Access, AnyBackend, Folders, Secret
 from private_pypi.config import Configuration, RepositorySettings
@@ -23,7 +24,7 @@ from private_pypi.errors import (
     FileNotFound,
     NotAllowed,
     NotConfigured,
-    ProjectNotFound,
+    NotFound,
     WrongSecret,
 )
 from private_pypi.file_cache import FileCache
@@ -45,6 +46,7 @@ REFUSAL_EXPIRES = 10.0
 secret that was just added."""
 
 _MAX_VERDICTS = 10_000
+_MAX_BACKENDS = 1_000
 _MAX_ASKING = 3  # threads of one repository that may wait for a verdict of its storage at a time
 _ASKING_SECONDS = 0.5  # for which a further thread waits for one of these to be done
 _HANGING_SECONDS = 2.0  # for which none waits after that was in vain
@@ -96,7 +98,8 @@ class Repository:
         self._expiry = expiry
         # Keyed by a hash of the secret, so that no secret stays in memory for its own sake.
         self._verdicts: OrderedDict[bytes, _Verdict] = OrderedDict()
-        self._verdicts_lock = threading.Lock()  # guards _verdicts
+        self._backends: OrderedDict[bytes, AnyBackend] = OrderedDict()
+        self._kept_lock = threading.Lock()  # guards _verdicts and _backends
         self._asking = threading.BoundedSemaphore(_MAX_ASKING)
         self._hanging_until = 0.0  # time.monotonic()
         self.files = FileCache(folders.cache / "files", folders.tmp, max_bytes=_CACHE_BYTES)
@@ -139,22 +142,30 @@ class Repository:
         self._require_configured().synchronize()
 
     def backend(self, secret: Secret) -> AnyBackend:
-        """The storage as seen with a secret; cheap."""
-        backend = self.settings.backend_class(self.settings.backend, secret, self.folders)
-        return backend if self.is_local else retrying(backend)
+        """The storage as seen with a secret: the same object for it again, while it is in use."""
+        key = _key(secret)
+        with self._kept_lock:
+            backend = self._backends.get(key)
+            if backend is None:
+                backend = self.settings.backend_class(self.settings.backend, secret, self.folders)
+                if not self.is_local:
+                    backend = retrying(backend)
+                self._backends[key] = backend
+            _keep(self._backends, key, _MAX_BACKENDS)
+        return backend
 
     # -- who may ---------------------------------------------------------------------------------
 
     def access(self, secret: Secret, need: Access) -> Access:
         """The storage's verdict on a secret, asked at most once while it is fresh enough."""
-        key = hashlib.blake2b(secret.reveal().encode("utf-8", "surrogateescape")).digest()
+        key = _key(secret)
         verdict = self._fresh_verdict(key, need)
         if verdict is None:
             verdict = self._ask(key, secret, need)
         return verdict.access
 
     def _fresh_verdict(self, key: bytes, need: Access) -> _Verdict | None:
-        with self._verdicts_lock:
+        with self._kept_lock:
             verdict = self._verdicts.get(key)
             if verdict is None:
                 return None
@@ -181,11 +192,9 @@ class Repository:
                 asked_at = time.monotonic()
                 verdict = _Verdict(self.backend(secret).access(), asked_at)
                 self._hanging_until = 0.0
-                with self._verdicts_lock:
+                with self._kept_lock:
                     self._verdicts[key] = verdict
-                    self._verdicts.move_to_end(key)
-                    while len(self._verdicts) > _MAX_VERDICTS:
-                        self._verdicts.popitem(last=False)
+                    _keep(self._verdicts, key, _MAX_VERDICTS)
             return verdict
         finally:
             self._asking.release()
@@ -228,9 +237,10 @@ class Repository:
         """Where a project that we do not have may be looked for; None: nowhere.
 
         A name that is claimed or that we ever had never leaves the house: the public index may
-        have somebody else's project of that name.
+        have somebody else's project of that name. What is no name is nowhere: the address that it
+        makes there could be that of another project, or of none.
         """
-        if not self._extra_index_url or self.is_claimed(project):
+        if not self._extra_index_url or self.is_claimed(project) or not is_normalized_name(project):
             return None
         if self.index.project_serial(project) is not None:
             return None
@@ -250,11 +260,11 @@ class Repository:
         return file
 
     def release(self, project: NormalizedName, version: str) -> tuple[DistributionFile, ...]:
-        """The files of a version (compared as PEP 440 does); raises `ProjectNotFound`."""
+        """The files of a version (compared as PEP 440 does); raises `NotFound`."""
         self.require_fresh()
         files = tuple(file for file in self.index.project_files(project) if file.version == version)
         if not files:
-            raise ProjectNotFound(f"{project} {version}")
+            raise NotFound(f"no release {version!r} of project {project!r} in this repository")
         return files
 
     def _require_configured(self) -> Synchronizer:
@@ -474,6 +484,17 @@ class Repositories:
         if len(self._repositories) == 1:
             return next(iter(self._repositories.values()))
         return None
+
+
+def _key(secret: Secret) -> bytes:
+    return hashlib.blake2b(secret.reveal().encode("utf-8", "surrogatepass")).digest()
+
+
+def _keep(kept: OrderedDict[bytes, Any], key: bytes, most: int) -> None:
+    """Mark an entry as used last, and drop those that were not used for the longest."""
+    kept.move_to_end(key)
+    while len(kept) > most:
+        kept.popitem(last=False)
 
 
 def make_folders(root: Path, name: str, tmp: Path) -> Folders:

@@ -220,14 +220,13 @@ class Synchronizer:
 
     def _reconcile(self, folder: Path, begun: float) -> SyncReport:
         scratch = folder / "scratch.sqlite"
-        state = self._index.sync_state()
         # What is younger than this moment wins over all that is read from now on.
         with Reconciliation(self._index, scratch) as changes:
             document = folder / "index.toml"
             # The revision is noted by a whole synchronisation only: one that was broken off
             # is followed by one that reads the document again.
-            revision = self._backend.read_index(document, unless=state.revision)
-            is_new = revision not in (NO_INDEX, state.revision)
+            revision = self._backend.read_index(document, unless=changes.revision)
+            is_new = revision not in (NO_INDEX, changes.revision)
             if is_new:
                 index_child.stage(document, scratch, location_key=self._backend.location_key)
                 document.unlink()
@@ -236,7 +235,7 @@ class Synchronizer:
             if self._backend.capabilities.is_local:
                 self._follow_listing(changes, folder)
             else:
-                if revision == NO_INDEX and state.revision:
+                if revision == NO_INDEX and changes.revision:
                     raise BackendError(
                         "index.toml has vanished from the storage: run `update_index` to write it"
                     )
@@ -265,7 +264,7 @@ class Synchronizer:
             mtime = changes.document_mtime() or 0
             since = max(_EPOCH, datetime.fromtimestamp(mtime, UTC) - _MARGIN)
             self._take(changes, self._backend.recent_files(since))
-        elif not self._index.ready() and not changes.document_mtime():
+        elif not changes.was_ready and not changes.document_mtime():
             # No document of a listing yet, and nobody to ask what is new: list this once.
             self._take(changes, self._backend.list_files(self._index.knows))
         self._examine(changes, folder)

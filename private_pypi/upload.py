@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -12,35 +11,47 @@ from datetime import datetime
 from pathlib import Path
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
 
 from private_pypi.archives import check_archive
-from private_pypi.core_metadata import CoreMetadata, parse_core_metadata
+from private_pypi.core_metadata import CoreMetadata, parse_core_metadata, parse_requires_python
 from private_pypi.errors import InvalidUpload, TooLarge
-from private_pypi.filenames import ParsedFilename, normalize, parse_filename
+from private_pypi.filenames import ParsedFilename, is_version, normalize, parse_filename
 from private_pypi.model import DistributionFile, Upload
 from private_pypi.records import make_record
 
 _FILETYPES = {"wheel": "bdist_wheel", "sdist": "sdist"}
 _DIGESTS = {"sha256_digest": "sha256", "md5_digest": "md5", "blake2_256_digest": "blake2_256"}
+_REQUIRED = ("metadata_version", "name", "version", "filetype")
 
 # Fields of a release that have one value (core metadata specification, and the form's own).
 _SINGLE = {
     ":action", "protocol_version", "filetype", "pyversion", "metadata_version", "name", "version",
     "summary", "description", "description_content_type", "home_page", "download_url", "author",
     "author_email", "maintainer", "maintainer_email", "license", "license_expression", "keywords",
-    "comment", "requires_python", "attestations", *_DIGESTS,
+    "comment", "requires_python", *_DIGESTS,
 }  # fmt: skip
-
-# Values that identify or that others compare: one line each. Elsewhere lines may be broken.
-_ONE_LINE = {
-    "filetype", "pyversion", "metadata_version", "name", "version", "requires_python",
-    "license_expression", "home_page", "download_url", "classifiers", *_DIGESTS,
+# Those that are given once for each value (protocol 49, with the plurals and the older names).
+_MULTIPLE = {
+    "classifier", "classifiers", "requires_dist", "provides_dist", "obsoletes_dist",
+    "requires_external", "requires", "provides", "obsoletes", "provides_extra", "provides_extras",
+    "project_url", "project_urls", "platform", "platforms", "supported_platform", "dynamic",
+    "license_file", "license_files", "import_name", "import_names", "import_namespace",
+    "import_namespaces",
 }  # fmt: skip
+_KNOWN = _SINGLE | _MULTIPLE
 
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+# Texts that people write in lines. Form feeds are in many a license.
+_LINES = {
+    "description", "summary", "license", "keywords", "comment", "author", "author_email",
+    "maintainer", "maintainer_email",
+}  # fmt: skip
+_BLANKS = " \t\r\n"
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_FORBIDDEN_IN_LINES = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
+
+_LONGEST_SHOWN = 100  # characters of a value in a message
 _PROJECT_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_METADATA_VERSION = re.compile(r"([0-9]+)\.[0-9]+")
+_METADATA_VERSION = re.compile(r"([12])\.[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +75,12 @@ def check_upload(
     `fields` in the order of the form; `max_file_bytes` in bytes; `now` in UTC. Reads the file
     once (protocol 46-52 and 59).
     """
+    parsed = parse_filename(received.filename)
     if received.size > max_file_bytes:
         raise TooLarge(
             f"{received.filename!r} has {received.size} bytes; "
             f"this repository takes at most {max_file_bytes}"
         )
-    parsed = parse_filename(received.filename)
     form = _read_form(fields)
     _check_form(form, received.filename, parsed)
     _check_digests(form, received)
@@ -101,65 +112,49 @@ def check_upload(
 
 
 def _read_form(fields: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    """Values by field name; names as the specification spells them, `UNKNOWN` dropped."""
+    """Values by the names of known fields, as the specification spells them."""
     form: dict[str, list[str]] = {}
     for name, value in fields:
         key = name.lower().replace("-", "_")
-        if value.strip() == "UNKNOWN":  # what old setuptools sent for nothing
+        if key not in _KNOWN:  # of a newer tool, or of another index
             continue
-        if key != "description" and _CONTROLS.search(value):
-            raise InvalidUpload(f"field {name!r} has control characters")
-        if "\x00" in value or (key in _ONE_LINE and len(value.splitlines()) > 1):
-            raise InvalidUpload(f"field {name!r} has control characters or several lines")
+        stripped = value.strip(_BLANKS)
+        if stripped == "UNKNOWN":  # what old setuptools sent for nothing
+            continue
+        forbidden = (_FORBIDDEN_IN_LINES if key in _LINES else _FORBIDDEN).search(stripped)
+        if forbidden is not None:
+            raise InvalidUpload(
+                f"the field {key!r} has a control character or a line break "
+                f"(U+{ord(forbidden[0]):04X}), which it may not have"
+            )
         form.setdefault(key, []).append(value)
-    for key in _SINGLE & form.keys():
+    for key in sorted(_SINGLE & form.keys()):
         if len(form[key]) > 1:
-            raise InvalidUpload(f"field {key!r} is given {len(form[key])} times, but has one value")
+            raise InvalidUpload(f"the field {key!r} has one value, but is given {len(form[key])}")
     return form
 
 
 def _value(form: Mapping[str, Sequence[str]], name: str) -> str:
-    return form[name][0].strip() if name in form else ""
+    return form[name][0].strip(_BLANKS) if name in form else ""
 
 
 def _check_form(form: Mapping[str, Sequence[str]], filename: str, parsed: ParsedFilename) -> None:
+    action = _value(form, ":action")
+    if action != "file_upload":
+        raise InvalidUpload(f"unknown :action {_shown(action)}; it must be 'file_upload'")
     if _value(form, "protocol_version") not in ("", "1"):
         raise InvalidUpload("Unknown protocol version.")
-    missing = [
-        n for n in ("metadata_version", "name", "version", "filetype") if not _value(form, n)
-    ]
+    missing = [name for name in _REQUIRED if not _value(form, name)]
     if missing:
         raise InvalidUpload("the form lacks " + ", ".join(missing))
-    _check_metadata_version(_value(form, "metadata_version"))
+    _check_metadata_version(_value(form, "metadata_version"), "the form")
     filetype = _value(form, "filetype")
-    if filetype != _FILETYPES[parsed.kind]:
+    expected = _FILETYPES[parsed.kind]
+    if filetype != expected:
         raise InvalidUpload(
-            f"filetype {filetype!r} does not fit {filename!r}; "
-            f"it must be {_FILETYPES[parsed.kind]!r}"
+            f"filetype {_shown(filetype)} does not fit {filename!r}; it must be {expected!r}"
         )
-    if not _PROJECT_NAME.fullmatch(_value(form, "name")):
-        raise InvalidUpload(f"{_value(form, 'name')!r} is not the name of a project")
     _check_release(_value(form, "name"), _value(form, "version"), "the form", filename, parsed)
-
-
-def _check_metadata_version(text: str) -> None:
-    """Newer minor versions are taken as they come: refusing them breaks every new tool."""
-    match = _METADATA_VERSION.fullmatch(text)
-    if match is None or match[1] not in ("1", "2"):
-        raise InvalidUpload(f"metadata version {text!r} is unknown; 1.x and 2.x can be read")
-
-
-def _check_release(
-    name: str | None, version: str | None, where: str, filename: str, parsed: ParsedFilename
-) -> None:
-    if name is None or normalize(name) != parsed.project:
-        raise InvalidUpload(f"{where} names project {name!r}, the file is {filename!r}")
-    try:
-        agrees = version is not None and Version(version) == parsed.version
-    except InvalidVersion as error:
-        raise InvalidUpload(f"{where} has version {version!r}, which is none (PEP 440)") from error
-    if not agrees:
-        raise InvalidUpload(f"{where} names version {version!r}, the file is {filename!r}")
 
 
 def _check_digests(form: Mapping[str, Sequence[str]], received: ReceivedFile) -> None:
@@ -169,10 +164,10 @@ def _check_digests(form: Mapping[str, Sequence[str]], received: ReceivedFile) ->
     for field, text in given.items():
         name = _DIGESTS[field]
         actual = received.digests.get(name) or _digest(received.path, name)
-        if text.lower() != actual and _hex_of_base64(text) != actual:
+        if text.lower() != actual and not (name == "md5" and _is_base64(text, actual)):
             raise InvalidUpload(
-                f"the file does not have the {field} of the form: "
-                f"it is {actual}, the form says {text.lower()}"
+                f"the file that arrived does not have the {field} of the form: "
+                f"it has {actual}, the form says {_shown(text)}"
             )
 
 
@@ -183,12 +178,9 @@ def _digest(path: Path, name: str) -> str:
         return hashlib.file_digest(file, name).hexdigest()
 
 
-def _hex_of_base64(text: str) -> str:
-    """The documents of the public index say that md5 is in URL-safe base64; hardly anybody does."""
-    try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex()
-    except (binascii.Error, ValueError):
-        return ""
+def _is_base64(text: str, digest: str) -> bool:
+    """The documents of the public index want md5 in URL-safe base64; hardly anybody sends it."""
+    return text.rstrip("=") == base64.urlsafe_b64encode(bytes.fromhex(digest)).decode().rstrip("=")
 
 
 # -- the metadata in the archive -----------------------------------------------------------------
@@ -201,23 +193,63 @@ def _check_metadata(
     parsed: ParsedFilename,
 ) -> str | None:
     """Check that file and form speak of one release; returns its Requires-Python."""
-    if metadata.metadata_version is None:
-        raise InvalidUpload(f"the metadata in {filename!r} has no Metadata-Version")
-    _check_metadata_version(metadata.metadata_version)
     where = f"the metadata in {filename!r}"
+    if metadata.repeated:
+        raise InvalidUpload(f"{where} gives more than once: {', '.join(metadata.repeated)}")
+    if metadata.metadata_version is None:
+        raise InvalidUpload(f"{where} has no Metadata-Version")
+    _check_metadata_version(metadata.metadata_version, where)
     _check_release(metadata.name, metadata.version, where, filename, parsed)
     inside = _specifiers(metadata.requires_python or "", where)
     said = _value(form, "requires_python")
     # uv sends an empty value for every project (protocol 49); what is in the file counts.
     if said and _specifiers(said, "the form") != inside:
         raise InvalidUpload(
-            f"the form has Requires-Python {said!r}, {where} {metadata.requires_python!r}"
+            f"the form has Requires-Python {_shown(said)}, "
+            f"{where} {_shown(metadata.requires_python)}"
         )
-    return metadata.requires_python or None
+    return metadata.requires_python
+
+
+# -- what both share -----------------------------------------------------------------------------
+
+
+def _check_metadata_version(text: str, where: str) -> None:
+    """Newer minor versions are taken as they come: refusing them breaks every new tool."""
+    if not _METADATA_VERSION.fullmatch(text):
+        raise InvalidUpload(
+            f"{where} has metadata version {_shown(text)}; only 1.x and 2.x can be read"
+        )
+
+
+def _check_release(
+    name: str | None, version: str | None, where: str, filename: str, parsed: ParsedFilename
+) -> None:
+    if name is None or not _PROJECT_NAME.fullmatch(name):
+        raise InvalidUpload(
+            f"{where} names project {_shown(name)}; a name has letters, digits and . _ - only"
+        )
+    if normalize(name) != parsed.project:
+        raise InvalidUpload(f"{where} names project {_shown(name)}, the file is {filename!r}")
+    if not is_version(version, parsed.version):
+        raise InvalidUpload(
+            f"{where} names version {_shown(version)}, the file is {filename!r} "
+            f"(version {parsed.version})"
+        )
 
 
 def _specifiers(text: str, where: str) -> SpecifierSet:
     try:
-        return SpecifierSet(text)
+        return parse_requires_python(text)
     except InvalidSpecifier as error:
-        raise InvalidUpload(f"{where} has Requires-Python {text!r}, which is invalid") from error
+        raise InvalidUpload(
+            f"{where} has Requires-Python {_shown(text)}, which is no list of version specifiers "
+            "such as '>=3.9,<4'"
+        ) from error
+
+
+def _shown(text: str | None) -> str:
+    """What was sent, short enough for a sentence."""
+    if text is None:
+        return "(none)"
+    return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…")

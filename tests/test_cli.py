@@ -22,7 +22,7 @@ import requests
 import tomli
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
-from private_pypi import cli
+from private_pypi import __version__, cli
 from private_pypi.commands import files, indexing, releases, serving
 from private_pypi.errors import ConfigurationError
 from private_pypi.testing.distributions import make_sdist, make_wheel
@@ -80,6 +80,11 @@ def test_the_synopsis_is_the_help(run: Run, argv: list[str]) -> None:
     ended = run(*argv)
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith(SYNOPSIS)
+
+
+@pytest.mark.parametrize("word", ["--version", "-V"])
+def test_the_version_is_told(run: Run, word: str) -> None:
+    assert run(word) == Ended(0, f"private_pypi {__version__}\n", "")
 
 
 def test_an_unknown_command_is_answered_with_the_list_and_the_nearest(run: Run) -> None:
@@ -198,6 +203,27 @@ def test_a_root_that_cannot_be_used_is_told(run: Run, tmp_path: Path, command: s
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["server", ""], "ROOT is empty; it is the path of a folder"),
+        (["quickstart", ""], "ROOT is empty; it is the path of a folder"),
+        (["server", "root", "--config="], "--config is empty; leave it out, or give a path"),
+        (["server", "root", "--admin_secret="], "--admin_secret is empty; leave it out, or give"),
+        (["update_index", "file_system", "mine", "--root="], "--root is empty; leave it out, or"),
+        (["update_index", "mine", "--config="], "--config is empty; leave it out, or give a path"),
+    ],
+)
+def test_an_unset_variable_is_not_the_working_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = run(*words)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"error: {sentence}")
+    assert not list(tmp_path.rglob("*.toml"))
+
+
 def test_an_admin_token_that_cannot_be_had_is_told(run: Run, tmp_path: Path) -> None:
     ended = run("server", tmp_path, "--admin_token_env", "TOKEN")
     assert (ended.code, ended.err) == (
@@ -268,6 +294,7 @@ def test_quickstart_does_not_rename(run: Run, tmp_path: Path) -> None:
     [
         (["ftp", "mine"], 1, "unknown backend type 'ftp'; installed: file_system"),
         (["file_system"], 2, "missing NAME; right is update_index TYPE NAME, or"),
+        (["mine"], 2, "missing NAME; right is update_index TYPE NAME, or update_index NAME --"),
         ([], 2, "missing NAME; right is update_index TYPE NAME, or"),
         (
             ["file_system", "mine"],
@@ -619,6 +646,7 @@ def test_quickstart_makes_a_repository_once_and_serves_it_again(tmp_path: Path) 
         assert re.fullmatch("[A-Za-z0-9]{32}", write)
         assert read != write
         assert stat.S_IMODE((root / "config.toml").stat().st_mode) == 0o600
+        assert stat.S_IMODE(root.stat().st_mode) == 0o700  # what is private lies below
         index = first.url
         assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/r/acme/simple", index)
         readable = index.replace("//", f"//acme:{read}@")

@@ -30,9 +30,11 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import filelock
 import tomli
@@ -43,6 +45,7 @@ from private_pypi.backend import (
     Backend,
     BackendSettings,
     Capabilities,
+    Folders,
     Known,
     Secret,
 )
@@ -61,6 +64,7 @@ _SUFFIXES = (".whl", ".tar.gz", ".zip")
 _LONGEST_FILENAME = 255 - len(".metadata")  # bytes; 255 is the limit of nearly every file system
 _BUCKETS = 256  # of locks; one upload in so many waits for another without need
 _LOCK_TIMEOUT = 60.0  # seconds
+_CLOCK_TICK = 2.0  # seconds; file systems note times no finer than that
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _PASSING = {errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE}
@@ -83,6 +87,11 @@ class FileSystemBackend(Backend[FileSystemSettings]):
     Settings = FileSystemSettings
     capabilities = Capabilities(largest_file=5 * 2**30 - 1, is_local=True, needs_admin_secret=False)
     location_key = "package_path"
+
+    def __init__(self, settings: FileSystemSettings, secret: Secret, folders: Folders) -> None:
+        super().__init__(settings, secret, folders)
+        # The index document that was hashed last, and its revision; replaced as a whole.
+        self._noted: tuple[tuple[int, ...], str] | None = None
 
     def access(self, project: str | None = None) -> Access:
         may_write = _matches(self.secret, self.settings.write_secret)
@@ -164,7 +173,10 @@ class FileSystemBackend(Backend[FileSystemSettings]):
             except FileNotFoundError:
                 return NO_INDEX
             with document:
+                if unless is not None and self._has_revision(document, unless):
+                    return unless
                 revision = hashlib.file_digest(document, "sha256").hexdigest()
+                self._note_revision(document, revision)
                 if revision == unless:
                     return revision
                 document.seek(0)
@@ -212,6 +224,17 @@ class FileSystemBackend(Backend[FileSystemSettings]):
     def _index(self) -> Path:
         return self._storage / "index.toml"
 
+    def _has_revision(self, document: BinaryIO, revision: str) -> bool:
+        """Whether an unchanged document, hashed before by this object, had this revision."""
+        return self._noted == (_identity(os.fstat(document.fileno())), revision)
+
+    def _note_revision(self, document: BinaryIO, revision: str) -> None:
+        status = os.fstat(document.fileno())
+        # Somebody may write again within the same tick of the clock: as git does, believe a time
+        # only when it has passed.
+        is_settled = time.time() - status.st_mtime > _CLOCK_TICK
+        self._noted = (_identity(status), revision) if is_settled else None
+
     def _index_revision(self) -> str:
         try:
             with self._index.open("rb") as document:
@@ -226,20 +249,21 @@ class FileSystemBackend(Backend[FileSystemSettings]):
         """
         listed = Path(file.location)
         folders = [listed.parent.name] if listed.name == file.filename else []
-        root = os.path.realpath(self._storage)
         if not _is_distribution(file.filename):
             return None
         for folder in dict.fromkeys([*folders, file.project, ""]):
             if folder and not _is_plain(folder):
                 continue
-            path = Path(root, folder, file.filename)
+            parent = self._storage / folder
+            path = parent / file.filename
             try:
-                status = path.lstat()
+                # No symbolic link below the storage: it could lead out of it.
+                if folder and not stat.S_ISDIR(parent.lstat().st_mode):
+                    continue
+                if stat.S_ISREG(path.lstat().st_mode):
+                    return path
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            # The real path is another one when there is a symbolic link in it.
-            if stat.S_ISREG(status.st_mode) and os.path.realpath(path) == str(path):
-                return self._storage / folder / file.filename
         return None
 
     def _find_or_raise(self, file: DistributionFile) -> Path:
@@ -529,6 +553,17 @@ def _stored_file(path: str, status: os.stat_result, known: Known | None) -> Stor
     )
 
 
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """What differs when a file was replaced or written to."""
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
 def _stamp(status: os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
@@ -589,10 +624,12 @@ def _read_record(path: str, stamp: str) -> _ReadRecord | None:
 def _has_seal(path: Path) -> bool:
     """Whether the record beside a file says that it describes these bytes."""
     try:
-        record = _read_record(str(path), _stamp(path.stat()))
-    except FileNotFoundError:
-        return False  # deleted at this moment
-    return record is not None and record.sha256 is not None
+        stamp = _stamp(path.stat())
+        with open(f"{path}.meta", "rb") as file:  # noqa: PTH123 (Path costs more than the rest)
+            seal = _SEAL.match(file.readline(512))
+    except OSError:  # not there, or deleted at this moment: the file itself says the same
+        return False
+    return seal is not None and seal["stamp"].decode() == stamp
 
 
 def _beside(path: Path, suffix: str) -> Path:

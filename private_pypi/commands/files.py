@@ -40,6 +40,8 @@ def read_source(path: Path) -> Source:
 
 def usable_root(root: str) -> Path:
     """ROOT as an absolute path; made when it is missing, refused when nothing can be written."""
+    if not root:  # an unset variable, which is not meant to be the working folder
+        raise UsageError("ROOT is empty; it is the path of a folder")
     path = Path(root).absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)

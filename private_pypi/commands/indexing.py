@@ -67,6 +67,9 @@ def update_index(
     from private_pypi.indexing import update_index as update
     from private_pypi.retrying import retrying
 
+    for flag, path in (("config", config), ("admin_secret", admin_secret), ("root", root)):
+        if path == "":  # an unset variable, which is not meant to be the working folder
+            raise UsageError(f"--{flag} is empty; leave it out, or give a path")
     given = one_secret("secret", raw=secret, env=secret_env, file=secret_file, environ=environ)
     if config is None:
         settings = _from_flags(type, name, fields, admin_secret, environ)
@@ -103,6 +106,8 @@ def backend_flags(texts: Texts) -> Sequence[Parameter]:
     """The flags of `update_index TYPE`: the fields of that backend."""
     if "config" in texts or "type" not in texts:
         return []
+    if "name" not in texts and texts["type"] not in plugins.backend_types():
+        return []  # `update_index NAME` without --config; what is missing is told later
     found: list[Parameter] = []
     for field in backend_fields(plugins.load_backend(texts["type"])):
         required = field.required and field.takes == "a value"

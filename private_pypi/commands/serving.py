@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import secrets
@@ -185,7 +186,7 @@ def quickstart(
 
     if not 0 <= port <= 65535:
         raise UsageError(f"--port must be from 0 to 65535, but is {port}")
-    folder = usable_root(root)
+    folder = _private_root(root)
     path = folder / CONFIG
     if not path.exists():
         text = _new_configuration(name or "mine")
@@ -212,11 +213,20 @@ def quickstart(
     run_server(options, announce=lambda url: say(_welcome(url, shown, path)))
 
 
+def _private_root(root: str) -> Path:
+    """ROOT; when it is made here, only its owner may look into it."""
+    if root:
+        with contextlib.suppress(OSError, ValueError):  # what is wrong, `usable_root` says
+            Path(root).mkdir(mode=0o700, parents=True)
+    return usable_root(root)
+
+
 def _log_to_stderr(*, debug: bool) -> None:
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    logging.getLogger("filelock").setLevel(logging.INFO)  # four lines for every lock
 
 
 def _sources(
@@ -236,6 +246,8 @@ def _sources(
     ):
         if value is None:
             sources.append(None)
+        elif not value:
+            raise UsageError(f"{flag} is empty; leave it out, or give a path")
         elif can_be_text and not _exists(value):
             sources.append(Source(text=value, name=flag, folder=root))
             texts[file] = value

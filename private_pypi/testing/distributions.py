@@ -6,6 +6,7 @@ Equal arguments make equal bytes, so that a test may compare hashes.
 from __future__ import annotations
 
 import base64
+import csv
 import email.message
 import email.parser
 import gzip
@@ -191,11 +192,13 @@ def _wheel_facts(tag: str) -> bytes:
 
 
 def _record(members: Mapping[str, bytes], record: str) -> bytes:
-    rows = []
+    output = io.StringIO()
+    rows = csv.writer(output, lineterminator="\n")
     for path, content in members.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-        rows.append(f"{path},sha256={digest},{len(content)}\n")
-    return ("".join(rows) + f"{record},,\n").encode()
+        rows.writerow((path, f"sha256={digest}", len(content)))
+    rows.writerow((record, "", ""))
+    return output.getvalue().encode()
 
 
 def _zip(members: Mapping[str, bytes]) -> bytes:

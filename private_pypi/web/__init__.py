@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed, NotFound
 
 from private_pypi.backend import Secret
 from private_pypi.config import Source
@@ -22,6 +22,7 @@ from private_pypi.errors import ConfigurationError, PrivatePypiError
 from private_pypi.repositories import Expiry
 from private_pypi.web import admin, legacy, pages, simple
 from private_pypi.web.answers import answer_error, answer_text
+from private_pypi.web.content import PageCache
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.hot_path import HotPath
 from private_pypi.web.receiving import FormLimits
@@ -100,7 +101,7 @@ def create_app(served: Deployment, limits: FormLimits | None = None) -> Flask:
     app.extensions[EXTENSION] = served
     app.url_map.merge_slashes = False
     app.url_map.redirect_defaults = False
-    page_cache = simple.PageCache()
+    page_cache = PageCache()
     for blueprint in (
         pages.make_blueprint(),
         simple.make_blueprint(page_cache),
@@ -111,6 +112,7 @@ def create_app(served: Deployment, limits: FormLimits | None = None) -> Flask:
         app.register_blueprint(
             blueprint, name=f"{blueprint.name}_of_repository", url_prefix="/r/<repository>"
         )
+    app.add_url_rule("/r/<repository>", view_func=pages.to_slash, methods=["GET"])
     for rule in ("/initialize/", "/initialize"):
         app.add_url_rule(rule, view_func=admin.initialize, methods=["POST"])
     app.register_error_handler(PrivatePypiError, _answer)
@@ -122,14 +124,21 @@ def create_app(served: Deployment, limits: FormLimits | None = None) -> Flask:
 def _answer(error: PrivatePypiError) -> Response:
     answer = answer_error(error, request.headers.get("Accept"))
     if answer.status >= 500:
-        logger.warning("%s %s: %s", request.method, request.path, error)
+        # As a literal: a path may hold line ends, and a log is read line by line.
+        logger.warning("%s %r: %s", request.method, request.path, error)
     return respond(answer)
 
 
 def _answer_http(error: HTTPException) -> Response:
     headers = []
     sentence = error.description or error.name
-    if isinstance(error, MethodNotAllowed):
+    if isinstance(error, NotFound):
+        sentence = (
+            f"nothing is at {request.path!r}; an index is at /simple/ and /r/<repository>/simple/"
+        )
+    elif isinstance(error, InternalServerError):
+        sentence = "the server failed; its log says why"
+    elif isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
         headers.append(("Allow", allowed))
         sentence = f"{request.method} is not possible here (but {allowed})"

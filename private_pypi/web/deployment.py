@@ -113,11 +113,13 @@ class Deployment:
             and bool(self._admin_token)
             and self._admin_token is not None
             and hmac.compare_digest(
-                credentials.secret.reveal().encode(), self._admin_token.reveal().encode()
+                # A variable of the environment may hold what is no UTF-8.
+                credentials.secret.reveal().encode("utf-8", "surrogatepass"),
+                self._admin_token.reveal().encode("utf-8", "surrogatepass"),
             )
         )
-        if not has_token and (len(self.repositories) or self._state_of_kept() is not None):
-            self._refuse(credentials, "the server has a configuration")
+        if not has_token:
+            self._require_unconfigured(credentials)
         return has_token
 
     def initialize(self, config: str, admin_secret: str | None, *, trusted: bool) -> None:
@@ -134,11 +136,17 @@ class Deployment:
             environ=self._environ,
             submitted=self._submitted,
         )
-        if not trusted:
-            for settings in configuration.repositories.values():
-                if has_state(self.root, settings.name) or _reaches_existing(settings):
-                    self._refuse(None, f"a store exists already under the name {settings.name!r}")
-        with self._change_lock:
+        if not configuration.repositories:
+            raise ConfigurationError("config: it has no repository; each one is a table, [name]")
+        # Of two strangers who come at once, to whatever process, one is the first.
+        with self._change_lock, FileLock(self.root / ".config.toml.lock"):
+            if not trusted:
+                self._require_unconfigured(None)
+                for settings in configuration.repositories.values():
+                    if has_state(self.root, settings.name) or _reaches_existing(settings):
+                        self._refuse(
+                            None, f"a store exists already under the name {settings.name!r}"
+                        )
             built = self._build(configuration)
             try:
                 self._keep(config, admin_secret)
@@ -146,6 +154,10 @@ class Deployment:
                 built.close()
                 raise
             self._exchange(built)
+
+    def _require_unconfigured(self, credentials: Credentials | None) -> None:
+        if len(self._repositories) or self._state_of_kept() is not None:
+            self._refuse(credentials, "the server has a configuration")
 
     def _refuse(self, credentials: Credentials | None, why: str) -> None:
         if self._admin_token is None or not self._admin_token:

@@ -1,8 +1,8 @@
-"""The request that installers send most, a project's page, answered without Flask; nothing else is.
+"""What installers ask for most, pages and files of projects, answered without Flask.
 
-Routing, a request context and a response object cost several times what the page itself does. All
-that is decided here is decided by the functions that the view calls too, and whatever is not plain
-(another method, a query, a redirect, an error) goes on to the application.
+Routing, a request context and a response object cost several times what the answer itself does.
+Everything is decided by the functions that the views call too, and whatever is not plain (another
+method, a query, a redirect, an error) goes on to the application.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from private_pypi.backend import Access
 from private_pypi.errors import PrivatePypiError
 from private_pypi.simple_api import negotiate
 from private_pypi.web.auth import parse_credentials
+from private_pypi.web.content import BLOCK, Conditions, Content, PageCache, page_content
 from private_pypi.web.deployment import Deployment
-from private_pypi.web.simple import PageCache, page_answer, project_page
+from private_pypi.web.simple import file_of, project_page
 
 # Normalised names only: others are redirected (protocol 7).
-_PAGE = re.compile(r"(?:/r/([^/]+))?/simple/([a-z0-9]+(?:-[a-z0-9]+)*)/")
+_PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]*)")
 
 _negotiate = functools.lru_cache(maxsize=256)(negotiate)
 
@@ -40,36 +41,52 @@ class HotPath:
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        answer = self._answer(environ)
-        if answer is None:
+        content = None
+        if environ["REQUEST_METHOD"] == "GET" and not environ.get("QUERY_STRING"):
+            match = _PLAIN.fullmatch(environ["PATH_INFO"])
+            if match is not None:
+                content = self._content(environ, match)
+        if content is None:
             return self._application(environ, start_response)
-        status, headers, body = answer
-        start_response(status, headers)
-        return [body]
+        start_response(content.status, content.headers)
+        if isinstance(content.body, bytes):
+            return [content.body]
+        wrapper = environ.get("wsgi.file_wrapper", _blocks)
+        return cast(Iterable[bytes], wrapper(content.body, BLOCK))
 
-    def _answer(self, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes] | None:
-        if environ["REQUEST_METHOD"] != "GET" or environ.get("QUERY_STRING"):
-            return None
-        match = _PAGE.fullmatch(environ["PATH_INFO"])
-        representation = _negotiate(environ.get("HTTP_ACCEPT"))
-        if match is None or representation is None:
-            return None
+    def _content(self, environ: dict[str, Any], match: re.Match[str]) -> Content | None:
+        repository, name, filename = match.groups()
+        project = cast(NormalizedName, name)
+        asked = Conditions(
+            "GET",
+            environ.get("HTTP_ACCEPT_ENCODING"),
+            environ.get("HTTP_IF_NONE_MATCH"),
+            environ.get("HTTP_IF_RANGE"),
+            environ.get("HTTP_RANGE"),
+        )
         try:
             granted = self._served.repositories.authorize(
                 parse_credentials(environ.get("HTTP_AUTHORIZATION")),
-                name=match[1],
+                name=repository,
                 need=Access.READ,
             )
-            page = project_page(
-                self._pages, granted, cast(NormalizedName, match[2]), representation
-            )
+            if filename:
+                return file_of(granted, project, filename, asked)
+            representation = _negotiate(environ.get("HTTP_ACCEPT"))
+            if representation is None:
+                return None
+            page = project_page(self._pages, granted, project, representation)
         except PrivatePypiError:
             return None  # the application finds the same, and says it
         if page is None:
             return None
-        return page_answer(
-            page,
-            public=granted.repository.is_public,
-            accept_encoding=environ.get("HTTP_ACCEPT_ENCODING"),
-            if_none_match=environ.get("HTTP_IF_NONE_MATCH"),
-        )
+        return page_content(page, asked, public=granted.repository.is_public)
+
+
+def _blocks(file: Any, size: int) -> Iterable[bytes]:
+    """For servers that have no way of their own to send a file."""
+    try:
+        while block := file.read(size):
+            yield block
+    finally:
+        file.close()

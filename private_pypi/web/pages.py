@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
+from private_pypi.web.requests import redirect_within
+
 _START = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -34,3 +36,8 @@ def make_blueprint() -> Blueprint:
         return Response(_START, content_type="text/html; charset=utf-8")
 
     return blueprint
+
+
+def to_slash(repository: str) -> Response:
+    """From `/r/<repository>` to its start page."""
+    return redirect_within(repository, "")

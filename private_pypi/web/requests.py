@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from flask import Response, current_app, g, request
 
 from private_pypi.backend import Access
@@ -40,8 +42,13 @@ def respond(answer: Answer) -> Response:
     )
 
 
-def redirect_within(location: str, code: int = 301) -> Response:
-    """A redirect relative to the request, so that it holds behind any prefix and proxy."""
+def redirect_within(*segments: str, code: int = 301) -> Response:
+    """A redirect relative to the request, so that it holds behind any prefix and proxy.
+
+    `segments` are those of a relative path, not yet percent-encoded; a final "" gives a slash.
+    """
+    # Encoded whole: a segment may hold "?", ":" or a line end, whatever somebody typed.
+    location = "/".join(quote(segment, safe="") for segment in segments)
     if request.query_string:
         location += "?" + request.query_string.decode("latin-1")
     return Response(status=code, headers={"Location": location, "Cache-Control": "no-cache"})

@@ -508,11 +508,32 @@ def _plain_refusal(status: int, reason: str, sentence: str) -> _Refusal:
 class _Task(WSGITask):  # type: ignore[misc]
     """An answer of the application."""
 
+    wrote_header: bool
+    content_bytes_written: int
+
     def get_environment(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environment()
         if self.request.form is not None:
             environ[RECEIVED_FORM] = self.request.form
         return environ
+
+    def set_close_on_finish(self) -> None:
+        # waitress ends the connection after an answer whose length is not told; that of an answer
+        # without a body (304, 204) is known all the same.
+        closes = self.request.headers.get("CONNECTION", "").lower() == "close"
+        if self.has_body or closes or self.version != "1.1":
+            super().set_close_on_finish()
+
+    def write(self, data: bytes) -> None:
+        is_whole = self.complete and self.has_body and len(data) == self.content_length
+        if self.wrote_header or not is_whole or len(data) >= _LARGE:
+            super().write(data)
+            return
+        # Head and body in one packet and one system call.
+        head = self.build_response_header()
+        self.wrote_header = True
+        self.content_bytes_written += len(data)
+        self.channel.write_soon(head + data)
 
     def build_response_header(self) -> bytes:
         if self.channel.must_close(self.request):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,29 @@ def test_the_admin_token_opens_it_again(deploy: Deploy) -> None:
     assert client.get("/r/other/simple/", headers=basic("other", "other-reader")).status_code == 200
 
 
+def test_of_many_who_come_at_once_one_configures(deploy: Deploy, tmp_path: Path) -> None:
+    clients = [create_app(deploy(None)).test_client() for _ in range(2)]
+    start = threading.Barrier(8)
+
+    def initialize(number: int) -> tuple[int, str]:
+        config = MINE.replace("mine", f"mine{number}")
+        start.wait()
+        answer = clients[number % 2].post("/initialize/", data={"config": config})
+        return answer.status_code, config
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(initialize, range(8)))
+    assert sorted(status for status, _ in answers) == [200] + 7 * [403]
+    [winner] = [config for status, config in answers if status == 200]
+    assert (tmp_path / "root" / "config.toml").read_text() == winner
+
+
+def test_a_token_that_is_no_utf8_opens_nothing(deploy: Deploy) -> None:
+    client = create_app(deploy(None, admin_token=os.fsdecode(b"\xff"))).test_client()
+    assert client.post("/initialize/", data={"config": MINE}, headers=TOKEN).status_code == 200
+    assert client.post("/initialize/", data={"config": MINE}, headers=TOKEN).status_code == 401
+
+
 def test_with_a_given_configuration_that_wins(deploy: Deploy) -> None:
     client = create_app(deploy(MINE, admin_token="the-token")).test_client()
     answer = client.post("/initialize/", data={"config": OTHER}, headers=TOKEN)
@@ -81,6 +107,7 @@ def test_anything_wrong_leaves_the_old_one_serving(deploy: Deploy, tmp_path: Pat
         data = {"config": config} if config else {}
         answer = client.post("/initialize/", data=data, headers=TOKEN)
         assert answer.status_code == 400, config
+    assert client.post("/initialize/", data={"config": "# none"}, headers=TOKEN).status_code == 400
     assert client.get("/simple/", headers=READER).status_code == 200
     assert (tmp_path / "root" / "config.toml").read_text() == MINE
 

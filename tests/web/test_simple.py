@@ -123,11 +123,17 @@ def test_head_is_answered_everywhere(client: FlaskClient, wheel: tuple[str, byte
         ("/simple/Demo.Project", "demo-project/"),
         ("/simple/Demo.Project/", "../demo-project/"),
         ("/simple/Demo.Project/x-1.0.tar.gz", "../demo-project/x-1.0.tar.gz"),
-        ("/simple/v1+json", "v1+json/"),
+        ("/simple/v1+json", "v1%2Bjson/"),
         ("/simple/v1+json/Demo_Project/", "../demo-project/"),
         ("/r/mine/simple", "simple/"),
         ("/r/mine/simple/Demo.Project/", "../demo-project/"),
         ("/simple/Demo.Project/?format=text/html", "../demo-project/?format=text/html"),
+        ("/r/mine", "mine/"),
+        # Nothing that people type becomes a header, another address or a query.
+        ("/simple/x%0D%0ASet-Cookie:a", "x%0D%0Aset-cookie%3Aa/"),
+        ("/simple/HTTP:evil", "http%3Aevil/"),
+        ("/simple/%5C%5CEVIL", "%5C%5Cevil/"),
+        ("/simple/Demo.Project/a%3Fb%23c%0Ad", "../demo-project/a%3Fb%23c%0Ad"),
     ],
 )
 def test_redirects_are_relative_so_that_they_hold_behind_any_prefix(
@@ -163,6 +169,8 @@ def test_parts_of_a_file(client: FlaskClient, wheel: tuple[str, bytes]) -> None:
     assert part("bytes=5-9") == (206, content[5:10], f"bytes 5-9/{size}")  # protocol 31
     assert part("bytes=-4") == (206, content[-4:], f"bytes {size - 4}-{size - 1}/{size}")
     assert part(f"bytes={size}-") == (416, b"", f"bytes */{size}")
+    beyond = client.get(path, headers=READER | {"Range": f"bytes={size}-"})
+    assert beyond.headers["Cache-Control"] == "no-store"  # the file is immutable, not this answer
     assert part("lines=1-2") == (200, content, None)
     etag, modified = whole.headers["ETag"], whole.headers["Last-Modified"]
     # protocol 32: pip resumes with If-Range
@@ -212,6 +220,15 @@ def test_an_unknown_project_may_be_elsewhere_but_never_one_of_ours(deploy: Deplo
         == 200
     )
     assert client.get("/simple/demo/", headers=headers).status_code == 404  # once ours
+
+
+@pytest.mark.parametrize(
+    "name", ["acme-secret%3F", "%20acme-secret", "%00", "-", "a%0D%0Ab", "d%C3%A9mo", "a%5Cb"]
+)
+def test_what_is_no_name_is_nowhere(deploy: Deploy, name: str) -> None:
+    """It would make the address of a claimed project there, or of none."""
+    client = create_app(deploy(MINE, extra_index_url="https://index.invalid/simple/")).test_client()
+    assert client.get(f"/simple/{name}/", headers=READER).status_code == 404
 
 
 def test_a_table_may_have_an_extra_index_of_its_own(deploy: Deploy) -> None:
@@ -341,7 +358,9 @@ def test_yanked_files_stay_listed_and_downloadable(
         == 400
     )
     assert client.post("/simple/demo-project/1.0/yank", headers=READER).status_code == 403
-    assert client.post("/simple/demo-project/3.0/yank", headers=writer).status_code == 404
+    absent = client.post("/simple/demo-project/3.0/yank", headers=writer)
+    assert absent.status_code == 404
+    assert "no release '3.0' of project 'demo-project'" in absent.text
 
 
 def test_the_start_page_is_for_people_and_tells_nothing(client: FlaskClient) -> None:
@@ -354,3 +373,12 @@ def test_json_bodies_are_utf8_without_a_charset(client: FlaskClient) -> None:
     page = client.get("/simple/", headers=READER | {"Accept": JSON})
     assert page.headers["Content-Type"] == JSON  # protocol 1
     assert json.loads(page.data.decode("utf-8"))["projects"] == []
+
+
+@pytest.mark.parametrize("path", ["/mine/", "/simple//demo/", "/r/mine/demo/1.0/file"])
+def test_where_nothing_is_the_answer_says_where_an_index_is(client: FlaskClient, path: str) -> None:
+    answer = client.get(path, headers=READER)
+    assert (answer.status_code, answer.text) == (
+        404,
+        f"nothing is at {path!r}; an index is at /simple/ and /r/<repository>/simple/\n",
+    )
