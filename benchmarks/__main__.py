@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -24,6 +26,8 @@ from benchmarks.servers import PEERS, PrivatePypi, is_installed
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the report and write it; 0 also when a target is missed."""
     options = _parse(arguments)
+    # Servers have sessions of their own: however we end, they are to be stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = Plan().quick() if options.quick else Plan()
     plan = replace(plan, rounds=options.rounds or plan.rounds)
     results = Results()
@@ -44,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             python=platform.python_version(),
             versions=versions,
             generator=generator.name,
+            other_work=os.getloadavg()[0],
             synced_write=report.time_synced_write(folder),
             duration=0,
         )

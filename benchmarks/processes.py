@@ -46,14 +46,13 @@ class Processes:
 
     def stop(self) -> None:
         """End the session: politely, then for good."""
-        for sign, patience in ((signal.SIGTERM, 35.0), (signal.SIGKILL, 10.0)):
+        self._leader.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._leader.wait(35.0)  # one of them lets open requests finish for 30 s
+        for pid in self._pids():
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._leader.pid, sign)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._leader.wait(patience)
-                break
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._leader.pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+        self._leader.wait(10.0)
 
     def memory(self) -> int:
         """Bytes in use: PSS, so that what the processes share counts once."""
@@ -82,14 +81,17 @@ class Processes:
                 total += int(fields[11]) + int(fields[12])
         return total / _TICKS
 
-    def settle(self, limit: float = 10.0) -> None:
-        """Wait until requests that nobody waits for any more are worked off."""
+    def settle(self, limit: float = 10.0, quiet: float = 0.1) -> None:
+        """Wait, at most `limit` seconds, until it does next to nothing for `quiet` seconds.
+
+        Requests that nobody waits for any more are worked off by then.
+        """
         end = time.monotonic() + limit
         before = self.processor_time()
         while time.monotonic() < end:
-            time.sleep(0.1)
+            time.sleep(quiet)
             now = self.processor_time()
-            if now - before <= 1 / _TICKS:
+            if now - before <= max(1 / _TICKS, quiet / 20):
                 return
             before = now
 

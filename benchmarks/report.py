@@ -54,6 +54,7 @@ class Setting:
     python: str
     versions: dict[str, str]
     generator: str
+    other_work: float  # processes that wanted to run in the minute before (load average)
     synced_write: float  # seconds
     duration: float  # seconds
 
@@ -146,6 +147,7 @@ def _lines(results: Results, plan: Plan, setting: Setting) -> Iterator[str]:
     yield f"- Machine: {setting.machine}."
     yield f"- Versions: {versions}; Python {setting.python} for ours."
     yield f"- Load: {setting.generator}, on the same processors as the servers, over loopback."
+    yield f"- Other work: the load average was {setting.other_work:.1f} before the run began."
     yield f"- A synced write of 4 KiB takes {setting.synced_write * 1e3:.2f} ms on this disk."
     yield from _method(plan)
     yield ""
@@ -185,7 +187,10 @@ def _method(plan: Plan) -> Iterator[str]:
         "- pypiserver got its files as a folder, the others as uploads; as the index grows,"
         " private_pypi as a folder too."
     )
-    yield ("- A server that needs more than 0.15 s for a page is measured in one round only.")
+    yield (
+        "- What takes a server more than 0.15 s for a page, or 10 s for an installation, is"
+        " measured in one round only."
+    )
     yield (
         "- Memory is the proportional set size of all processes of a server; what an upload takes"
         " is the peak of the resident size less that before."

@@ -71,9 +71,9 @@ class Results:
             self.remarks.append(sentence)
 
     def servers(self) -> list[str]:
-        """The measured servers, ours first, the others as they came."""
+        """The measured servers, ours first, the others by name."""
         names = dict.fromkeys(s.server for s in self.samples if s.server != ONCE)
-        return sorted(names, key=lambda name: name != OURS)
+        return sorted(names, key=lambda name: (name != OURS, name))
 
     def value(self, measure: Measure, server: str, files: int) -> float | None:
         """The median over the rounds; None when it was not measured."""

@@ -1,9 +1,8 @@
 """The facts kept beside a stored file, as private-pypi 0.2 could read them; not the index.
 
 A record is a flat table of strings: the first value of every field of the upload form (without the
-long ones, such as the description, which the core metadata has), `distrib` and `sha256` as 0.2
-added them, and three facts of our own that 0.2 ignores: `size`, `uploaded_at` and
-`core_metadata_sha256`.
+description, which the core metadata has), `distrib` and `sha256` as 0.2 added them, and three facts
+of our own that 0.2 ignores: `size`, `uploaded_at` and `core_metadata_sha256`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from private_pypi.errors import InvalidFilename
 from private_pypi.filenames import parse_filename
 from private_pypi.model import DistributionFile, Record, StoredFile
 
-_LONGEST_VALUE = 1000  # characters; every listing of a storage reads the records
 _OWN = {"distrib", "sha256", "size", "uploaded_at", "requires_python", "core_metadata_sha256"}
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -25,7 +23,7 @@ def make_record(file: DistributionFile, fields: Sequence[tuple[str, str]]) -> Re
     """The record of an upload: `fields` are those of its form, in order."""
     record: dict[str, str] = {}
     for name, value in fields:
-        if name not in _OWN and name != "description" and len(value) <= _LONGEST_VALUE:
+        if name not in _OWN and name != "description":
             record.setdefault(name, value)
     record["distrib"] = file.project
     record["sha256"] = file.sha256

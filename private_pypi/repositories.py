@@ -310,13 +310,13 @@ class Grant:
         if sha256 is None:
             raise FileNotFound(file.filename + ".metadata")
         cache = self.repository.metadata
-        cached = cache.find(sha256)
-        if cached is not None:
-            return LocalFile(cached)
         try:
             return self._local(cache, sha256, lambda: self.backend.open_core_metadata(file))
         except FileNotFound:
-            return LocalFile(cache.add(sha256, iter([self._read_core_metadata(file)])))
+            cached = cache.find(sha256)
+            if cached is None:
+                cached = cache.add(sha256, iter([self._read_core_metadata(file)]))
+            return LocalFile(cached)
 
     def _read_core_metadata(self, file: DistributionFile) -> bytes:
         opened = self.open_file(file)
@@ -330,15 +330,13 @@ class Grant:
     def _local(
         self, cache: FileCache, sha256: str, fetch: Callable[[], Download]
     ) -> LocalFile | Redirect:
+        if self.repository.is_local:  # as near as the cache
+            return _kept(cache, sha256, fetch())
         with cache.missing(sha256):
             cached = cache.find(sha256)
             if cached is not None:
                 return LocalFile(cached)
-            match fetch():
-                case Stream(chunks=chunks):
-                    return LocalFile(cache.add(sha256, chunks))
-                case LocalFile() | Redirect() as direct:
-                    return direct
+            return _kept(cache, sha256, fetch())
 
     # -- changing --------------------------------------------------------------------------------
 
@@ -484,6 +482,14 @@ class Repositories:
         if len(self._repositories) == 1:
             return next(iter(self._repositories.values()))
         return None
+
+
+def _kept(cache: FileCache, sha256: str, opened: Download) -> LocalFile | Redirect:
+    match opened:
+        case Stream(chunks=chunks):
+            return LocalFile(cache.add(sha256, chunks))
+        case LocalFile() | Redirect() as direct:
+            return direct
 
 
 def _key(secret: Secret) -> bytes:

@@ -49,6 +49,7 @@ _BLANKS = " \t\r\n"
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _FORBIDDEN_IN_LINES = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 
+_LONGEST_IN_RECORD = 1000  # characters; every listing of a storage reads the records
 _LONGEST_SHOWN = 100  # characters of a value in a message
 _PROJECT_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _METADATA_VERSION = re.compile(r"([12])\.[0-9]{1,9}")
@@ -104,7 +105,14 @@ def check_upload(
         file=file,
         content=received.path,
         core_metadata=core_metadata if is_offered else None,
-        record=make_record(file, [(name, values[0]) for name, values in form.items()]),
+        record=make_record(
+            file,
+            [
+                (name, values[0])
+                for name, values in form.items()
+                if len(values[0]) <= _LONGEST_IN_RECORD
+            ],
+        ),
     )
 
 

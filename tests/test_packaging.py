@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from private_pypi.commands import serving
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,6 +96,12 @@ def test_what_is_installed_runs(wheel: Path, tmp_path: Path) -> None:
         check=True,
     )
     assert "SUPPORTED COMMANDS\n    server\n" in helped.stdout
+
+
+def test_what_quickstart_makes_in_a_checkout_is_neither_committed_nor_built() -> None:
+    root = inspect.signature(serving.quickstart).parameters["root"].default
+    # An sdist has what git does not ignore, and there are secrets in this folder.
+    assert f"{root}/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_no_lock_file_bears_an_address() -> None:

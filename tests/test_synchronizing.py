@@ -1023,6 +1023,45 @@ def test_a_lost_local_index_is_built_anew_at_once(
     eventually(lambda: local.index.ready() and WHEEL in local.shown())
 
 
+@pytest.mark.parametrize("backend_class", [LocalMemoryBackend, WithRecent, WithoutRecent])
+def test_a_local_index_that_another_process_began_anew_is_filled_whole(
+    storage: MemoryStorage, tmp_path: Path, backend_class: type[MemoryBackend]
+) -> None:
+    server = Server(storage, tmp_path / "root", backend_class)
+    server.store(WHEEL, CONTENT)
+    server.update_index()
+    server.synchronize()
+    server.edit(delete=[facts(WHEEL, CONTENT)])
+    sdist, content = make_sdist()
+    server.store(sdist, content)
+    server.update_index()
+    server.synchronize()
+    assert server.shown() == {sdist: None}  # this thread has just looked for the file
+    for path in server.root.glob("index.sqlite*"):
+        path.unlink()
+    other = LocalIndex(server.root / "index.sqlite", identity="mine")
+    assert not other.ready()
+    server.synchronize()
+    assert other.ready()
+    assert other.burnt(WHEEL) is not None
+    assert [file.filename for file in other.project_files("demo")] == [sdist]
+
+
+def test_a_storage_without_a_document_is_listed_again_for_an_index_begun_anew(
+    storage: MemoryStorage, tmp_path: Path
+) -> None:
+    server = Server(storage, tmp_path / "root", WithoutRecent)
+    server.store(WHEEL, CONTENT)
+    server.synchronize()
+    assert server.shown() == {WHEEL: None}
+    for path in server.root.glob("index.sqlite*"):
+        path.unlink()
+    other = LocalIndex(server.root / "index.sqlite", identity="mine")
+    assert not other.ready()
+    server.synchronize()
+    assert (other.ready(), other.has_files("demo")) == (True, True)
+
+
 def test_a_forked_process_starts_its_own_thread(local: Server, running: Start) -> None:
     local.store(WHEEL, CONTENT)
     synchronizer = running(local.synchronizer(seconds=0.1))

@@ -61,8 +61,10 @@ def test_a_full_disk_refuses_before_the_body(servers: Servers, root: Path) -> No
         connection.sendall(head + body)
         assert receive_all(connection).startswith(b"HTTP/1.1 507 no space left")
 
-    assert disk.free == free
-    assert litter(disk.folder) == [str(disk.folder / "ballast")]
+    assert free - disk.free < MIB // 4  # the log of SQLite grows
+    eventually(
+        lambda: litter(disk.folder) == [str(disk.folder / "ballast")], "nothing but the ballast"
+    )
     assert server.listed() == {kept[0]: sha256(kept[1])}
     assert server.content(kept[0]) == kept[1]
     assert server.status("/r/mine/simple/demo/", headers={"Accept": "text/html"}) == 200
