@@ -44,7 +44,7 @@ _NAMES = {
     "text/html": Representation.TEXT_HTML,
 }
 
-_QVALUE = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+_QVALUE = re.compile(r"0(?:\.[0-9]*)?|\.[0-9]+|1(?:\.0*)?")  # and ".5", which people write
 
 
 def named_representation(name: str) -> Representation | None:

@@ -14,7 +14,7 @@ CORE = ROOT / "private_pypi"
 # From the bottom up: a module imports only modules of the rows above its own, never of its own.
 LAYERS = (
     ("errors",),
-    ("model", "filenames", "zip_members", "tar_members"),
+    ("model", "filenames", "private_files", "zip_members", "tar_members"),
     ("records", "archives"),
     ("core_metadata", "backend"),
     ("simple_api", "upload", "file_cache", "retrying", "plugins", "index_client", "index_file"),

@@ -78,6 +78,7 @@ BARE = replace(
         ("application/json", None),
         ("text/html;q=0", None),
         ("*/*, application/vnd.pypi.simple.v1+json;q=0", Representation.TEXT_HTML),
+        ("text/html;q=.5, application/vnd.pypi.simple.v1+json;q=.4", Representation.TEXT_HTML),
         ("text/html;q=nonsense, application/vnd.pypi.simple.v1+html;q=0.1", Representation.HTML),
     ],
 )

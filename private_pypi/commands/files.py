@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -51,29 +49,6 @@ def usable_root(root: str) -> Path:
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(f"cannot use {str(path)!r} as ROOT: {why}") from error
     return path
-
-
-def write_private(path: Path, text: str, *, replace: bool) -> bool:
-    """Write a whole file that only its owner may read (mode 0600), or nothing.
-
-    False when the file exists and may not be replaced.
-    """
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            Path(part).replace(path)
-        else:
-            os.link(part, path)  # unlike a rename it never replaces what somebody else made
-    except FileExistsError:
-        return False
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            Path(part).unlink()
-    return True
 
 
 def one_secret(

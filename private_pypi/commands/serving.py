@@ -23,7 +23,6 @@ from private_pypi.commands.files import (
     read_source,
     say,
     usable_root,
-    write_private,
 )
 from private_pypi.config import (
     RepositorySettings,
@@ -33,6 +32,7 @@ from private_pypi.config import (
 )
 from private_pypi.errors import ConfigurationError
 from private_pypi.plugins import did_you_mean
+from private_pypi.private_files import write_private
 
 CONFIG: Final = "config.toml"
 ADMIN_SECRET: Final = "admin_secret.toml"  # noqa: S105 - the name of a file

@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -35,6 +34,7 @@ from private_pypi.errors import (
     PrivatePypiError,
     WrongSecret,
 )
+from private_pypi.private_files import write_private
 from private_pypi.repositories import Credentials, Expiry, Repositories, has_state
 
 logger = logging.getLogger(__name__)
@@ -203,8 +203,8 @@ class Deployment:
         if admin_secret is None:
             self._kept_admin_secret.unlink(missing_ok=True)
         else:
-            _write_private(self._kept_admin_secret, admin_secret)
-        _write_private(self._kept_config, config)
+            write_private(self._kept_admin_secret, admin_secret, replace=True)
+        write_private(self._kept_config, config, replace=True)
         self._kept = self._state_of_kept()
 
     def _follow(self) -> None:
@@ -250,16 +250,6 @@ def _read_source(path: Path) -> Source | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from error
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace a file atomically; only its owner may read it."""
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(part).replace(path)
 
 
 class _OwnTmp:
