@@ -23,7 +23,7 @@ import tomli
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
 from private_pypi import __version__, cli
-from private_pypi.commands import files, indexing, releases, serving
+from private_pypi.commands import indexing, releases, serving
 from private_pypi.errors import ConfigurationError
 from private_pypi.testing.distributions import make_sdist, make_wheel
 
@@ -178,7 +178,7 @@ def test_all_mistakes_of_a_configuration_are_told_one_a_line(run: Run, tmp_path:
     assert ended == Ended(
         1,
         "",
-        f"error: {config}: [a] type: unknown backend type 'ftp'; installed: file_system\n"
+        f"error: {config}: [a] type: unknown backend type 'ftp'; installed: file_system, github\n"
         f"error: {config}: [b] read_secrets: unknown key; did you mean 'read_secret'?\n",
     )
 
@@ -248,17 +248,6 @@ def test_a_wrong_text_for_a_configuration_is_not_kept(run: Run, tmp_path: Path) 
 def test_debug_shows_where_an_error_comes_from(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         run("server", tmp_path, "--config", tmp_path / "gone.toml", "--debug")
-
-
-def test_a_private_file_is_written_whole_and_replaced_only_if_wanted(tmp_path: Path) -> None:
-    path = tmp_path / "config.toml"
-    assert files.write_private(path, "first", replace=False)
-    assert not files.write_private(path, "second", replace=False)
-    assert path.read_text() == "first"
-    assert files.write_private(path, "third", replace=True)
-    assert path.read_text() == "third"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("command", ["server", "quickstart"])

@@ -48,7 +48,7 @@ def test_a_transfer_that_breaks_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_files_that_nobody_asked_for_make_room(tmp_path: Path) -> None:
-    cache = make_cache(tmp_path, max_bytes=1000)
+    cache = make_cache(tmp_path, max_bytes=800)
     names = []
     for number in range(4):
         content = bytes([number]) * 300

@@ -51,6 +51,7 @@ from private_pypi.web.receiving import READ_SIZE, RECEIVED_FORM, FormLimits, For
 logger = logging.getLogger(__name__)
 
 _HEAD_SECONDS = 30.0  # from the first byte of a request to the end of its head
+_FRESH_SECONDS = 1.0  # for which a new connection may still begin when the server ends
 _LINGER_SECONDS = 300.0  # for the rest of a refused body; 1 GiB at 30 Mbit/s
 _LINGER_IDLE_SECONDS = 5.0  # without a byte of it
 _LARGE = 64 * 1024  # bytes; from here on, what is sent is not copied into waitress' buffers
@@ -323,7 +324,7 @@ def _drain(
     end = time.monotonic() + drain_seconds
     while time.monotonic() < end:
         for channel in _channels(servers):
-            if channel.is_idle:
+            if channel.is_idle and not channel.is_fresh(time.time()):
                 channel.handle_close()
         if not _channels(servers) and not running.pools.busy:
             return
@@ -704,6 +705,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     will_close: bool
     close_when_flushed: bool
     sendbuf_len: int
+    creation_time: float
     last_activity: float
 
     def __init__(
@@ -832,6 +834,15 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
             or self.close_when_flushed
             or self._linger_began is not None
         )
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether a client that has just connected may be about to send its first request.
+
+        It does not know that we end, and unlike on a connection that was used before it would take
+        a close for a failure.
+        """
+        is_new = now - self.creation_time < _FRESH_SECONDS
+        return is_new and self.last_activity == self.creation_time
 
     def must_close(self, request: _Request) -> bool:
         """Whether the answer to `request` is the last on this connection."""

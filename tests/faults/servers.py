@@ -271,6 +271,7 @@ class Servers:
         for server in self._started:
             with contextlib.suppress(ProcessLookupError):
                 server.kill()
+            print(f"--- {server.log_path.name}\n{server.log}")  # shown when the test failed
 
 
 @contextlib.contextmanager
