@@ -36,7 +36,7 @@ RANK = {module: rank for rank, row in enumerate(LAYERS) for module in row}
 KEPT_TO = {
     "flask": "web/",
     "werkzeug": "web/",
-    "waitress": "web/serving.py",
+    "waitress": "web/serving/",
     "fire": "command_line.py",
     "pydantic": "config.py",
     "sqlite3": ("local_index.py", "reconciling.py"),

@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 
 from private_pypi.errors import ConfigurationError, InvalidUpload, PrivatePypiError, TooLarge
-from private_pypi.web import serving
 from private_pypi.web.receiving import FormLimits, receive_form
 from private_pypi.web.serving import (
     Gate,
@@ -33,6 +32,7 @@ from private_pypi.web.serving import (
     option_names,
     serve,
 )
+from private_pypi.web.serving import channel as channels
 
 BOUNDARY = "0b8e5f0e"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -563,7 +563,7 @@ def test_files_arrive_whole(server: Server, tmp_path: Path) -> None:
 
 
 def test_a_head_that_drips_in_is_dropped(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_HEAD_SECONDS", 0.6)
+    monkeypatch.setattr(channels, "_HEAD_SECONDS", 0.6)
     server.start()
     with server.connect() as sock:
         began = time.monotonic()
