@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from private_pypi.model import DistributionFile, Download, StoredFile, Upload
 
@@ -32,6 +32,10 @@ NO_INDEX = ""
 
 Known = Callable[[str, str], bool]
 """`known(filename, stamp)`: whether the caller has the facts of a file, as its bytes are now."""
+
+ANY_STAMP = ""
+"""For a file of which only the name can be had cheaply: `known(filename, ANY_STAMP)` is whether
+the caller has facts of it at all; a `StoredFile` with this stamp says that they may stay."""
 
 
 class Access(enum.IntEnum):
@@ -91,6 +95,20 @@ class BackendSettings:
 
     name: str  # of the repository, lower case
     max_file_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteSettings(BackendSettings):
+    """What an operator may choose wherever files come over a network."""
+
+    download: Literal["proxy", "redirect"] = "proxy"
+    """Whether clients get files from us, or are sent to the storage where it can take them."""
+    cache_bytes: int = 5 * 2**30
+    """How much of what was proxied is kept on our disk."""
+
+    def __post_init__(self) -> None:
+        if self.cache_bytes <= 0:
+            raise ValueError(f"cache_bytes: must be greater than 0, not {self.cache_bytes}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +208,7 @@ class SupportsDelete(Protocol):
 AnyBackend = Backend[Any]
 
 __all__ = [
+    "ANY_STAMP",
     "NO_INDEX",
     "Access",
     "AnyBackend",
@@ -198,6 +217,7 @@ __all__ = [
     "Capabilities",
     "Folders",
     "Known",
+    "RemoteSettings",
     "Secret",
     "SupportsDelete",
     "SupportsRecent",

@@ -25,7 +25,7 @@ from filelock import FileLock
 from packaging.utils import NormalizedName
 
 from private_pypi import index_child
-from private_pypi.backend import NO_INDEX, AnyBackend, Folders, SupportsDelete
+from private_pypi.backend import ANY_STAMP, NO_INDEX, AnyBackend, Folders, SupportsDelete
 from private_pypi.core_metadata import examine
 from private_pypi.errors import (
     BackendError,
@@ -202,7 +202,7 @@ class _Update:
         burnt = {burnt.filename for burnt in self._base.deleted}
 
         def known(filename: str, stamp: str) -> bool:
-            return filename in entries and entries[filename].stamp == stamp
+            return filename in entries and stamp in (ANY_STAMP, entries[filename].stamp)
 
         pending = []
         leftovers = []
@@ -214,8 +214,10 @@ class _Update:
                 leftovers.append(stored)
             elif known(filename, stored.stamp):
                 entry = entries[filename]
-                file = replace(entry.file, location=stored.location)
-                self._found[filename] = replace(entry, file=file)
+                if stored.stamp != ANY_STAMP:
+                    file = replace(entry.file, location=stored.location)
+                    entry = replace(entry, file=file)
+                self._found[filename] = entry
             elif (recorded := file_from_record(stored)) is not None:
                 self._find(stored, recorded)
             else:
@@ -437,7 +439,7 @@ def _opened(backend: AnyBackend, stored: StoredFile, folder: Path) -> Iterator[P
         return
     with tempfile.NamedTemporaryFile(prefix="examine-", dir=folder) as copy:
         try:
-            for chunk in _chunks(download, stored.filename):
+            for chunk in chunks_of(download, stored.filename):
                 copy.write(chunk)
             copy.flush()
         except OSError as error:
@@ -447,7 +449,8 @@ def _opened(backend: AnyBackend, stored: StoredFile, folder: Path) -> Iterator[P
         yield Path(copy.name)
 
 
-def _chunks(download: Redirect | Stream, filename: str) -> Iterator[bytes]:
+def chunks_of(download: Redirect | Stream, filename: str) -> Iterator[bytes]:
+    """The content of something that is elsewhere; raises `BackendUnavailable` when it breaks."""
     if isinstance(download, Stream):
         yield from download.chunks
         return

@@ -15,7 +15,14 @@ from typing import Any
 
 from packaging.utils import NormalizedName, is_normalized_name
 
-from private_pypi.backend import Access, AnyBackend, Folders, Secret
+from private_pypi.backend import (
+    Access,
+    AnyBackend,
+    BackendSettings,
+    Folders,
+    RemoteSettings,
+    Secret,
+)
 from private_pypi.config import Configuration, RepositorySettings
 from private_pypi.core_metadata import read_core_metadata
 from private_pypi.errors import (
@@ -28,6 +35,7 @@ from private_pypi.errors import (
     WrongSecret,
 )
 from private_pypi.file_cache import FileCache
+from private_pypi.indexing import chunks_of
 from private_pypi.local_index import LocalIndex
 from private_pypi.model import (
     DistributionFile,
@@ -50,7 +58,7 @@ _MAX_BACKENDS = 1_000
 _MAX_ASKING = 3  # threads of one repository that may wait for a verdict of its storage at a time
 _ASKING_SECONDS = 0.5  # for which a further thread waits for one of these to be done
 _HANGING_SECONDS = 2.0  # for which none waits after that was in vain
-_CACHE_BYTES = 5 * 2**30
+_CACHE_BYTES = 5 * 2**30  # where the backend's settings do not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +110,10 @@ class Repository:
         self._kept_lock = threading.Lock()  # guards _verdicts and _backends
         self._asking = threading.BoundedSemaphore(_MAX_ASKING)
         self._hanging_until = 0.0  # time.monotonic()
-        self.files = FileCache(folders.cache / "files", folders.tmp, max_bytes=_CACHE_BYTES)
+        cache_bytes = _cache_bytes(settings.backend)
+        self.files = FileCache(folders.cache / "files", folders.tmp, max_bytes=cache_bytes)
         self.metadata = FileCache(
-            folders.cache / "metadata", folders.tmp, max_bytes=_CACHE_BYTES // 10
+            folders.cache / "metadata", folders.tmp, max_bytes=cache_bytes // 10
         )
         self._synchronizer: Synchronizer | None = None
         admin = settings.admin_secret
@@ -156,11 +165,16 @@ class Repository:
 
     # -- who may ---------------------------------------------------------------------------------
 
-    def access(self, secret: Secret, need: Access) -> Access:
-        """The storage's verdict on a secret, asked at most once while it is fresh enough."""
+    def access(self, secret: Secret, need: Access, *, ask: bool = True) -> Access:
+        """The storage's verdict on a secret, asked at most once while it is fresh enough.
+
+        Without `ask`, `BackendUnavailable` when it is not.
+        """
         key = _key(secret)
         verdict = self._fresh_verdict(key, need)
         if verdict is None:
+            if not ask:
+                raise BackendUnavailable("the verdict of the storage is not known")
             verdict = self._ask(key, secret, need)
         return verdict.access
 
@@ -289,10 +303,14 @@ class Grant:
         """The storage as the caller sees it."""
         return self.repository.backend(self.secret)
 
+    @property
+    def asks_for_projects(self) -> bool:
+        """Whether the storage has rights for each project, and is asked about them."""
+        return self.repository.settings.backend_class.capabilities.rights_per_project
+
     def check_project(self, project: NormalizedName) -> None:
         """Raise `NotAllowed` where the storage has rights for each project and refuses this one."""
-        capabilities = self.repository.settings.backend_class.capabilities
-        if capabilities.rights_per_project and not self.backend.access(project):
+        if self.asks_for_projects and not self.backend.access(project):
             raise NotAllowed(f"this secret may not read project {project!r}")
 
     # -- reading ---------------------------------------------------------------------------------
@@ -321,7 +339,8 @@ class Grant:
     def _read_core_metadata(self, file: DistributionFile) -> bytes:
         opened = self.open_file(file)
         if isinstance(opened, Redirect):
-            raise BackendError(f"the storage has no core metadata of {file.filename!r}")
+            content_there = chunks_of(opened, file.filename)
+            opened = LocalFile(self.repository.files.add(file.sha256, content_there))
         content = read_core_metadata(opened.path, file.filename)
         if content is None:
             raise BackendError(f"{file.filename!r} has lost its core metadata")
@@ -426,7 +445,7 @@ class Repositories:
             repository.close()
 
     def authorize(
-        self, credentials: Credentials | None, *, name: str | None, need: Access
+        self, credentials: Credentials | None, *, name: str | None, need: Access, ask: bool = True
     ) -> Grant:
         """The grant for a request; `name` is the repository in its path, if there is one.
 
@@ -439,7 +458,7 @@ class Repositories:
                     repository, Access.READ, repository.settings.admin_secret or Secret("")
                 )
             raise WrongSecret("a repository name and its secret are needed (Basic authentication)")
-        access = repository.access(secret, need) if secret else Access.NONE
+        access = repository.access(secret, need, ask=ask) if secret else Access.NONE
         if access is Access.NONE:
             raise WrongSecret
         if access < need:
@@ -521,14 +540,19 @@ def _made(folder: Path) -> Path:
 
 
 def _identity(settings: RepositorySettings) -> str:
-    """What the local index is a copy of: the type and all fields but secrets and limits."""
+    """What the local index is a copy of: the type and all fields but secrets, limits and ways."""
+    others = {"max_file_bytes", *(field.name for field in fields(RemoteSettings))} - {"name"}
     parts = [settings.type]
     for field in fields(settings.backend):
         value = getattr(settings.backend, field.name)
-        if field.name == "max_file_bytes" or _holds_secret(value):
+        if field.name in others or not field.init or _holds_secret(value):
             continue
         parts.append(f"{field.name}={value}")
     return "\n".join(parts)
+
+
+def _cache_bytes(settings: BackendSettings) -> int:
+    return settings.cache_bytes if isinstance(settings, RemoteSettings) else _CACHE_BYTES
 
 
 def _holds_secret(value: object) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
-from private_pypi.backend import Folders
+from private_pypi.backend import ANY_STAMP, Folders, Known
 from private_pypi.errors import BackendError, BackendUnavailable, StaleIndex
 from private_pypi.filenames import parse_filename
 from private_pypi.index_file import (
@@ -26,7 +26,14 @@ from private_pypi.index_file import (
     write_document,
 )
 from private_pypi.indexing import IndexUpdate, edit_index, update_index
-from private_pypi.model import DistributionFile, Download, LocalFile, Redirect, Stream
+from private_pypi.model import (
+    DistributionFile,
+    Download,
+    LocalFile,
+    Redirect,
+    StoredFile,
+    Stream,
+)
 from private_pypi.records import make_record
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from private_pypi.testing.memory import MemoryBackend, MemoryStorage
@@ -74,6 +81,38 @@ def update(storage: MemoryStorage, folders: Folders, **backend: type[MemoryBacke
     return update_index(
         storage.open(**backend), backend_type="memory", name="mine", folder=folders.tmp
     )
+
+
+def test_a_file_that_is_only_known_to_be_there_keeps_its_facts(
+    storage: MemoryStorage, folders: Folders, tmp_path: Path
+) -> None:
+    """Beyond what a storage lists it may still confirm names."""
+    publish(storage, "demo-1.0.tar.gz", b"one")
+    publish(storage, "demo-2.0.tar.gz", b"two")
+    update(storage, folders)
+    before = document(storage, tmp_path)
+    publish(storage, "demo-3.0.tar.gz", b"three")
+    asked: list[str] = []
+
+    class Confirming(MemoryBackend):
+        def list_files(self, known: Known | None = None) -> Iterator[StoredFile]:
+            assert known is not None
+            for stored in super().list_files():
+                asked.append(stored.filename)
+                if known(stored.filename, ANY_STAMP):
+                    yield replace(stored, size=0, location="", stamp=ANY_STAMP, record=None)
+                else:
+                    yield stored
+
+    storage.calls.clear()
+    report = update(storage, folders, backend=Confirming)
+    assert (report.added, report.removed, report.changed, report.unchanged) == (1, 0, 0, 2)
+    assert len(asked) == 3
+    assert "open_file" not in storage.calls
+    after = {entry.file.filename: entry for entry in document(storage, tmp_path).entries}
+    assert {name: after[name] for name in ("demo-1.0.tar.gz", "demo-2.0.tar.gz")} == {
+        entry.file.filename: entry for entry in before.entries
+    }
 
 
 def document(storage: MemoryStorage, tmp_path: Path) -> IndexDocument:

@@ -31,6 +31,9 @@ from private_pypi.web.serving import serve
 
 logger = logging.getLogger(__name__)
 
+HOT_PATH = "private_pypi.hot_path"
+"""The key of the `HotPath` in `Flask.extensions`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
@@ -78,9 +81,11 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
 
     # All temporary files below ROOT: the system's folder may be small, or not writable at all.
     tempfile.tempdir = str(served.tmp)
+    app = create_app(served, options.limits)
+    hot_path = app.extensions[HOT_PATH]
     try:
         serve(
-            create_app(served, options.limits),
+            app,
             legacy.make_gate(served, options.limits),
             host=options.host,
             port=options.port,
@@ -88,6 +93,7 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
             on_listening=announce_all,
             # Pages come from the local index; files may wait for a storage.
             apart=lambda path: not path.endswith("/"),
+            at_once=hot_path.at_once,
         )
     finally:
         tempfile.tempdir = None
@@ -117,7 +123,9 @@ def create_app(served: Deployment, limits: FormLimits | None = None) -> Flask:
         app.add_url_rule(rule, view_func=admin.initialize, methods=["POST"])
     app.register_error_handler(PrivatePypiError, _answer)
     app.register_error_handler(HTTPException, _answer_http)
-    app.wsgi_app = HotPath(app.wsgi_app, served, page_cache)  # type: ignore[method-assign]
+    hot_path = HotPath(app.wsgi_app, served, page_cache)
+    app.extensions[HOT_PATH] = hot_path
+    app.wsgi_app = hot_path  # type: ignore[method-assign]
     return app
 
 

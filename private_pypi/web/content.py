@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from werkzeug.http import http_date, parse_accept_header, parse_etags
 
@@ -42,7 +42,6 @@ _CACHE_BYTES = 32 * 2**20
 _WORTH_COMPRESSING = 600  # bytes; below, the header costs more than it saves
 _WORTH_STREAMING = 64 * 1024  # bytes; what is smaller leaves with its headers in one packet
 
-PageKey = tuple[object, ...]
 Headers = list[tuple[str, str]]
 
 
@@ -100,6 +99,16 @@ class Content:
 # -- pages ---------------------------------------------------------------------------------------
 
 
+class PageKey(NamedTuple):
+    """What decides about the text of a page."""
+
+    local_index: object  # that of the repository
+    project: str | None  # None: the list of projects
+    serial: int
+    representation: Representation
+    base: str
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A rendered page, kept in one encoding, with what its validators are made of."""
@@ -128,13 +137,19 @@ class PageCache:
         self._pages: OrderedDict[PageKey, Page] = OrderedDict()
         self._lock = threading.Lock()  # guards _pages and _bytes
 
-    def get(self, key: PageKey, render: Callable[[], Page]) -> Page:
-        """The page of this key, rendered when it is not there."""
+    def find(self, key: PageKey) -> Page | None:
+        """The page of this key, when it is there."""
         with self._lock:
             page = self._pages.get(key)
             if page is not None:
                 self._pages.move_to_end(key)
-                return page
+        return page
+
+    def get(self, key: PageKey, render: Callable[[], Page]) -> Page:
+        """The page of this key, rendered when it is not there."""
+        page = self.find(key)
+        if page is not None:
+            return page
         page = render()
         with self._lock:
             replaced = self._pages.pop(key, None)

@@ -91,6 +91,12 @@ class Deployment:
             self._follow()
         return self._repositories
 
+    @property
+    def known_repositories(self) -> Repositories | None:
+        """The same without a look at the disk; None when it is time for one."""
+        is_due = not self._given and time.monotonic() - self._looked_at > _FOLLOW_EVERY
+        return None if is_due else self._repositories
+
     def close(self) -> None:
         """Stop everything and remove what is temporary."""
         self._repositories.close()

@@ -20,12 +20,15 @@ from private_pypi.simple_api import negotiate
 from private_pypi.web.auth import parse_credentials
 from private_pypi.web.content import BLOCK, Conditions, Content, PageCache, page_content
 from private_pypi.web.deployment import Deployment
-from private_pypi.web.simple import file_of, project_page
+from private_pypi.web.serving import Answer
+from private_pypi.web.simple import file_of, page_key, project_page
 
 # Normalised names only: others are redirected (protocol 7).
 _PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]*)")
 
 _negotiate = functools.lru_cache(maxsize=256)(negotiate)
+
+_LARGE = 64 * 1024  # bytes, compressed; larger pages may keep the loop too long
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -54,16 +57,42 @@ class HotPath:
         wrapper = environ.get("wsgi.file_wrapper", _blocks)
         return cast(Iterable[bytes], wrapper(content.body, BLOCK))
 
+    def at_once(self, environ: dict[str, Any]) -> Answer | None:
+        """A page that is rendered already, for one who was let in before; waits for nothing."""
+        match = _PLAIN.fullmatch(environ["PATH_INFO"])
+        repositories = self._served.known_repositories
+        representation = _negotiate(environ.get("HTTP_ACCEPT"))
+        if (
+            environ.get("QUERY_STRING")
+            or match is None
+            or match[3]  # a file: it is on a disk
+            or repositories is None
+            or representation is None
+        ):
+            return None
+        try:
+            granted = repositories.authorize(
+                parse_credentials(environ.get("HTTP_AUTHORIZATION")),
+                name=match[1],
+                need=Access.READ,
+                ask=False,
+            )
+            if granted.asks_for_projects:
+                return None
+            key = page_key(granted, cast(NormalizedName, match[2]), representation)
+        except PrivatePypiError:
+            return None
+        page = None if key is None else self._pages.find(key)
+        if page is None or page.size > _LARGE:
+            return None
+        content = page_content(page, _conditions(environ), public=granted.repository.is_public)
+        assert isinstance(content.body, bytes)
+        return content.status, content.headers, content.body
+
     def _content(self, environ: dict[str, Any], match: re.Match[str]) -> Content | None:
         repository, name, filename = match.groups()
         project = cast(NormalizedName, name)
-        asked = Conditions(
-            "GET",
-            environ.get("HTTP_ACCEPT_ENCODING"),
-            environ.get("HTTP_IF_NONE_MATCH"),
-            environ.get("HTTP_IF_RANGE"),
-            environ.get("HTTP_RANGE"),
-        )
+        asked = _conditions(environ)
         try:
             granted = self._served.repositories.authorize(
                 parse_credentials(environ.get("HTTP_AUTHORIZATION")),
@@ -81,6 +110,16 @@ class HotPath:
         if page is None:
             return None
         return page_content(page, asked, public=granted.repository.is_public)
+
+
+def _conditions(environ: dict[str, Any]) -> Conditions:
+    return Conditions(
+        "GET",
+        environ.get("HTTP_ACCEPT_ENCODING"),
+        environ.get("HTTP_IF_NONE_MATCH"),
+        environ.get("HTTP_IF_RANGE"),
+        environ.get("HTTP_RANGE"),
+    )
 
 
 def _blocks(file: Any, size: int) -> Iterable[bytes]:

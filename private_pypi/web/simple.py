@@ -27,6 +27,7 @@ from private_pypi.web.content import (
     Content,
     Page,
     PageCache,
+    PageKey,
     core_metadata,
     distribution_file,
     file_content,
@@ -51,7 +52,7 @@ def make_blueprint(pages: PageCache) -> Blueprint:
         index = granted.repository.index
         serial = index.serial()
         page = pages.get(
-            (index, serial, representation),
+            PageKey(index, None, serial, representation, ""),
             lambda: make_page(
                 project_list(index.projects(), representation, serial=serial),
                 representation,
@@ -132,11 +133,11 @@ def project_page(
 ) -> Page | None:
     """The page of a project; None when it has no files. Costs one look-up when it is rendered."""
     granted.check_project(project)
-    index = granted.repository.index
-    serial = index.page_serial(project)
-    if serial is None:
+    key = page_key(granted, project, representation, base)
+    if key is None:
         granted.repository.require_ready()
         return None
+    index, serial = granted.repository.index, key.serial
 
     def render() -> Page:
         text = project_detail(
@@ -144,7 +145,16 @@ def project_page(
         )
         return make_page(text, representation, serial)
 
-    return pages.get((index, project, serial, representation, base), render)
+    return pages.get(key, render)
+
+
+def page_key(
+    granted: Grant, project: NormalizedName, representation: Representation, base: str = ""
+) -> PageKey | None:
+    """What a page is kept under; None without files, or before the index is ready."""
+    index = granted.repository.index
+    serial = index.page_serial(project)
+    return None if serial is None else PageKey(index, project, serial, representation, base)
 
 
 def file_of(granted: Grant, project: NormalizedName, filename: str, asked: Conditions) -> Content:

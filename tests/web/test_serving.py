@@ -22,6 +22,8 @@ import pytest
 from private_pypi.errors import ConfigurationError, InvalidUpload, PrivatePypiError, TooLarge
 from private_pypi.web.receiving import FormLimits, receive_form
 from private_pypi.web.serving import (
+    Answer,
+    AtOnce,
     Gate,
     PassOn,
     ReceiveForm,
@@ -71,6 +73,7 @@ class Server:
         gate: Gate | None = None,
         drain_seconds: float = 10,
         apart: Callable[[str], bool] = lambda path: False,
+        at_once: AtOnce = lambda environ: None,
         **options: Any,
     ) -> Server:
         listening = threading.Event()
@@ -90,6 +93,7 @@ class Server:
                 "drain_seconds": drain_seconds,
                 "stop": self.stop,
                 "apart": apart,
+                "at_once": at_once,
             },
         )
         self._thread.start()
@@ -868,3 +872,54 @@ def test_an_option_replaces_host_and_port(server: Server, tmp_path: Path) -> Non
     server.stop.request()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_an_answer_at_hand_needs_no_thread_and_keeps_its_place(server: Server) -> None:
+    """Requests in one packet are answered in order, whoever answers them."""
+    asked: list[str] = []
+
+    def at_once(environ: dict[str, Any]) -> Answer | None:
+        if environ["PATH_INFO"] != "/quick":
+            return None
+        return "200 Fine", [("Content-Length", "5")], b"quick"
+
+    def slow(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        asked.append(environ["PATH_INFO"])
+        time.sleep(0.05)
+        return answer(start_response, "200 OK", environ["PATH_INFO"].strip("/").encode())
+
+    server.start(slow, at_once=at_once)
+    paths = ["/quick", "/slow", "/quick", "/quick", "/slow", "/quick"]
+    requests = [f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n" for path in paths]
+    requests[-1] = requests[-1].replace("Host", "Connection: close\r\nHost")
+    with server.connect() as sock:
+        sock.sendall("".join(requests).encode())
+        data = read_all(sock)
+    found = [part.partition(b"HTTP/1.1")[0] for part in data.split(b"\r\n\r\n")[1:]]
+    assert found == [path.strip("/").encode() for path in paths]
+    assert data.startswith(b"HTTP/1.1 200 Fine\r\n")
+    # Behind another request a thread answers, also what is at hand.
+    assert asked[0] == "/slow"
+    assert set(asked) <= {"/slow", "/quick"}
+
+
+def test_a_connection_lives_on_after_answers_at_hand(server: Server) -> None:
+    def at_once(environ: dict[str, Any]) -> Answer | None:
+        return "304 Not Modified", [("ETag", '"x"')], b""
+
+    server.start(at_once=at_once)
+    client = server.client()
+    for _ in range(3):
+        client.request("GET", "/")
+        response = client.getresponse()
+        assert (response.status, response.read(), response.getheader("ETag")) == (304, b"", '"x"')
+        assert response.getheader("Connection") is None
+    client.close()
+
+
+def test_an_answer_at_hand_that_fails_is_asked_of_the_application(server: Server) -> None:
+    def at_once(environ: dict[str, Any]) -> Answer | None:
+        raise RuntimeError("broken")
+
+    server.start(at_once=at_once)
+    assert server.get() == HELLO

@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from private_pypi.web.serving.engine import Stop, option_names, serve
 from private_pypi.web.serving.gate import (
+    Answer,
+    AtOnce,
     Gate,
     PassOn,
     ReceiveForm,
@@ -32,6 +34,8 @@ from private_pypi.web.serving.gate import (
 )
 
 __all__ = [
+    "Answer",
+    "AtOnce",
     "Gate",
     "PassOn",
     "ReceiveForm",

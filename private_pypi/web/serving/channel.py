@@ -19,6 +19,7 @@ from waitress.task import WSGITask
 from private_pypi.errors import BackendError, InvalidUpload
 from private_pypi.web.receiving import READ_SIZE, FormReceiver
 from private_pypi.web.serving.gate import (
+    AtOnce,
     Gate,
     PassOn,
     ReceiveForm,
@@ -52,6 +53,7 @@ class Running:
     gate: Gate
     pools: Pools
     max_body_bytes: int  # the operator's own limit
+    at_once: AtOnce
     draining: bool = False
 
 
@@ -235,6 +237,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._lingers = False  # after the answer, because input is left
         self._linger_began: float | None = None
         self._sending = False  # a worker sends from a file
+        self._is_at_hand = False  # the answer to the first request, once its lock is free
 
     # The loop's side: what waitress asks and tells.
 
@@ -289,7 +292,21 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                         if request.error:
                             return True
             self._ahead = data
+        if self._is_at_hand:
+            self._is_at_hand = False
+            self.service()
         return True
+
+    def _have_at_hand(self, request: Request) -> bool:
+        """Answer in the loop what needs no waiting: two changes of threads cost more than that."""
+        # With output outstanding even a short answer could have to wait for the client.
+        if request.command != "GET" or request.body_rcv is not None or self.total_outbufs_len:
+            return False
+        try:
+            request.answer = self.running.at_once(Task(self, request).get_environment())
+        except Exception:
+            logger.exception("no answer at hand for %r", request.path)
+        return request.answer is not None
 
     def handle_write(self) -> None:
         if self.will_close:
@@ -431,7 +448,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.request = None
         self._lingers = bool(request.error) or not request.is_read
         self.requests.append(request)
-        if len(self.requests) == 1:  # else the worker that answers the one before goes on
+        if len(self.requests) > 1:
+            return  # the worker that answers the one before goes on
+        self._is_at_hand = not request.error and self._have_at_hand(request)
+        if not self._is_at_hand:
             self.server.add_task(self)
 
     def _end(self) -> None:

@@ -21,7 +21,7 @@ from waitress.server import BaseWSGIServer, create_server
 
 from private_pypi.errors import ConfigurationError
 from private_pypi.web.serving.channel import Channel, Running
-from private_pypi.web.serving.gate import Gate
+from private_pypi.web.serving.gate import AtOnce, Gate
 from private_pypi.web.serving.pools import Pools
 
 logger = logging.getLogger(__name__)
@@ -78,12 +78,14 @@ def serve(
     drain_seconds: float = 30.0,
     stop: Stop | None = None,
     apart: Callable[[str], bool] = lambda path: False,
+    at_once: AtOnce = lambda environ: None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`, then let everybody finish for `drain_seconds`.
 
     `options` are those of waitress; `listen`, `unix_socket` or `sockets` there replace `host` and
     `port`. `on_listening` gets the addresses once connections are accepted. A GET of a path for
     which `apart` is true, because it may wait for a storage, runs in a pool of its own.
+    A GET to which `at_once` has an answer is not given to a thread at all.
     Signals are handled only in the main thread; a second one ends the process at once.
     Raises `ConfigurationError` for a wrong option and an address that cannot be had.
     """
@@ -95,7 +97,7 @@ def serve(
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(_close_all, sockets, pools)
         server = _bind(application, sockets, pools, host, port, options)
-        running = Running(gate, pools, max_body_bytes)
+        running = Running(gate, pools, max_body_bytes, at_once)
         servers = [entry for entry in sockets.values() if isinstance(entry, BaseWSGIServer)]
         _raise_file_limit(server.adj.connection_limit)
         for one in servers:

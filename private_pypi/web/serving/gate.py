@@ -1,10 +1,11 @@
-"""What the gate is told of a request, and what it may answer; decides nothing itself."""
+"""What the application is asked before it is called, and what it may answer; decides nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from private_pypi.web.receiving import FormLimits
 
@@ -47,3 +48,12 @@ class PassOn:
 
 Verdict = Refuse | ReceiveForm | PassOn
 Gate = Callable[[RequestHead], Verdict]
+
+Answer = tuple[str, list[tuple[str, str]], bytes]
+"""Status line, headers and body of a whole answer."""
+
+AtOnce = Callable[[dict[str, Any]], Answer | None]
+"""The answer to the GET of a WSGI environment if it is at hand; None: call the application.
+
+It is called in the loop, so it waits for nothing: no storage, no rendering, no large file.
+"""

@@ -12,7 +12,7 @@ from waitress.utilities import BadRequest
 
 from private_pypi.errors import PrivatePypiError
 from private_pypi.web.receiving import READ_SIZE, RECEIVED_FORM, FormReceiver
-from private_pypi.web.serving.gate import Refuse
+from private_pypi.web.serving.gate import Answer, Refuse
 
 if TYPE_CHECKING:
     from private_pypi.web.serving.channel import FormBody
@@ -36,6 +36,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         self.max_body_bytes = sys.maxsize
         self.form: FormReceiver | PrivatePypiError | None = None
         self.form_body: FormBody | None = None
+        self.answer: Answer | None = None  # when it was at hand
 
     def received(self, data: bytes) -> int:
         if not self.headers_finished:
@@ -113,6 +114,16 @@ class Task(WSGITask):  # type: ignore[misc]
         if self.request.form is not None:
             environ[RECEIVED_FORM] = self.request.form
         return environ
+
+    def execute(self) -> None:
+        if self.request.answer is None:
+            super().execute()
+            return
+        self.status, headers, body = self.request.answer
+        self.response_headers.extend(headers)
+        self.content_length = len(body)
+        self.complete = True
+        self.write(body)
 
     def set_close_on_finish(self) -> None:
         # waitress ends the connection after an answer whose length is not told; that of an answer
