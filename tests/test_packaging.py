@@ -74,6 +74,7 @@ def test_what_is_installed_runs(wheel: Path, tmp_path: Path) -> None:
         "import private_pypi, private_pypi_file_system, private_pypi.plugins as plugins\n"
         "print(private_pypi.__file__, private_pypi_file_system.__file__)\n"
         "print(plugins.load_backend('file_system').__name__)\n"
+        "print(plugins.load_backend('github').__module__)\n"
     )
     ran = subprocess.run(
         [sys.executable, "-c", script],
@@ -86,6 +87,7 @@ def test_what_is_installed_runs(wheel: Path, tmp_path: Path) -> None:
     assert ran.stdout.splitlines() == [
         f"{target}/private_pypi/__init__.py {target}/private_pypi_file_system/__init__.py",
         "FileSystemBackend",
+        "private_pypi_github.backend",
     ]
     helped = subprocess.run(
         [sys.executable, "-m", "private_pypi"],

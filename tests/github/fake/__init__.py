@@ -1,0 +1,7 @@
+"""A GitHub of our own for tests, held to GitHub's own descriptions; see `FakeGitHub`."""
+
+from .control import FakeGitHub
+from .faults import Fault
+from .server import Request
+
+__all__ = ["FakeGitHub", "Fault", "Request"]

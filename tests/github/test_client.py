@@ -1,0 +1,261 @@
+"""The thin client: limits, signed addresses, redirects and secrets; and the settings of a table."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from private_pypi.backend import Secret
+from private_pypi.config import Source, check_repository
+from private_pypi.errors import (
+    BackendError,
+    BackendUnavailable,
+    ConfigurationError,
+    NotAllowed,
+    PrivatePypiError,
+)
+from private_pypi_github import GitHubSettings
+from private_pypi_github.client import Address, Answer, Client, Connection, _checked, _expiry
+from tests.github.fake import FakeGitHub
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+
+def answer(status: int, message: str = "", **headers: str) -> Answer:
+    said = {name.replace("_", "-"): value for name, value in headers.items()}
+    body = json.dumps({"message": message}).encode()
+    return Answer(status, {"Date": format_datetime(NOW, usegmt=True), **said}, body)
+
+
+def error_of(method: str, said: Answer) -> PrivatePypiError:
+    with pytest.raises(PrivatePypiError) as caught:
+        _checked(method, "/repos/acme/pkgs", said, (200,))
+    return caught.value
+
+
+# What GitHub says about its limits (REST documentation, "Rate limits for the REST API").
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (answer(403, "API rate limit exceeded", Retry_After="30"), 30),
+        (
+            answer(
+                403,
+                X_RateLimit_Remaining="0",
+                X_RateLimit_Reset=str(int(NOW.timestamp()) + 120),
+            ),
+            121,
+        ),
+        (answer(403, X_RateLimit_Remaining="0", X_RateLimit_Reset="1"), 1),
+        (answer(403, "You have exceeded a secondary rate limit."), 60),
+        (answer(429), 60),
+        (answer(429, Retry_After="7"), 7),
+        (answer(403, "Maximum number of login attempts exceeded."), 60),
+        (answer(503, Retry_After="9"), 9),
+        (answer(500), 5),
+        (answer(502), 5),
+        (answer(408), 5),
+    ],
+)
+def test_github_says_when_to_come_back(said: Answer, seconds: int) -> None:
+    """By its own clock: ours may be wrong."""
+    error = error_of("GET", said)
+    assert isinstance(error, BackendUnavailable)
+    assert error.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "expected"),
+    [
+        ("GET", answer(403, "Forbidden"), BackendError),
+        ("POST", answer(403, "Resource not accessible"), NotAllowed),
+        ("GET", answer(401, "Bad credentials"), BackendError),
+        ("GET", answer(404, "Not Found"), BackendError),
+        ("GET", answer(301, "Moved Permanently"), BackendError),
+        ("GET", Answer(418, {}, b"<html>"), BackendError),
+    ],
+)
+def test_a_refusal_is_no_unavailability(
+    method: str, said: Answer, expected: type[Exception]
+) -> None:
+    assert type(error_of(method, said)) is expected
+
+
+def test_a_renamed_repository_is_named_as_the_reason() -> None:
+    assert "renamed or transferred" in str(error_of("GET", answer(301)))
+
+
+def test_what_github_said_is_repeated_on_one_line() -> None:
+    body = {
+        "message": "Validation\nFailed",
+        "errors": [{"resource": "Release", "code": "already_exists", "field": "tag_name"}],
+    }
+    said = Answer(422, {}, json.dumps(body).encode())
+    assert str(error_of("POST", said)).endswith("Validation Failed; tag_name already_exists")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"content": "x"}'])
+def test_an_answer_of_another_form_is_trouble(body: bytes) -> None:
+    with pytest.raises(BackendError, match=r"no JSON|without 'content\.sha'"):
+        Answer(200, {}, body).member("content", "sha")
+
+
+# Signed addresses.
+
+
+def jwt(claims: dict[str, Any]) -> str:
+    middle = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"head.{middle}.signature"
+
+
+@pytest.mark.parametrize(
+    ("query", "end"),
+    [
+        ({"se": "2026-11-20T12:05:00Z", "sig": "x"}, NOW + timedelta(minutes=5)),
+        ({"X-Amz-Date": "20261120T120000Z", "X-Amz-Expires": "300"}, NOW + timedelta(minutes=5)),
+        ({"Expires": str(int(NOW.timestamp()))}, NOW),
+        ({"jwt": jwt({"exp": int(NOW.timestamp())}), "se": "2026-11-20T13:00:00Z"}, NOW),
+        ({"jwt": "nonsense", "se": "2026-11-20T12:00:00Z"}, NOW),
+        ({"jwt": jwt({}), "X-Amz-Expires": "x", "se": "soon", "Expires": "9" * 40}, None),
+        ({"se": "2026-11-20T12:05:00"}, None),
+        ({}, None),
+    ],
+)
+def test_the_earliest_end_of_a_signed_address_counts(
+    query: dict[str, str], end: datetime | None
+) -> None:
+    assert _expiry(f"https://storage.example/asset?{urlencode(query)}") == end
+
+
+# Requests.
+
+
+@pytest.fixture
+def github() -> Iterator[FakeGitHub]:
+    with FakeGitHub() as github:
+        github.make_repo("acme", "pkgs", private=True)
+        yield github
+
+
+def client_of(github: FakeGitHub, connection: Connection | None = None) -> Client:
+    token = github.make_token(user="walter", rights={"acme/pkgs": "write"})
+    return Client(connection or Connection(), github.api_url, Secret(token))
+
+
+def test_an_unchanged_answer_is_asked_for_and_not_counted(github: FakeGitHub) -> None:
+    client = client_of(github)
+    first = client.get("/repos/acme/pkgs", conditional=True)
+    again = client.get("/repos/acme/pkgs", conditional=True)
+    assert (again.status, again.json()) == (200, first.json())
+    assert [(r.status, r.counted) for r in github.requests] == [(200, True), (304, False)]
+
+
+def test_an_answer_to_one_token_is_not_given_to_another(github: FakeGitHub) -> None:
+    connection = Connection()
+    client_of(github, connection).get("/repos/acme/pkgs", conditional=True)
+    stranger = Client(connection, github.api_url, Secret(github.make_token(user="eve", rights={})))
+    with pytest.raises(BackendError, match="404"):
+        stranger.get("/repos/acme/pkgs", conditional=True)
+    assert not github.requests[-1].conditional
+
+
+def test_no_message_has_a_secret(github: FakeGitHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the token, nor an address that was signed."""
+    monkeypatch.setattr(Connection, "timeout", (0.2, 0.2))
+    connection = Connection()
+    client = client_of(github, connection)
+    token = client._token.reveal()
+    errors: list[BaseException] = []
+    for kind in ("timeout", "reset", "403", "500"):
+        github.fail(kind, on="GET /repos/*")
+        with pytest.raises(PrivatePypiError) as caught:
+            client.get("/repos/acme/pkgs")
+        errors.append(caught.value)
+        github.heal()
+    signed = "http://127.0.0.1:9/asset?sig=hush"
+    with pytest.raises(BackendUnavailable) as unreachable:
+        client.fetch(Address(signed, None, 0.0))
+    errors.append(unreachable.value)
+    for error in errors:
+        shown = f"{error!r} {error.__cause__!r} {error.__suppress_context__}"
+        assert token not in shown
+        assert "hush" not in shown
+        assert error.__cause__ is not None or error.__suppress_context__ or not error.__context__
+
+
+def test_credentials_of_netrc_are_not_sent(
+    github: FakeGitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert client_of(github).get("/repos/acme/pkgs").status == 200
+
+
+def test_sockets_are_not_shared_with_a_fork(github: FakeGitHub) -> None:
+    connection = Connection()
+    client_of(github, connection).get("/repos/acme/pkgs")
+    before = connection.session()
+    assert connection.session() is before
+    child = os.fork()
+    if child == 0:
+        os._exit(int(connection.session() is before))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# The settings.
+
+
+def settings(**values: Any) -> GitHubSettings:
+    return GitHubSettings(
+        **{"name": "mine", "max_file_bytes": 1, "owner": "acme", "repo": "pkgs", **values}
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"owner": "acme/pkgs"}, "owner: 'acme/pkgs' is no user or organization"),
+        ({"repo": "acme/pkgs"}, "repo: 'acme/pkgs' is no name of a repository"),
+        ({"repo": ".."}, "repo: '..' is no name"),
+        ({"branch": ""}, "branch: must not be empty"),
+        ({"index_filename": "../index.toml"}, "index_filename: '../index.toml' is no path"),
+        ({"index_filename": "/index.toml"}, "index_filename: '/index.toml' is no path"),
+        ({"index_filename": ""}, "index_filename: '' is no path"),
+        ({"api_url": "github.example"}, "api_url: 'github.example' is no address"),
+        ({"api_url": "https://u:hush@github.example"}, "api_url: must not hold a user"),
+        ({"cache_bytes": 0}, "cache_bytes: must be greater than 0"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(values: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why) as caught:
+        settings(**values)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_table_is_checked_with_the_keys_of_all_remote_backends(tmp_path: Path) -> None:
+    table = {"type": "github", "owner": "acme", "repo": "pkgs", "download": "mirror"}
+    source = Source(text="", name="config.toml", folder=tmp_path)
+    with pytest.raises(ConfigurationError) as caught:
+        check_repository("mine", {**table, "connection": "x"}, source=source, environ={})
+    unknown, wrong = caught.value.problems
+    assert "[mine] connection: unknown key" in unknown
+    assert "[mine] download: must be one of 'proxy', 'redirect'" in wrong
+    checked = check_repository("mine", {**table, "download": "redirect"}, source=source, environ={})
+    assert checked.backend == settings(max_file_bytes=2**31 - 1, download="redirect")
+
+
+def test_settings_say_no_more_than_the_table() -> None:
+    assert "connection" not in repr(settings())
+    assert settings() == settings()
