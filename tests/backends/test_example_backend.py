@@ -25,7 +25,7 @@ EXAMPLE = Path(__file__).parent.parent.parent / "backends" / "example"
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a new environment in which the example is installed.
 
-    It sees what this environment has (private_pypi, pytest, setuptools), so nothing is fetched.
+    It sees what this environment has (private_pypi, pytest, hatchling), so nothing is fetched.
     """
     folder = tmp_path_factory.mktemp("example")
     venv.create(folder / "venv", with_pip=False)
