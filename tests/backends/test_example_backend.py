@@ -31,23 +31,25 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder / "venv", with_pip=False)
     python = folder / "venv" / "bin" / "python"
     purelib = Path(
-        run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+        run(
+            python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=folder
+        ).strip()
     )
     ours = sysconfig.get_path("purelib")
     (purelib / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
     sources = shutil.copytree(EXAMPLE, folder / "sources")
     install = ("pip", "--python", str(python), "install", "--no-index", "--no-deps")
-    run(sys.executable, "-m", *install, "--no-build-isolation", str(sources))
+    run(sys.executable, "-m", *install, "--no-build-isolation", str(sources), folder=folder)
     shutil.rmtree(sources / "private_pypi_sqlite")  # only the installed one is left
     return python
 
 
-def run(*command: str | Path, folder: Path | None = None) -> str:
+def run(*command: str | Path, folder: Path) -> str:
     """The output of a command that succeeds, without what our environment would tell it."""
     ended = subprocess.run(
         [str(word) for word in command],
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder or Path.cwd())},
+        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
