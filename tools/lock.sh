@@ -12,6 +12,9 @@ compile() {
 }
 
 compile pyproject.toml --group dev --output-file requirements/dev.txt
+# What the container image has: the versions with which the tests run, and what builds the wheel.
+compile pyproject.toml --constraint requirements/dev.txt --output-file requirements/runtime.txt
+compile requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
 for client in requirements/clients/*.in; do
     compile "$client" --output-file "${client%.in}.txt"
 done
