@@ -13,13 +13,14 @@ Rules for every method of every backend:
    `StorageFull` when there is no space, `BackendError` for other trouble. Trouble is never
    `NotFound`.
 4. It does not retry (`retrying` does), and every wait for a network has a time-out.
+5. It may raise `WrongSecret` when the storage has ceased to accept our secret.
 """
 
 from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -83,6 +84,10 @@ class Capabilities:
     rights_per_project: bool = False
     """`access(project)` may differ from `access()`: nothing kept is given to a secret that the
     provider has not confirmed for that project."""
+    lists_files: bool = True
+    """There is a listing of all files and an index document. False: the storage answers for one
+    project at a time (`SupportsLookup`), and `list_files`, `read_index` and `write_index` raise
+    `Unsupported`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +118,11 @@ class RemoteSettings(BackendSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folders:
-    """What one repository may use below ROOT; each exists already."""
+    """What one repository may use below ROOT; each exists already.
+
+    But for those of a tenant (`SupportsTenants`): `cache` and `lock` exist once its storage has
+    confirmed a project, so not yet while `access` or `projects` is asked.
+    """
 
     cache: Path  # kept between starts
     lock: Path  # for locks between the processes of this ROOT
@@ -140,7 +149,9 @@ class Backend(abc.ABC, Generic[SettingsT]):
     def access(self, project: str | None = None) -> Access:
         """What our secret may do here, or with this project.
 
-        The caller keeps the verdict for a while, also a refusal.
+        The caller keeps the verdict for a while, also a refusal. Where rights differ per project,
+        `access()` tells whether the secret is any good, and the project decides about the rest:
+        NONE there is an absence, because the storage may not tell the two apart.
         """
 
     @abc.abstractmethod
@@ -205,6 +216,96 @@ class SupportsDelete(Protocol):
         """Remove the file, its metadata and its record. Removing what is gone is no error."""
 
 
+@runtime_checkable
+class SupportsYank(Protocol):
+    """A storage that keeps yanks beside its files, where they outlive the index document."""
+
+    def yank_file(self, file: DistributionFile, reason: str | None) -> None:
+        """Mark the file as yanked with a reason ("" for none given), or unmark it (None).
+
+        Idempotent. Listings then give `StoredFile.yanked`, of every file that is marked; nothing
+        else of the file changes, its stamp neither. Raises `FileNotFound`, and `NotAllowed` or
+        `InvalidUpload` with what the storage refuses.
+        """
+
+
+@runtime_checkable
+class SupportsLookup(Protocol):
+    """A storage that answers for one project at a time, and may not be able to list all files."""
+
+    def project_files(self, project: str, known: Known | None = None) -> Iterator[StoredFile]:
+        """Every published file of a project (normalised name) once, newest version first.
+
+        Raises `ProjectNotFound` when the storage shows no such project to our secret. While
+        nothing changed it costs one conditional request for each page of the storage's listing.
+        Files that are no distribution files, or another project's, may be among them.
+        """
+
+    def projects(self) -> Iterator[str]:
+        """The projects that our secret may read, by normalised name, as far as can be told."""
+
+
+@runtime_checkable
+class SupportsParts(Protocol):
+    """A storage of which a part of a file can be read, without the rest."""
+
+    def read_part(self, location: str, start: int, length: int) -> bytes:
+        """`length` bytes from `start` on, fewer at the end; raises `FileNotFound`."""
+
+
+@runtime_checkable
+class SupportsAssetIds(Protocol):
+    """A storage whose older servers gave files away under identifiers of the provider."""
+
+    def open_asset(self, asset_id: str, filename: str) -> tuple[StoredFile, Download]:
+        """The file behind an identifier, as far as our secret may read it.
+
+        Raises `FileNotFound`; the filename is what the caller believes it to be called.
+        """
+
+
+@runtime_checkable
+class SupportsTenants(Protocol):
+    """Settings of a table that serves further places, each under a user name of its own.
+
+    `access()` of the table's own storage tells whether a secret is any good, for all of them.
+    """
+
+    def tenant(self, user: str) -> BackendSettings | None:
+        """The settings of the place that this Basic user (lower case) means; None: not here.
+
+        Equal users give equal settings. It is asked before any secret was checked: no I/O.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """How much a provider lets our secret ask, as it said last."""
+
+    resource: str  # what is limited, in the provider's words; few different ones
+    limit: int  # requests
+    remaining: int  # requests, until `resets_at`
+    resets_at: datetime  # UTC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a storage's provider was asked by this process, since it started."""
+
+    requests: Mapping[str, int]
+    """With all secrets of the repository, by class of status: "2xx", "304", "3xx", "4xx", "5xx",
+    and "none" where no answer came."""
+    limits: Sequence[Limit] = ()
+
+
+@runtime_checkable
+class SupportsUsage(Protocol):
+    """A storage whose provider counts requests, or should not be asked too often."""
+
+    def usage(self) -> Usage:
+        """What was asked so far; asks nobody, and takes microseconds."""
+
+
 AnyBackend = Backend[Any]
 
 __all__ = [
@@ -217,8 +318,16 @@ __all__ = [
     "Capabilities",
     "Folders",
     "Known",
+    "Limit",
     "RemoteSettings",
     "Secret",
+    "SupportsAssetIds",
     "SupportsDelete",
+    "SupportsLookup",
+    "SupportsParts",
     "SupportsRecent",
+    "SupportsTenants",
+    "SupportsUsage",
+    "SupportsYank",
+    "Usage",
 ]

@@ -19,12 +19,14 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from private_pypi.errors import InvalidUpload
 from private_pypi.filenames import ParsedFilename, is_version, normalize, parse_filename
 from private_pypi.model import DistributionFile, StoredFile
+from private_pypi.records import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ _RESOLUTION_FIELDS = {
 # small archive can unpack to; these expressions take time and memory in proportion.
 _HEADERS = re.compile(rb"(?:(?:From |[!-9;-~]*+:|[ \t])[^\r\n]*+(?:\r\n|\r|\n|\Z))*+")
 _FIELD = re.compile(
-    rb"(?:\A|(?<=[\r\n]))(Metadata-Version|Name|Version|Requires-Python|Dynamic):"
+    rb"(?:\A|(?<=[\r\n]))(Metadata-Version|Name|Version|Requires-Python|Summary|Dynamic):"
     rb"([^\r\n]*+(?:(?:\r\n|\r|\n)[ \t][^\r\n]*+)*+)",
     re.IGNORECASE,
 )
@@ -77,6 +79,7 @@ class CoreMetadata:
     name: str | None
     version: str | None
     requires_python: str | None  # on one line
+    summary: str | None  # on one line
     dynamic: frozenset[str]  # lower case
     repeated: tuple[str, ...]  # fields with one value that are given more than once
 
@@ -98,21 +101,30 @@ class Examined:
 
 def parse_core_metadata(content: bytes) -> CoreMetadata:
     """Read the fields that can be read; nothing in them is an error here."""
-    headers = _HEADERS.match(content)
+    headers, _ = split_headers(content)
     found: dict[str, list[str]] = {}
-    for match in _FIELD.finditer(content, 0, headers.end() if headers else 0):
+    for match in _FIELD.finditer(headers):
         value = " ".join(match[2].decode(errors="replace").split())
         if value:
             found.setdefault(match[1].decode().lower(), []).append(value)
     dynamic = found.pop("dynamic", [])
+    summaries = found.pop("summary", [None])  # a second one hurts nobody
     return CoreMetadata(
         metadata_version=_single(found.get("metadata-version")),
         name=_single(found.get("name")),
         version=_single(found.get("version")),
         requires_python=_single(found.get("requires-python")),
+        summary=summaries[0],
         dynamic=frozenset(field.lower() for field in dynamic),
         repeated=tuple(sorted(field for field, values in found.items() if len(values) > 1)),
     )
+
+
+def split_headers(content: bytes) -> tuple[bytes, bytes]:
+    """The headers, and what follows the empty line after them."""
+    match = _HEADERS.match(content)
+    end = match.end() if match else 0
+    return content[:end], content[end:]
 
 
 def _single(values: Sequence[str] | None) -> str | None:
@@ -126,15 +138,18 @@ def parse_requires_python(text: str) -> SpecifierSet:
     return SpecifierSet(text)
 
 
-def read_core_metadata(path: Path, filename: str) -> bytes | None:
+def read_core_metadata(source: Path | BinaryIO, filename: str) -> bytes | None:
     """METADATA of a wheel or PKG-INFO of an sdist, byte for byte; None when there is none.
 
-    Raises `InvalidUpload` when the archive cannot be read, and `OSError` when the file cannot.
+    `source` is a path, or an open file, of which only the needed parts are read. Raises
+    `InvalidUpload` when the archive cannot be read, and `OSError` when the file cannot.
     """
     try:
         if filename.endswith(".tar.gz"):
-            return _from_tar(path)
-        return _from_zip(path, ".dist-info/METADATA" if filename.endswith(".whl") else "/PKG-INFO")
+            return _from_tar(source)
+        return _from_zip(
+            source, ".dist-info/METADATA" if filename.endswith(".whl") else "/PKG-INFO"
+        )
     except _BROKEN as error:
         raise InvalidUpload(f"{filename}: the archive cannot be read: {error}") from error
     except OSError as error:
@@ -154,12 +169,26 @@ def offered_core_metadata(path: Path, filename: str) -> bytes | None:
 
 
 def examine(stored: StoredFile, path: Path) -> Examined:
-    """Open and hash a file that has no record; `uploaded_at` stays unknown.
+    """Open and hash a file that has no record; `uploaded_at` is what the storage says, if anything.
 
     Raises `InvalidUpload` when it is broken or not what its name says.
     """
     parsed = parse_filename(stored.filename)
     content = read_core_metadata(path, stored.filename)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return _examined(stored, parsed, content, sha256)
+
+
+def examine_parts(stored: StoredFile, sha256: str, content: BinaryIO) -> Examined:
+    """The same for a file whose hash the storage knows: only what has to be is read of it."""
+    parsed = parse_filename(stored.filename)
+    return _examined(stored, parsed, read_core_metadata(content, stored.filename), sha256)
+
+
+def _examined(
+    stored: StoredFile, parsed: ParsedFilename, content: bytes | None, sha256: str
+) -> Examined:
     metadata = None if content is None else parse_core_metadata(content)
     if metadata is not None:
         _check_release(metadata, stored.filename, parsed)
@@ -168,8 +197,6 @@ def examine(stored: StoredFile, path: Path) -> Examined:
     # There are sdists without PKG-INFO, such as PyPDF2-1.26.0.tar.gz, and they install.
     if metadata is None or not (parsed.kind == "wheel" or metadata.is_static):
         content = None  # not to be offered
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Examined(
         file=DistributionFile(
             project=parsed.project,
@@ -177,11 +204,12 @@ def examine(stored: StoredFile, path: Path) -> Examined:
             version=str(parsed.version),
             size=stored.size,
             sha256=sha256,
-            uploaded_at=None,
+            uploaded_at=stored.uploaded_at,
             requires_python=_requires_python(metadata, stored.filename),
-            yanked=None,
+            yanked=stored.yanked,
             core_metadata_sha256=None if content is None else hashlib.sha256(content).hexdigest(),
             location=stored.location,
+            summary=one_line(metadata.summary if metadata else None),
         ),
         core_metadata=content,
     )
@@ -205,8 +233,8 @@ def _requires_python(metadata: CoreMetadata | None, filename: str) -> str | None
     return metadata.requires_python
 
 
-def _from_zip(path: Path, ending: str) -> bytes | None:
-    with zipfile.ZipFile(path) as archive:
+def _from_zip(source: Path | BinaryIO, ending: str) -> bytes | None:
+    with zipfile.ZipFile(source) as archive:
         for info in archive.infolist():
             if info.filename.endswith(ending) and info.filename.count("/") == 1:
                 if info.flag_bits & 1:
@@ -217,8 +245,9 @@ def _from_zip(path: Path, ending: str) -> bytes | None:
     return None
 
 
-def _from_tar(path: Path) -> bytes | None:
-    with tarfile.open(path, "r|gz") as archive:
+def _from_tar(source: Path | BinaryIO) -> bytes | None:
+    path, file = (source, None) if isinstance(source, Path) else (None, source)
+    with tarfile.open(path, "r|gz", file) as archive:
         for member in archive:
             name = member.name.removeprefix("./")
             if name.endswith("/PKG-INFO") and name.count("/") == 1 and member.isfile():

@@ -28,7 +28,7 @@ from packaging.utils import NormalizedName
 from private_pypi.errors import InvalidFilename, InvalidIndex
 from private_pypi.filenames import normalize, parse_filename, split_suffix
 from private_pypi.model import BurntName, DistributionFile, Record
-from private_pypi.records import format_time, parse_time
+from private_pypi.records import format_time, one_line, parse_time
 
 Scalar = str | int | bool
 
@@ -118,7 +118,7 @@ class IndexEdit:
 def new_entry(
     file: DistributionFile, *, stamp: str | None, record: Record | None = None
 ) -> IndexEntry:
-    """An entry as we write it; its meta is for people and for 0.2, we read none of it."""
+    """An entry as we write it; its meta is for people and for 0.2, we read its summary alone."""
     parsed = parse_filename(file.filename)
     meta = {
         "name": file.project,
@@ -128,6 +128,8 @@ def new_entry(
     }
     for key in meta.keys() & (record or {}).keys():
         meta[key] = (record or {})[key][:_LONGEST_META]
+    if file.summary is not None:
+        meta["summary"] = file.summary
     return IndexEntry(file=file, stamp=stamp, meta=meta, extra={})
 
 
@@ -363,6 +365,7 @@ class _Reader:
                 else None
             ),
             location=location,
+            summary=one_line(meta.get("summary")),
         )
         self._filenames.add(filename)
         return IndexEntry(

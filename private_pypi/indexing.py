@@ -35,6 +35,7 @@ from private_pypi.errors import (
     PrivatePypiError,
     StaleIndex,
     StorageFull,
+    Unsupported,
 )
 from private_pypi.filenames import parse_filename
 from private_pypi.index_file import (
@@ -93,11 +94,17 @@ def update_index(
 
     A file is opened only when neither its record nor the document has its facts; what was found
     out is kept every twenty seconds, so that a run that was killed is not begun anew. Yanks stay,
-    burnt names win: what a broken delete left of them is removed. A broken file is reported in
-    `skipped` and left out; trouble with one file keeps the entry that it has.
+    and those that the storage keeps are taken over; burnt names win: what a broken delete left of
+    them is removed. A broken file is reported in `skipped` and left out; trouble with one file
+    keeps the entry that it has.
 
-    `folder` is for temporary files.
+    `folder` is for temporary files. Raises `Unsupported` for a storage without an index.
     """
+    if not backend.capabilities.lists_files:
+        raise Unsupported(
+            f"a repository of type {backend_type!r} has no index: there is nothing to rebuild, "
+            "the server asks the storage for each project"
+        )
     with temporary_folder(folder) as temporary:
         update = _Update(backend, backend_type, temporary, progress or (lambda *_: None))
         return update.run(name)
@@ -188,6 +195,7 @@ class _Update:
         self._mend = False
         self._skipped.extend(self._read())
         self._base = self._current  # what our listing is compared with
+        self._yanks = _yanks(self._base)  # what the document said when we last knew it
 
     def run(self, name: str) -> IndexUpdate:
         pending, leftovers = self._list()
@@ -215,7 +223,8 @@ class _Update:
             elif known(filename, stored.stamp):
                 entry = entries[filename]
                 if stored.stamp != ANY_STAMP:
-                    file = replace(entry.file, location=stored.location)
+                    yanked = entry.file.yanked if stored.yanked is None else stored.yanked
+                    file = replace(entry.file, location=stored.location, yanked=yanked)
                     entry = replace(entry, file=file)
                 self._found[filename] = entry
             elif (recorded := file_from_record(stored)) is not None:
@@ -293,6 +302,7 @@ class _Update:
                 self._read()
                 raise
             self._current, self._mend = after, not whole
+            self._yanks = _yanks(after)
             return revision
 
         self._revision = _until_first(attempt)
@@ -309,7 +319,15 @@ class _Update:
         for filename, entry in self._found.items():
             if filename in written:
                 before = written[filename]
-                file = replace(entry.file, yanked=before.file.yanked)
+                yanked = before.file.yanked
+                # A file is yanked as soon as the document or the storage says so: the one may be
+                # of a server that does not write the other, or of a writer that was killed in
+                # between. But what somebody wrote since we read the document is younger than
+                # what we were listed.
+                is_edited = filename not in self._yanks or yanked != self._yanks[filename]
+                if entry.file.yanked is not None and not is_edited:
+                    yanked = entry.file.yanked
+                file = replace(entry.file, yanked=yanked)
                 entry = replace(entry, file=file, extra=before.extra)
             entries[filename] = entry
         for burnt in self._current.deleted:
@@ -354,6 +372,10 @@ def _names(document: IndexDocument) -> set[str]:
     return {entry.file.filename for entry in document.entries} | {
         old.filename for old in document.unexamined
     }
+
+
+def _yanks(document: IndexDocument) -> dict[str, str | None]:
+    return {entry.file.filename: entry.file.yanked for entry in document.entries}
 
 
 def _projects(document: IndexDocument) -> set[NormalizedName]:
@@ -410,7 +432,7 @@ def _examine(
     backend: AnyBackend, stored: StoredFile, folder: Path
 ) -> DistributionFile | PrivatePypiError:
     try:
-        with _opened(backend, stored, folder) as path:
+        with opened_file(backend, stored, folder) as path:
             size = path.stat().st_size
             if stored.size == UNKNOWN_SIZE:
                 stored = replace(stored, size=size)
@@ -428,8 +450,8 @@ def _examine(
 
 
 @contextmanager
-def _opened(backend: AnyBackend, stored: StoredFile, folder: Path) -> Iterator[Path]:
-    """The file on a local disk, fetched when it is elsewhere."""
+def opened_file(backend: AnyBackend, stored: StoredFile, folder: Path) -> Iterator[Path]:
+    """The file on a local disk, fetched into `folder` for a while when it is elsewhere."""
     download = backend.open_file(_handle(stored))
     if isinstance(download, LocalFile):
         try:

@@ -31,6 +31,7 @@ class DistributionFile:
     yanked: str | None  # None: not yanked; the reason otherwise, "" when none was given
     core_metadata_sha256: str | None  # lower-case hex; None: not offered
     location: str  # the backend's own handle; opaque to everyone else
+    summary: str | None = None  # one line about the project, of its core metadata; for people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,9 @@ class StoredFile:
     location: str  # the backend's own handle
     stamp: str  # changes whenever the bytes may have changed
     record: Record | None  # None: the file came by another road, or its record is of other bytes
+    sha256: str | None = None  # lower-case hex, as the storage computed it; None: it did not
+    uploaded_at: datetime | None = None  # UTC; as the storage says, for a file without a record
+    yanked: str | None = None  # as the storage itself keeps it; None: it says nothing of a yank
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from private_pypi.backend import AnyBackend, Folders, SupportsDelete
+from private_pypi.backend import AnyBackend, Folders, SupportsDelete, SupportsYank
 from private_pypi.errors import BackendUnavailable, FilenameBurnt, Unsupported
 from private_pypi.indexing import edit_index
 from private_pypi.local_index import LocalIndex
@@ -34,7 +34,9 @@ def publish(upload: Upload, *, backend: AnyBackend, index: LocalIndex) -> Distri
         upload = replace(upload, file=replace(upload.file, location=known.location))
     stored = backend.put_file(upload)
     # The record is that of the first writer, whose upload time counts.
-    file = file_from_record(stored) or replace(upload.file, location=stored.location)
+    file = file_from_record(stored) or replace(
+        upload.file, location=stored.location, yanked=stored.yanked
+    )
     index.add_file(file, stored.stamp)
     # Somebody may have begun the local index anew meanwhile. Until it is ready it does not know
     # every burnt name; afterwards it does.
@@ -56,17 +58,28 @@ def yank(
 ) -> None:
     """Yank the files with a reason ("" for none given), or un-yank them (`reason=None`).
 
-    Reversible, and the files stay downloadable (PEP 592). The document in the storage comes first:
-    it is what other servers read, and what survives the loss of ROOT.
+    Reversible, and the files stay downloadable (PEP 592). Before ROOT comes the storage: first the
+    files themselves, where it keeps yanks beside them (`SupportsYank`), then the document, which is
+    what other servers read. A file is yanked as soon as one of the two says so. So a crash between
+    them leaves a yank that the next `update_index` completes, or one that is not undone yet; the
+    other order would let an `update_index` in the middle bring back what is being undone. And what
+    the storage refuses is refused before anything was changed.
     """
     filenames = [file.filename for file in files]
-    edit_index(
-        backend,
-        backend_type=backend_type,
-        folders=folders,
-        yank=dict.fromkeys(filenames, reason),
-        files=files,
-    )
+    has_document = backend.capabilities.lists_files
+    if isinstance(backend, SupportsYank):
+        for file in files:
+            backend.yank_file(file, reason)
+    elif not has_document:
+        raise Unsupported(f"a repository of type {backend_type!r} cannot yank files")
+    if has_document:
+        edit_index(
+            backend,
+            backend_type=backend_type,
+            folders=folders,
+            yank=dict.fromkeys(filenames, reason),
+            files=files,
+        )
     index.set_yanked(filenames, reason)
 
 
@@ -81,11 +94,19 @@ def delete(
     """Delete the files for ever and burn their names (protocol 71).
 
     The names are burnt first, in the storage and here: a crash afterwards leaves bytes that nobody
-    is shown, and that the next `update_index` removes.
+    is shown, and that the next `update_index` removes. A storage without a document has no place
+    for burnt names: there the files go first, so that whoever was interrupted can ask again, and
+    the names are burnt here alone.
     """
     if not isinstance(backend, SupportsDelete):
         raise Unsupported(f"a repository of type {backend_type!r} cannot delete files; yank them")
-    edit_index(backend, backend_type=backend_type, folders=folders, delete=files)
+    has_document = backend.capabilities.lists_files
+    if has_document:
+        edit_index(backend, backend_type=backend_type, folders=folders, delete=files)
+    else:
+        for file in files:
+            backend.delete_file(file)
     index.remove_files([file.filename for file in files], burn=True, at=datetime.now(UTC))
-    for file in files:
-        backend.delete_file(file)
+    if has_document:
+        for file in files:
+            backend.delete_file(file)

@@ -65,10 +65,14 @@ WHERE id BETWEEN :first AND :last
 ON CONFLICT (filename) DO UPDATE SET
     size = excluded.size, uploaded_at = excluded.uploaded_at,
     requires_python = excluded.requires_python,
-    -- Only the document knows of yanks; a stored file does not.
+    -- Of files that are known the document says what is yanked, also where the storage keeps
+    -- yanks (`publishing.yank` writes both): a listing may be older than an edit.
     yanked = CASE WHEN excluded.documented THEN excluded.yanked ELSE yanked END,
     stamp = CASE WHEN sha256 = excluded.sha256 THEN coalesce(excluded.stamp, stamp)
             ELSE excluded.stamp END,
+    -- The documents of older writers have none.
+    summary = CASE WHEN sha256 = excluded.sha256 THEN coalesce(excluded.summary, summary)
+              ELSE excluded.summary END,
     sha256 = excluded.sha256,
     core_metadata_sha256 = excluded.core_metadata_sha256,
     location = excluded.location,
@@ -189,6 +193,7 @@ class Reconciliation:
                 " FROM staged_entries AS staged LEFT JOIN files USING (filename)"
                 " WHERE files.filename IS NULL OR files.documented = 0"
                 f" OR ({_qualified('staged', SHOWN)}) IS NOT ({_qualified('files', SHOWN)})"
+                " OR coalesce(staged.summary, files.summary) IS NOT files.summary"
                 " OR coalesce(staged.stamp, files.stamp) IS NOT files.stamp"
             )
             self._connection.execute(
@@ -299,7 +304,7 @@ class Reconciliation:
         with self._scratch_writing():
             self._connection.executemany(
                 f"INSERT OR REPLACE INTO incoming ({FACTS}, documented)"
-                f" VALUES ({', '.join('?' * 12)}, {int(documented)})",
+                f" VALUES ({', '.join('?' * 13)}, {int(documented)})",
                 [file_row(file, stamp) for file, stamp in files],
             )
         self._apply()
@@ -433,7 +438,7 @@ def _stage(
 ) -> None:
     connection.execute("INSERT INTO staged_document VALUES (?)", (document.mtime,))
     connection.executemany(
-        f"INSERT INTO staged_entries ({FACTS}) VALUES ({', '.join('?' * 12)})",
+        f"INSERT INTO staged_entries ({FACTS}) VALUES ({', '.join('?' * 13)})",
         (file_row(entry.file, entry.stamp) for entry in document.entries),
     )
     connection.executemany(

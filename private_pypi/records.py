@@ -15,7 +15,11 @@ from private_pypi.errors import InvalidFilename
 from private_pypi.filenames import parse_filename
 from private_pypi.model import DistributionFile, Record, StoredFile
 
-_OWN = {"distrib", "sha256", "size", "uploaded_at", "requires_python", "core_metadata_sha256"}
+_OWN = {
+    "distrib", "sha256", "size", "uploaded_at", "requires_python", "core_metadata_sha256",
+    "summary",
+}  # fmt: skip
+_LONGEST_SUMMARY = 512  # characters
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -33,6 +37,8 @@ def make_record(file: DistributionFile, fields: Sequence[tuple[str, str]]) -> Re
     record["requires_python"] = file.requires_python or ""
     if file.core_metadata_sha256 is not None:
         record["core_metadata_sha256"] = file.core_metadata_sha256
+    if file.summary is not None:
+        record["summary"] = file.summary
     return record
 
 
@@ -61,10 +67,19 @@ def file_from_record(stored: StoredFile) -> DistributionFile | None:
         sha256=record["sha256"],
         uploaded_at=uploaded_at,
         requires_python=record.get("requires_python") or None,
-        yanked=None,
+        yanked=stored.yanked,
         core_metadata_sha256=core_metadata_sha256,
         location=stored.location,
+        summary=one_line(record.get("summary")),
     )
+
+
+def one_line(summary: str | None) -> str | None:
+    """A summary as lists show it: one line, not too long; None when nothing is left of it."""
+    line = " ".join((summary or "").split())
+    if len(line) > _LONGEST_SUMMARY:
+        line = line[: _LONGEST_SUMMARY - 1] + "…"
+    return line if line not in ("", "UNKNOWN") else None
 
 
 def format_time(moment: datetime) -> str:

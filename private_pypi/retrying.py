@@ -23,13 +23,19 @@ from private_pypi.backend import (
     AnyBackend,
     Backend,
     Known,
+    SupportsAssetIds,
     SupportsDelete,
+    SupportsLookup,
+    SupportsParts,
     SupportsRecent,
+    SupportsUsage,
+    SupportsYank,
 )
 from private_pypi.errors import BackendUnavailable
 from private_pypi.model import DistributionFile, Download, StoredFile, Upload
 
 T = TypeVar("T")
+Item = TypeVar("Item", bound=str | StoredFile)  # a project, or a file
 
 
 def retrying(
@@ -70,6 +76,13 @@ class _Retrying(Backend[Any]):
                 self._retry(lambda: delete_file(file))
 
             self.delete_file = retry_delete_file
+        if isinstance(backend, SupportsYank):
+            yank_file = backend.yank_file
+
+            def retry_yank_file(file: DistributionFile, reason: str | None) -> None:
+                self._retry(lambda: yank_file(file, reason))
+
+            self.yank_file = retry_yank_file
         if isinstance(backend, SupportsRecent):
             recent_files = backend.recent_files
 
@@ -77,6 +90,35 @@ class _Retrying(Backend[Any]):
                 return self._restart(lambda: recent_files(since))
 
             self.recent_files = retry_recent_files
+        if isinstance(backend, SupportsLookup):
+            project_files, projects = backend.project_files, backend.projects
+
+            def retry_project_files(
+                project: str, known: Known | None = None
+            ) -> Iterator[StoredFile]:
+                return self._restart(lambda: project_files(project, known))
+
+            def retry_projects() -> Iterator[str]:
+                return self._restart(projects)
+
+            self.project_files = retry_project_files
+            self.projects = retry_projects
+        if isinstance(backend, SupportsParts):
+            read_part = backend.read_part
+
+            def retry_read_part(location: str, start: int, length: int) -> bytes:
+                return self._retry(lambda: read_part(location, start, length))
+
+            self.read_part = retry_read_part
+        if isinstance(backend, SupportsAssetIds):
+            open_asset = backend.open_asset
+
+            def retry_open_asset(asset_id: str, filename: str) -> tuple[StoredFile, Download]:
+                return self._retry(lambda: open_asset(asset_id, filename))
+
+            self.open_asset = retry_open_asset
+        if isinstance(backend, SupportsUsage):
+            self.usage = backend.usage  # every try was counted
 
     def access(self, project: str | None = None) -> Access:
         return self._retry(lambda: self._backend.access(project))
@@ -107,17 +149,18 @@ class _Retrying(Backend[Any]):
             except BackendUnavailable as error:
                 patience.wait(error)
 
-    def _restart(self, start: Callable[[], Iterator[StoredFile]]) -> Iterator[StoredFile]:
+    def _restart(self, start: Callable[[], Iterator[Item]]) -> Iterator[Item]:
         patience = self._new_patience()
         given: set[str] = set()
         while True:
             try:
-                for stored in start():
-                    if stored.filename not in given:
+                for item in start():
+                    name = item if isinstance(item, str) else item.filename
+                    if name not in given:
                         # It got further than before: that is no repeated failure.
                         patience = self._new_patience()
-                        given.add(stored.filename)
-                        yield stored
+                        given.add(name)
+                        yield item
                 return
             except BackendUnavailable as error:
                 patience.wait(error)

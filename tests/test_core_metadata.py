@@ -39,6 +39,7 @@ NOTHING = CoreMetadata(
     name=None,
     version=None,
     requires_python=None,
+    summary=None,
     dynamic=frozenset(),
     repeated=(),
 )
@@ -48,6 +49,7 @@ def test_the_facts_are_found_whatever_else_is_there() -> None:
     content = (
         b"Metadata-Version: 2.4\r\nname:  Demo.Pkg \r\nVERSION:1.0\r\n"
         b"Author: Fran\xe7ois\r\nX-New-Field: \x00\r\nRequires-Python: >=3.8,\r\n  <4\r\n"
+        b"Summary: Does\r\n this\r\nSummary: and that\r\n"
         b"Dynamic: Summary\r\nDynamic: requires-DIST\r\nDescription: Name: other\r\n"
         b"        Name: other\r\n\r\nName: other\r\n"
     )
@@ -56,6 +58,7 @@ def test_the_facts_are_found_whatever_else_is_there() -> None:
         name="Demo.Pkg",
         version="1.0",
         requires_python=">=3.8, <4",
+        summary="Does this",
         dynamic=frozenset({"summary", "requires-dist"}),
         repeated=(),
     )

@@ -209,6 +209,13 @@ def test_what_is_written_is_read_again(
     Reader02(path.read_text(), "file_system", "package_path")
 
 
+def test_a_summary_is_where_02_had_it(tmp_path: Path) -> None:
+    entry = new_entry(file(summary='a "demo" of\x7fdemos'), stamp="1")
+    assert entry.meta["summary"] == 'a "demo" of\x7fdemos'
+    path = written(IndexDocument(mtime=1, entries=(entry,)), tmp_path)
+    assert read(path).entries == (entry,)
+
+
 def test_equal_documents_make_equal_bytes(tmp_path: Path) -> None:
     one = new_entry(file(), stamp="1")
     two = new_entry(file("demo-2.0.tar.gz", version="2.0"), stamp="2")

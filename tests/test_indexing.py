@@ -309,6 +309,49 @@ def test_a_yank_outlives_an_entry_that_was_never_listed(
     assert storage.calls["open_file"] == 0
 
 
+@pytest.mark.parametrize("how", ["known", "recorded", "examined", "of 0.2"])
+def test_a_yank_that_the_storage_keeps_is_taken_over(
+    storage: MemoryStorage, folders: Folders, tmp_path: Path, how: str
+) -> None:
+    """Wherever the facts of the file come from; the document and the storage need not agree."""
+    filename, content = make_wheel()
+    file = facts(filename, content)
+    storage.drop(filename, content, record=None if how == "examined" else make_record(file, []))
+    if how == "known":
+        update(storage, folders)
+    if how == "of 0.2":
+        old = UnexaminedEntry(filename=filename, location="x", sha256=file.sha256, meta={})
+        put_document(storage, tmp_path, IndexDocument(mtime=1, unexamined=(old,)))
+    for reason in ("bad", "worse", ""):
+        storage.open().yank_file(file, reason)
+        update(storage, folders)
+        assert [e.file.yanked for e in document(storage, tmp_path).entries] == [reason]
+    # Who no longer says that it is yanked, does not say that it is not.
+    storage.open().yank_file(file, None)
+    update(storage, folders)
+    assert [e.file.yanked for e in document(storage, tmp_path).entries] == [""]
+
+
+@pytest.mark.parametrize("reason", ["worse", None])
+def test_what_is_edited_during_an_update_is_younger_than_what_was_listed(
+    storage: MemoryStorage, folders: Folders, tmp_path: Path, reason: str | None
+) -> None:
+    """The first editor writes both, the other one knows nothing of yanks in the storage."""
+    wheels = [make_wheel(version=f"{number}.0") for number in (1, 2, 3)]
+    for wheel in wheels[:2]:
+        publish(storage, *wheel)
+        storage.open().yank_file(facts(*wheel), "bad")
+    update(storage, folders)
+    publish(storage, *wheels[2])
+
+    def meanwhile() -> None:
+        storage.open().yank_file(facts(*wheels[0]), reason)
+        edit(storage, folders, yank={wheels[0][0]: reason, wheels[1][0]: reason})
+
+    update(storage, folders, backend=interrupting(meanwhile))
+    assert [e.file.yanked for e in document(storage, tmp_path).entries] == [reason, reason, None]
+
+
 def test_a_document_of_0_2_is_completed(
     storage: MemoryStorage, folders: Folders, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ FILE = DistributionFile(
     yanked=None,
     core_metadata_sha256="cd" * 32,
     location="here",
+    summary="A demo",
 )
 
 RECORD = {
@@ -34,6 +35,7 @@ RECORD = {
     "uploaded_at": "2026-11-21T04:05:06.000007Z",
     "requires_python": ">=3.8",
     "core_metadata_sha256": "cd" * 32,
+    "summary": "A demo",
 }
 
 
@@ -50,8 +52,24 @@ def test_a_file_comes_back_from_its_record() -> None:
     assert file_from_record(stored(make_record(FILE, [("name", "Demo.Pkg")]))) == FILE
 
 
+@pytest.mark.parametrize(
+    ("given", "summary"),
+    [
+        ("A demo\n of a demo", "A demo of a demo"),
+        ("x" * 600, "x" * 511 + "…"),
+        (" ", None),
+        ("UNKNOWN", None),
+    ],
+)
+def test_a_summary_is_one_line(given: str, summary: str | None) -> None:
+    file = file_from_record(stored(RECORD | {"summary": given}))
+    assert file == replace(FILE, summary=summary)
+
+
 def test_a_file_of_which_little_is_known_comes_back_from_its_record() -> None:
-    file = replace(FILE, uploaded_at=None, requires_python=None, core_metadata_sha256=None)
+    file = replace(
+        FILE, uploaded_at=None, requires_python=None, core_metadata_sha256=None, summary=None
+    )
     record = make_record(file, [])
     assert record == {
         "distrib": "demo-pkg",
@@ -63,14 +81,16 @@ def test_a_file_of_which_little_is_known_comes_back_from_its_record() -> None:
 
 
 def test_a_form_cannot_speak_for_the_facts() -> None:
-    file = replace(FILE, uploaded_at=None, requires_python=None, core_metadata_sha256=None)
+    file = replace(
+        FILE, uploaded_at=None, requires_python=None, core_metadata_sha256=None, summary=None
+    )
     fields = [(key, "evil") for key in RECORD]
     assert make_record(file, fields) == make_record(file, [("name", "evil")])
 
 
 def test_a_description_is_not_kept_in_a_record() -> None:
-    fields = [("description", "short"), ("summary", "x" * 1001)]
-    assert make_record(FILE, fields).keys() - make_record(FILE, []).keys() == {"summary"}
+    fields = [("description", "short"), ("keywords", "x" * 1001)]
+    assert make_record(FILE, fields).keys() - make_record(FILE, []).keys() == {"keywords"}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,14 @@ from private_pypi.backend import (
     AnyBackend,
     Backend,
     Folders,
+    SupportsAssetIds,
     SupportsDelete,
+    SupportsLookup,
+    SupportsParts,
     SupportsRecent,
+    SupportsUsage,
+    SupportsYank,
+    Usage,
 )
 from private_pypi.errors import (
     BackendError,
@@ -28,11 +35,17 @@ from private_pypi.errors import (
     StaleIndex,
     StorageFull,
 )
+from private_pypi.model import StoredFile
 from private_pypi.retrying import retrying
 from private_pypi.testing import LocalMemoryBackend, MemoryBackend, MemoryStorage
 from private_pypi.testing.contract import (
+    AssetIdsContract,
     DeletingContract,
+    PartsContract,
     RecentContract,
+    RecordsContract,
+    RightsPerProjectContract,
+    YankingContract,
     content_of,
     document,
     make_upload,
@@ -71,7 +84,7 @@ def down(retry_after: int = 0) -> BackendUnavailable:
     return BackendUnavailable("the storage is down", retry_after=retry_after)
 
 
-class TestRetryingBackend(DeletingContract, RecentContract):
+class TestRetryingBackend(DeletingContract, RecentContract, YankingContract):
     """Patience changes nothing of what a backend promises."""
 
     constant_memory = False
@@ -94,7 +107,9 @@ def every_call(
     revision = backend.write_index(document(tmp_path, b"mtime = 1\n"), NO_INDEX)
     assert isinstance(backend, SupportsDelete)
     assert isinstance(backend, SupportsRecent)
+    assert isinstance(backend, SupportsYank)
     delete_file, recent_files = backend.delete_file, backend.recent_files
+    yank_file = backend.yank_file
     long_ago = datetime.now(UTC) - timedelta(days=1)
     return {
         "access": (backend.access, Access.WRITE),
@@ -107,6 +122,7 @@ def every_call(
         ),
         "put_file": (lambda: backend.put_file(upload), stored),
         "read_index": (lambda: backend.read_index(tmp_path / "index.toml"), revision),
+        "yank_file": (lambda: yank_file(file, "broken"), None),
         "delete_file": (lambda: delete_file(file), None),
     }
 
@@ -119,6 +135,7 @@ VERBS = [
     "open_core_metadata",
     "put_file",
     "read_index",
+    "yank_file",
     "delete_file",
 ]
 
@@ -280,15 +297,28 @@ class Bare(Backend[Any]):
     write_index = MemoryBackend.write_index
 
 
+class Counting(Bare):
+    """Tells what it asked."""
+
+    def usage(self) -> Usage:
+        return Usage(requests={"2xx": 1})
+
+
 def test_what_is_optional_is_there_exactly_when_the_backend_has_it(
     backend: AnyBackend, storage: MemoryStorage
 ) -> None:
     assert isinstance(backend, SupportsDelete)
     assert isinstance(backend, SupportsRecent)
+    assert isinstance(backend, SupportsYank)
     memory = storage.open()
     bare = retrying(Bare(memory.settings, memory.secret, memory.folders))
     assert not isinstance(bare, SupportsDelete)
     assert not isinstance(bare, SupportsRecent)
+    assert not isinstance(bare, SupportsYank)
+    assert not isinstance(bare, SupportsUsage)
+    counting = retrying(Counting(memory.settings, memory.secret, memory.folders))
+    assert isinstance(counting, SupportsUsage)
+    assert counting.usage() == Usage(requests={"2xx": 1})
 
 
 def test_the_traits_are_those_of_the_backend(storage: MemoryStorage) -> None:
@@ -298,3 +328,60 @@ def test_the_traits_are_those_of_the_backend(storage: MemoryStorage) -> None:
     traits = ["settings", "secret", "folders", "Settings", "capabilities", "location_key"]
     for trait in traits:
         assert getattr(patient, trait) is getattr(bare, trait)
+
+
+class TestRetryingLookup(
+    RightsPerProjectContract,
+    RecordsContract,
+    PartsContract,
+    AssetIdsContract,
+    DeletingContract,
+    YankingContract,
+):
+    """Nor of what one promises that answers for a project at a time."""
+
+    constant_memory = False
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> MemoryStorage:
+        storage = MemoryStorage(read_secret=self.read_secret, write_secret=self.write_secret)
+        storage.projects.update(self.projects)
+        storage.rights[self.partial_secret] = {"demo": Access.READ}
+        return storage
+
+    def open_backend(self, storage: Any, secret: str, folders: Folders) -> AnyBackend:
+        return retrying(storage.open_lookup(secret))
+
+    def asset_id(self, storage: Any, stored: StoredFile) -> str:
+        return stored.location
+
+
+def test_what_is_looked_up_is_tried_again(
+    storage: MemoryStorage, clock: Clock, tmp_path: Path
+) -> None:
+    storage.projects.update(["demo", *(f"project-{number}" for number in range(6))])
+    lookup = storage.open_lookup()
+    stored = [
+        lookup.put_file(make_upload(tmp_path, f"demo-{number}.tar.gz", b"content"))
+        for number in range(6)
+    ]
+    patient = retrying(lookup, sleep=clock.sleep, clock=lambda: clock.now)
+    assert isinstance(patient, SupportsLookup)
+    assert isinstance(patient, SupportsParts)
+    assert isinstance(patient, SupportsAssetIds)
+    for after in (2, 5):
+        storage.fail_next("project_files", down(), after=after)
+        storage.fail_next("projects", down(), after=after)
+    storage.fail_next("read_part", down(), times=2)
+    storage.fail_next("open_asset", down(), times=2)
+    found = list(patient.project_files("demo", lambda filename, stamp: stamp == stored[0].stamp))
+    assert sorted(found, key=lambda file: file.filename) == [
+        replace(stored[0], record=None),
+        *stored[1:],
+    ]
+    assert list(patient.projects()) == ["demo", *(f"project-{number}" for number in range(6))]
+    assert patient.read_part(stored[0].location, 1, 3) == b"ont"
+    file, download = patient.open_asset(stored[0].location, stored[0].filename)
+    assert (file, content_of(download)) == (stored[0], b"content")
+    assert [storage.calls[name] for name in ("project_files", "projects")] == [3, 3]
+    assert [storage.calls[name] for name in ("read_part", "open_asset")] == [3, 3]

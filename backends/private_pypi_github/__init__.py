@@ -1,5 +1,11 @@
-"""The backend that keeps distribution files in the releases of one GitHub repository."""
+"""The backends that keep distribution files in releases on GitHub: of one repository or many."""
 
 from private_pypi_github.backend import GitHubBackend, GitHubSettings
+from private_pypi_github.projects import GitHubProjectsBackend, GitHubProjectsSettings
 
-__all__ = ["GitHubBackend", "GitHubSettings"]
+__all__ = [
+    "GitHubBackend",
+    "GitHubProjectsBackend",
+    "GitHubProjectsSettings",
+    "GitHubSettings",
+]

@@ -4,11 +4,15 @@ How a file lies in its release is in `releases`. The index document is a file of
 by compare-and-swap of its git blob.
 
 A file is published by the last request of four: until then its release is a draft, which readers
-are not shown. GitHub decides between two writers, because a tag has one published release. What a
-killed writer left is a draft that bears its age; listings, also of what is new, remove it after a
-day.
+are not shown. GitHub decides between two writers, because a tag has one published release.
 
-Whoever may push sees drafts in listings; whoever may not sees none, and removes none.
+What a killed writer left is a draft, and is removed by whoever can tell that nobody works on it:
+the next publisher of the same ROOT at once, by a lock file of the draft that nobody holds; and
+every listing, of all files or of what is new, as soon as the name is published, or the time is over
+that the draft itself says, and after which its writer would have given up. Whoever may push sees
+drafts in listings; whoever may not sees none, and removes none.
+
+Yanks are comments in the notes of the release, which may be edited also when it is immutable.
 """
 
 from __future__ import annotations
@@ -16,12 +20,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
+
+import filelock
 
 from private_pypi.backend import (
     ANY_STAMP,
@@ -33,6 +40,7 @@ from private_pypi.backend import (
     Known,
     RemoteSettings,
     Secret,
+    Usage,
 )
 from private_pypi.errors import (
     BackendError,
@@ -43,39 +51,55 @@ from private_pypi.errors import (
     NotAllowed,
     StaleIndex,
 )
-from private_pypi.model import DistributionFile, Download, Redirect, StoredFile, Stream, Upload
+from private_pypi.model import (
+    DistributionFile,
+    Download,
+    Record,
+    StoredFile,
+    Upload,
+)
 from private_pypi_github.client import (
     OBJECT,
-    Address,
     Answer,
-    Chunks,
     Client,
     Connection,
     is_token,
     message_of,
 )
 from private_pypi_github.releases import (
+    MAX_NOTES,
     Asset,
     Location,
     Release,
-    drafted_at,
+    draft_until,
     fit_record,
     format_draft_notes,
     format_notes,
     is_filename,
+    length_of,
     newest_first,
     parse_asset,
     parse_location,
     parse_release,
     stored_file,
+    yanked_notes,
+)
+from private_pypi_github.shared import (
+    check_api_url,
+    check_owner,
+    hash_content,
+    open_content,
+    repository_access,
 )
 
 LISTING_ENDS_AT = 10_000
 """Releases after which GitHub lists no more; those beyond are found by their tags."""
 
 _PAGE = 100  # releases
-_DRAFT_LIVES = timedelta(days=1)
-_OWNER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}[A-Za-z0-9_])?")
+_SLOWEST = 64 * 1024  # bytes a second: who sends slower gives up
+_SHORTEST = 600.0  # seconds that even the smallest upload may take
+_DRAFT_MARGIN = timedelta(minutes=15)  # for the last request of an upload, and slow clocks
+_NO_REF = (404, 409)  # 409: "Git Repository is empty."
 _REPO = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _GIT_ID = re.compile("[0-9a-f]{40}")
 _RULE = re.compile(r"protected|rule|pull request|signed|status check", re.IGNORECASE)
@@ -96,8 +120,7 @@ class GitHubSettings(RemoteSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not _OWNER.fullmatch(self.owner):
-            raise ValueError(f"owner: {self.owner!r} is no user or organization of GitHub")
+        check_owner("owner", self.owner)
         if not _REPO.fullmatch(self.repo) or self.repo in (".", ".."):
             raise ValueError(f"repo: {self.repo!r} is no name of a repository, without its owner")
         if self.branch == "":
@@ -105,14 +128,7 @@ class GitHubSettings(RemoteSettings):
         parts = self.index_filename.split("/")
         if not self.index_filename.isprintable() or {"", ".", ".."} & set(parts):
             raise ValueError(f"index_filename: {self.index_filename!r} is no path below the root")
-        url = urlsplit(self.api_url)
-        if url.scheme not in ("https", "http") or not url.hostname or url.query or url.fragment:
-            raise ValueError(
-                f"api_url: {self.api_url!r} is no address of an API; right is "
-                "https://HOST/api/v3 for GitHub Enterprise Server"
-            )
-        if "@" in url.netloc:
-            raise ValueError("api_url: must not hold a user or password")
+        check_api_url(self.api_url)
 
 
 class GitHubBackend(Backend[GitHubSettings]):
@@ -129,47 +145,47 @@ class GitHubBackend(Backend[GitHubSettings]):
         self._name = f"{settings.owner}/{settings.repo}"
 
     def access(self, project: str | None = None) -> Access:
-        """Asks for the repository alone: tokens without a user cannot ask who they are.
-
-        Such tokens are never told that they may push, so they are believed to until GitHub refuses.
-        """
+        """Asks for the repository: tokens without a user cannot ask who they are."""
         if not is_token(self.secret):
             return Access.NONE
-        answer = self._client.get(self._root, expected=(200, 401, 403, 404))
+        for _ in range(2):  # in moments of trouble GitHub answers 404, too
+            answer = self._client.get(self._root, expected=(200, 401, 403, 404))
+            if answer.status != 404:
+                break
         if answer.status != 200:
             return Access.NONE
-        permissions = answer.member("permissions", default={})
-        may_push = isinstance(permissions, dict) and any(
-            permissions.get(right) for right in ("push", "maintain", "admin")
-        )
-        if may_push or _has_no_user(self.secret):
-            return Access.WRITE
-        return Access.READ
+        return repository_access(self._client, self.secret, answer)
+
+    def usage(self) -> Usage:
+        return self._client.usage()
 
     # Listing.
 
     def list_files(self, known: Known | None = None) -> Iterator[StoredFile]:
         seen: set[str] = set()
+        drafts: list[tuple[Release, datetime]] = []
         number = 0
-        for page in self._pages(conditional=False):
+        for page, date in self._pages(conditional=False):
             for release in page:
                 number += 1
-                if not release.is_draft and release.tag not in seen:
+                if release.is_draft:
+                    drafts.append((release, date))
+                elif release.tag not in seen:
                     seen.add(release.tag)
                     stored = stored_file(release)
                     if stored is not None:
                         yield stored
+        self._sweep(drafts, seen)
         # A deletion in the middle moves releases from a page that we shall read to one that we
         # have read, and beyond its end the listing says nothing: only tags are told at once.
         is_cut = number >= LISTING_ENDS_AT
-        for tag in self._tags():
-            if not is_filename(tag) or tag in seen:
-                continue
+        missed = [tag for tag in self._tags() if is_filename(tag) and tag not in seen]
+        for tag in self._released(missed):
             if is_cut and known is not None and known(tag, ANY_STAMP):
                 yield StoredFile(filename=tag, size=0, location="", stamp=ANY_STAMP, record=None)
                 continue
-            missed = self._release(tag)
-            stored = None if missed is None else stored_file(missed)
+            found = self._release(tag)
+            stored = None if found is None else stored_file(found)
             if stored is not None:
                 yield stored
 
@@ -179,8 +195,10 @@ class GitHubBackend(Backend[GitHubSettings]):
         So once an older release was seen, newer ones can follow only while the commit is the same;
         and not even those where a page shows that equal ones are sorted by publication.
         """
-        for page in self._pages(conditional=True):
+        for page, date in self._pages(conditional=True):
             published = [release for release in page if release.published_at is not None]
+            drafts = [(release, date) for release in page if release.is_draft]
+            self._sweep(drafts, {release.tag for release in published})
             younger = [r for r in published if r.published_at and r.published_at >= since]
             for release in sorted(younger, key=lambda r: str(r.published_at), reverse=True):
                 stored = stored_file(release)
@@ -193,18 +211,15 @@ class GitHubBackend(Backend[GitHubSettings]):
             ):
                 return
 
-    def _pages(self, *, conditional: bool) -> Iterator[list[Release]]:
-        """The pages of the listing; stale drafts on them are removed."""
+    def _pages(self, *, conditional: bool) -> Iterator[tuple[list[Release], datetime]]:
+        """The pages of the listing, with drafts if we may see them, and GitHub's time at each."""
         number = 1
         while True:
             answer = self._client.get(
                 f"{self._root}/releases?per_page={_PAGE}&page={number}", conditional=conditional
             )
-            page = [parse_release(value) for value in _list(answer)]
-            for release in page:
-                self._sweep(release, answer.date)
-            yield page
-            if not answer.has_next:
+            yield [parse_release(value) for value in answer.objects()], answer.date
+            if not answer.has_next or number * _PAGE >= LISTING_ENDS_AT:
                 return
             number += 1
 
@@ -212,13 +227,40 @@ class GitHubBackend(Backend[GitHubSettings]):
         answer = self._client.get(f"{self._root}/git/matching-refs/tags/", expected=(200, 409))
         if answer.status == 409:  # "Git Repository is empty."
             return []
-        return [str(ref.get("ref")).removeprefix("refs/tags/") for ref in _list(answer)]
+        return [str(ref.get("ref")).removeprefix("refs/tags/") for ref in answer.objects()]
 
-    def _sweep(self, release: Release, date: datetime) -> None:
-        """Remove the draft of a writer that was killed, if this is one."""
-        begun_at = drafted_at(release)
-        if begun_at is not None and date - begun_at > _DRAFT_LIVES:
-            self._discard(release.id)
+    def _released(self, tags: Sequence[str]) -> Iterator[str]:
+        """Those of the tags that have a published release: a hundred are asked for at once.
+
+        A release that was deleted by hand leaves its tag.
+        """
+        for start in range(0, len(tags), _PAGE):
+            part = tags[start : start + _PAGE]
+            names = {f"t{number}": tag for number, tag in enumerate(part)}
+            parameters = "".join(f", ${name}: String!" for name in names)
+            fields = " ".join(f"{name}: release(tagName: ${name}) {{ isDraft }}" for name in names)
+            data = self._client.graphql(
+                f"query($owner: String!, $repo: String!{parameters})"
+                f" {{ repository(owner: $owner, name: $repo) {{ {fields} }} }}",
+                {"owner": self.settings.owner, "repo": self.settings.repo, **names},
+            )
+            found = data.get("repository")
+            if not isinstance(found, dict) or not found.keys() >= names.keys():
+                raise BackendError("GitHub answered a query about releases without them")
+            yield from (tag for name, tag in names.items() if found[name] is not None)
+
+    def _sweep(
+        self, drafts: Sequence[tuple[Release, datetime]], published: Collection[str]
+    ) -> None:
+        """Remove our drafts among these, each seen at a time, that nobody can be at work on.
+
+        One under a published name is in vain: should its writer still be at work, it finds out what
+        was published, and would have been told the same at its end.
+        """
+        for release, seen_at in drafts:
+            until = draft_until(release)
+            if until is not None and (release.tag in published or until < seen_at):
+                self._discard(release.id)
 
     def _release(self, tag: str) -> Release | None:
         """The published release of a tag; None also when we may not see the repository."""
@@ -270,24 +312,11 @@ class GitHubBackend(Backend[GitHubSettings]):
 
     def _open(self, number: int, size: int | None) -> Download | None:
         """The content of an asset, or where it is; None when there is no such asset."""
-        for _ in range(2):
-            found = self._client.content(f"{self._root}/releases/assets/{number}", number)
-            if found is None:
-                return None
-            if isinstance(found, Chunks):
-                return _stream(found, size)
-            if self.settings.download == "redirect":
-                return Redirect(found.url, found.expires_at)
-            chunks = self._fetch(found, number)
-            if chunks is not None:
-                return _stream(chunks, size)
-        raise BackendUnavailable("GitHub's storage refuses the addresses that GitHub signs")
+        redirect = self.settings.download == "redirect"
+        return open_content(self._client, self._asset_path(number), number, size, redirect=redirect)
 
-    def _fetch(self, address: Address, number: int) -> Chunks | None:
-        chunks = self._client.fetch(address)
-        if chunks is None:
-            self.settings.connection.forget_addresses({number})
-        return chunks
+    def _asset_path(self, number: int) -> str:
+        return f"{self._root}/releases/assets/{number}"
 
     # Publishing.
 
@@ -296,36 +325,83 @@ class GitHubBackend(Backend[GitHubSettings]):
         if not is_filename(filename):
             raise InvalidUpload(f"{filename!r} is no name that this storage can keep")
         record = fit_record(upload.record)
-        existing = self._client.get(
-            f"{self._root}/releases/tags/{quote(filename, safe='')}", expected=(200, 404)
-        )
-        if existing.status == 200:
-            return self._put_again(parse_release(existing.json()), upload)
+        self._discard_abandoned()
+        # A published release has its tag: who finds none need not ask for the release.
+        tag = self._client.get(self._ref_path(filename), expected=(200, *_NO_REF))
+        if tag.status == 200:
+            existing = self._release(filename)
+            if existing is not None:
+                return self._put_again(existing, upload)
+            self._renew_tag(filename, str(tag.member("object", "sha")))
         if upload.file.size == 0:
             raise InvalidUpload(f"{filename!r} is empty; GitHub stores no empty files")
-        draft, upload_url = self._draft(filename, existing.date)
-        with self._discarded_on_failure(draft):
-            with upload.content.open("rb") as content:
-                file = self._upload(upload_url, filename, content)
-            if (file.size, file.sha256 or upload.file.sha256) != (
-                upload.file.size,
-                upload.file.sha256,
-            ):
-                raise BackendUnavailable(f"GitHub received other bytes of {filename!r} than sent")
-            metadata = None
-            if upload.core_metadata:
-                metadata = self._upload(upload_url, f"{filename}.metadata", upload.core_metadata)
-                said = hashlib.sha256(upload.core_metadata).hexdigest()
-                if metadata.sha256 not in (None, said):
-                    raise BackendUnavailable(f"GitHub received other metadata of {filename!r}")
-        return self._publish(draft, upload, format_notes(record, file, metadata))
+        seconds = _SHORTEST + upload.file.size / _SLOWEST
+        deadline = time.monotonic() + seconds
+        until = tag.date + timedelta(seconds=seconds) + _DRAFT_MARGIN
+        draft, upload_url = self._draft(filename, until)
+        try:
+            with self._held(draft):
+                notes = self._fill(upload_url, upload, record, deadline)
+        except FileNotFound:
+            return self._after_loss(upload)
+        return self._publish(draft, upload, notes)
 
-    def _draft(self, filename: str, now: datetime) -> tuple[int, str]:
+    def _fill(self, upload_url: str, upload: Upload, record: Record, deadline: float) -> str:
+        """Send the assets of a draft; the notes to publish them with.
+
+        Raises `FileNotFound` when the draft is gone.
+        """
+        filename = upload.file.filename
+        with upload.content.open("rb") as content:
+            file = self._upload(upload_url, filename, content, deadline)
+        if (file.size, file.sha256 or upload.file.sha256) != (
+            upload.file.size,
+            upload.file.sha256,
+        ):
+            raise BackendUnavailable(f"GitHub received other bytes of {filename!r} than sent")
+        metadata = None
+        if upload.core_metadata:
+            name = f"{filename}.metadata"
+            metadata = self._upload(upload_url, name, upload.core_metadata, deadline)
+            said = hashlib.sha256(upload.core_metadata).hexdigest()
+            if metadata.sha256 not in (None, said):
+                raise BackendUnavailable(f"GitHub received other metadata of {filename!r}")
+        if time.monotonic() > deadline:  # the draft may be taken for abandoned soon
+            raise BackendUnavailable(f"sending {filename!r} to GitHub took too long")
+        return format_notes(record, file, metadata)
+
+    def _renew_tag(self, filename: str, commit: str) -> None:
+        """Move a tag without a release, of one that was deleted by hand, to the head of the branch.
+
+        On an old commit the new release would be listed among the old ones, where who asks for
+        recent files does not look. The tag is moved and not removed, since its release may be
+        published just now. What GitHub refuses is no hindrance: `update_index` finds it anywhere.
+        """
+        branch = self.settings.branch
+        if branch is None:
+            repository = self._client.get(self._root, conditional=True)
+            branch = str(repository.member("default_branch"))
+        head = self._client.get(
+            f"{self._root}/git/ref/heads/{quote(branch)}", expected=(200, *_NO_REF)
+        )
+        if head.status == 200 and head.member("object", "sha") != commit:
+            with contextlib.suppress(NotAllowed):
+                self._client.send(
+                    "PATCH",
+                    f"{self._root}/git/refs/tags/{quote(filename, safe='')}",
+                    {"sha": head.member("object", "sha"), "force": True},
+                    expected=(200, 404, 409, 422),
+                )
+
+    def _ref_path(self, filename: str) -> str:
+        return f"{self._root}/git/ref/tags/{quote(filename, safe='')}"
+
+    def _draft(self, filename: str, until: datetime) -> tuple[int, str]:
         """A new draft: its id, and the address that takes its assets."""
         value = {
             "tag_name": filename,
             "name": filename,
-            "body": format_draft_notes(now),
+            "body": format_draft_notes(until),
             "draft": True,
         }
         if self.settings.branch is not None:
@@ -343,12 +419,17 @@ class GitHubBackend(Backend[GitHubSettings]):
         draft = parse_release(answer.json())
         return draft.id, str(answer.member("upload_url")).partition("{")[0]
 
-    def _upload(self, upload_url: str, name: str, content: BinaryIO | bytes) -> Asset:
+    def _upload(
+        self, upload_url: str, name: str, content: BinaryIO | bytes, deadline: float
+    ) -> Asset:
         answer = self._client.upload(
-            f"{upload_url}?name={quote(name, safe='')}", content, expected=(201, 404, 422)
+            f"{upload_url}?name={quote(name, safe='')}",
+            content,
+            expected=(201, 404, 422),
+            deadline=deadline,
         )
         if answer.status == 404:
-            raise BackendUnavailable(f"the draft of {name!r} vanished")
+            raise FileNotFound(name)
         if answer.status == 422:
             raise BackendError(f"GitHub refuses the asset {name!r}: {message_of(answer)}")
         asset = parse_asset(answer.json())
@@ -373,7 +454,7 @@ class GitHubBackend(Backend[GitHubSettings]):
             self._discard(draft)
             raise
         if answer.status == 404:
-            raise BackendUnavailable(f"the draft of {filename!r} vanished")
+            return self._after_loss(upload)
         if answer.status == 422:
             self._discard(draft)
             winner = self._release(filename)
@@ -388,6 +469,13 @@ class GitHubBackend(Backend[GitHubSettings]):
             raise BackendError(f"GitHub published {filename!r} without its file")
         return stored
 
+    def _after_loss(self, upload: Upload) -> StoredFile:
+        """What is published although our draft is gone: it was in vain, or taken for abandoned."""
+        winner = self._release(upload.file.filename)
+        if winner is None:
+            raise BackendUnavailable(f"the draft of {upload.file.filename!r} vanished")
+        return self._put_again(winner, upload)
+
     def _put_again(self, release: Release, upload: Upload) -> StoredFile:
         """What is published under the name, if it has the same bytes."""
         filename = upload.file.filename
@@ -399,34 +487,55 @@ class GitHubBackend(Backend[GitHubSettings]):
             )
         sha256 = location.sha256
         if sha256 is None and stored.size == upload.file.size:
-            sha256 = self._hash(location.asset)
+            sha256 = hash_content(self._client, self._asset_path(location.asset), location.asset)
         if (stored.size, sha256) != (upload.file.size, upload.file.sha256):
             raise FileAlreadyExists(filename)
         return stored
 
-    def _hash(self, number: int) -> str:
-        """The SHA-256 of an asset that is so old that GitHub has none."""
-        download = self._open(number, None)
-        if isinstance(download, Redirect):
-            chunks = self._client.fetch(Address(download.url, download.expires_at, 0.0))
-            download = None if chunks is None else _stream(chunks, None)
-        if not isinstance(download, Stream):
-            raise BackendUnavailable("the published file cannot be read")
-        digest = hashlib.sha256()
-        for chunk in download.chunks:
-            digest.update(chunk)
-        return digest.hexdigest()
-
     @contextlib.contextmanager
-    def _discarded_on_failure(self, draft: int) -> Iterator[None]:
+    def _held(self, draft: int) -> Iterator[None]:
+        """Work on a draft that is removed on failure, also by others should we be killed.
+
+        It ends before the draft is published: what may be published already is not to be removed.
+        """
+        path = self.folders.lock / f"draft-{draft}"
+        lock = filelock.FileLock(path)
+        with contextlib.suppress(OSError):  # a disk that is full: then the draft tells its own end
+            lock.acquire()
         try:
             yield
         except BaseException:
             self._discard(draft)
             raise
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            lock.release()
+
+    def _discard_abandoned(self) -> None:
+        """Remove what writers of this ROOT left when they were killed.
+
+        A file that came back after a power cut may name a release that was published since.
+        """
+        for path in self.folders.lock.glob("draft-[0-9]*"):
+            number = path.name.removeprefix("draft-")
+            lock = filelock.FileLock(path)
+            try:
+                lock.acquire(timeout=0)
+            except (filelock.Timeout, OSError):
+                continue
+            try:
+                answer = self._client.get(f"{self._root}/releases/{number}", expected=(200, 404))
+                if answer.status == 200 and draft_until(parse_release(answer.json())) is not None:
+                    self._discard(int(number))
+                path.unlink(missing_ok=True)
+            except (BackendError, OSError):  # the publication shall say what the trouble is
+                return
+            finally:
+                lock.release()
 
     def _discard(self, draft: int) -> None:
-        """Remove a draft; what cannot be removed now is by a later listing."""
+        """Remove a draft, or leave it to a later listing."""
         with contextlib.suppress(BackendError, NotAllowed):
             self._client.send("DELETE", f"{self._root}/releases/{draft}", expected=(204, 404))
 
@@ -435,7 +544,8 @@ class GitHubBackend(Backend[GitHubSettings]):
 
         The tag of an immutable release may stay protected; it is only a name then.
         """
-        release = self._release(file.filename)
+        # Without its tag a release turns into a draft, so one false 404 must not be believed.
+        release = self._release(file.filename) or self._release(file.filename)
         if release is not None:
             answer = self._client.send(
                 "DELETE", f"{self._root}/releases/{release.id}", expected=(204, 404)
@@ -454,15 +564,50 @@ class GitHubBackend(Backend[GitHubSettings]):
                 if release is None:
                     raise
 
+    def yank_file(self, file: DistributionFile, reason: str | None) -> None:
+        filename = file.filename
+        release = self._release(filename)
+        if release is None or stored_file(release) is None:
+            self._require_visible()
+            raise FileNotFound(filename)
+        notes = yanked_notes(release.notes, reason)
+        if notes == release.notes:
+            return
+        if length_of(notes) > MAX_NOTES:
+            raise InvalidUpload(
+                f"the reason does not fit into the notes of the release of {filename!r}: GitHub "
+                f"takes {MAX_NOTES} characters, and {length_of(notes)} would be needed"
+            )
+        answer = self._client.send(
+            "PATCH",
+            f"{self._root}/releases/{release.id}",
+            {"body": notes},
+            expected=(200, 404, 422),
+        )
+        if answer.status == 404:
+            if self._release(filename) is not None:
+                raise NotAllowed(f"GitHub does not allow this token to yank {filename!r}")
+            raise FileNotFound(filename)
+        if answer.status == 422:
+            raise BackendError(
+                f"GitHub refuses to edit the notes of {filename!r}: {message_of(answer)}"
+            )
+
     # The index document.
 
     def read_index(self, into: Path, unless: str | None = None) -> str:
-        revision = self._client.get_blob(self._index_path(), into, unless)
-        if revision is None:
+        path = self._index_path()
+        # In moments of trouble GitHub answers 404, too: an absence that is news is believed when it
+        # is answered twice, and the repository was seen in between.
+        for _ in range(1 if self.settings.connection.is_absent(path) else 2):
+            revision = self._client.get_blob(path, into, unless)
+            if revision is not None:
+                self.settings.connection.note_absent(path, False)
+                return revision
             self._require_visible()
             self._require_branch()
-            return NO_INDEX
-        return revision
+        self.settings.connection.note_absent(path, True)
+        return NO_INDEX
 
     def write_index(self, content: Path, replaces: str) -> str:
         if replaces != NO_INDEX and not _GIT_ID.fullmatch(replaces):
@@ -511,11 +656,6 @@ class GitHubBackend(Backend[GitHubSettings]):
             raise BackendError(f"there is no branch {branch!r} in {self._name!r}")
 
 
-def _has_no_user(token: Secret) -> bool:
-    """Whether this is the token of a workflow or of another installation of an App."""
-    return token.reveal().startswith("ghs_")
-
-
 def _location_of(file: DistributionFile) -> Location | None:
     """Where the file says that it is, unless that is where other bytes are.
 
@@ -525,15 +665,3 @@ def _location_of(file: DistributionFile) -> Location | None:
     if location is None or "" in (location.sha256 or "", file.sha256):
         return location
     return location if location.sha256 == file.sha256 else None
-
-
-def _stream(chunks: Chunks, size: int | None) -> Stream:
-    announced = chunks.size
-    return Stream(chunks, (size or 0) if announced is None else announced)
-
-
-def _list(answer: Answer) -> list[dict[str, object]]:
-    value = answer.json()
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise BackendError("GitHub answered no list where it lists")
-    return value

@@ -15,6 +15,7 @@ import json
 import os
 import threading
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
-from private_pypi.backend import Secret
+from private_pypi.backend import Limit, Secret, Usage
 from private_pypi.errors import BackendError, BackendUnavailable, NotAllowed
 
 JSON = "application/vnd.github+json"
@@ -39,10 +40,24 @@ CONTENT = "application/octet-stream"
 _VERSION = "2022-11-28"  # of the interface, supported by GitHub Enterprise Server as well
 _CHUNK = 1 << 20  # bytes
 _POOL = 32  # connections to one host that are kept
-_ETAGS_BYTES = 32 << 20  # of answers kept for conditional requests
+_ETAGS_BYTES = 32 << 20  # of packed answers that are kept for conditional requests
 _MAX_ADDRESSES = 20_000
+_MAX_LIMITS = 1_000  # tokens whose limits are kept
 _MARGIN = 15.0  # seconds before its end at which a signed address is not given away any more
+_NO_LONGER_HOLDS = (400, 401, 403, 404, 410)  # what storages answer for an address that ended
 _WAIT_UNTOLD = 60  # seconds; what GitHub asks for when a secondary limit names no time
+
+
+class BadToken(BackendError):
+    """GitHub does not accept the token, or no longer does (401)."""
+
+
+class NoSuchNode(BackendError):
+    """A query asked for something that GitHub does not show to the token."""
+
+
+class Moved(BackendError):
+    """The repository was renamed or transferred (301, 307, 308)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +67,7 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    is_new: bool = True  # False: kept from before, and confirmed by GitHub now
 
     def json(self) -> Any:
         """The body as JSON; raises `BackendError` when it is none."""
@@ -71,6 +87,13 @@ class Answer:
         if value is None and default is None:
             raise BackendError(f"GitHub answered something without {'.'.join(path)!r}")
         return default if value is None else value
+
+    def objects(self, *path: str) -> list[dict[str, Any]]:
+        """The JSON list, or that in a member, of objects; raises `BackendError` when it is none."""
+        value = self.member(*path) if path else self.json()
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise BackendError("GitHub answered no list where it lists")
+        return value
 
     @property
     def date(self) -> datetime:
@@ -110,6 +133,9 @@ class Connection:
         self._answers: OrderedDict[tuple[bytes, str], Answer] = OrderedDict()
         self._answers_bytes = 0
         self._addresses: OrderedDict[tuple[int, bytes], Address] = OrderedDict()
+        self._absent: set[str] = set()
+        self._requests: dict[str, int] = {}  # by class of status
+        self._limits: OrderedDict[bytes, dict[str, Limit]] = OrderedDict()
 
     def session(self) -> requests.Session:
         """The sockets of this process; those of before a fork belong to the parent."""
@@ -121,20 +147,33 @@ class Connection:
     def answer(self, owner: bytes, url: str) -> Answer | None:
         """The last answer that had an ETag."""
         with self._lock:
-            return self._answers.get((owner, url))
+            kept = self._answers.get((owner, url))
+            if kept is None:
+                return None
+            self._answers.move_to_end((owner, url))
+        return replace(kept, body=zlib.decompress(kept.body))
 
     def keep_answer(self, owner: bytes, url: str, answer: Answer) -> None:
+        # A page of a listing may have megabytes, and shrinks to a fifteenth.
+        packed = replace(answer, body=zlib.compress(answer.body, 1))
         with self._lock:
             self._forget_answer((owner, url))
-            self._answers[(owner, url)] = answer
-            self._answers_bytes += len(answer.body)
+            self._answers[(owner, url)] = packed
+            self._answers_bytes += _size(packed)
             while self._answers_bytes > _ETAGS_BYTES:
                 self._forget_answer(next(iter(self._answers)))
+
+    def forget_answer(self, owner: bytes, url: str) -> bool:
+        """Whether there was one."""
+        with self._lock:
+            is_known = (owner, url) in self._answers
+            self._forget_answer((owner, url))
+            return is_known
 
     def _forget_answer(self, key: tuple[bytes, str]) -> None:
         answer = self._answers.pop(key, None)
         if answer is not None:
-            self._answers_bytes -= len(answer.body)
+            self._answers_bytes -= _size(answer)
 
     def address(self, owner: bytes, number: int) -> Address | None:
         """The signed address of an asset, while it holds."""
@@ -149,11 +188,58 @@ class Connection:
             while len(self._addresses) > _MAX_ADDRESSES:
                 self._addresses.popitem(last=False)
 
+    def request(
+        self, method: str, url: str, *, owner: bytes | None = None, **arguments: Any
+    ) -> requests.Response:
+        """One request, counted; the answer's limit is kept for `owner`, its body is not read."""
+        try:
+            response = self.session().request(
+                method, url, stream=True, allow_redirects=False, **arguments
+            )
+        except requests.RequestException:
+            self._count("none")
+            raise
+        status = response.status_code
+        self._count("304" if status == 304 else f"{status // 100}xx")
+        limit = None if owner is None else _told_limit(response.headers)
+        if owner is not None and limit is not None:
+            with self._lock:
+                self._limits.setdefault(owner, {})[limit.resource] = limit
+                self._limits.move_to_end(owner)
+                while len(self._limits) > _MAX_LIMITS:
+                    self._limits.popitem(last=False)
+        return response
+
+    def _count(self, kind: str) -> None:
+        with self._lock:
+            self._requests[kind] = self._requests.get(kind, 0) + 1
+
+    def usage(self, owner: bytes) -> Usage:
+        """What was asked with all tokens, and the limits of one of them."""
+        with self._lock:
+            limits = tuple(self._limits.get(owner, {}).values())
+            return Usage(requests=dict(self._requests), limits=limits)
+
+    def is_absent(self, path: str) -> bool:
+        """Whether a path was known to be absent when somebody looked last."""
+        with self._lock:
+            return path in self._absent
+
+    def note_absent(self, path: str, absent: bool) -> None:
+        """Remember whether a path is known to be absent."""
+        with self._lock:
+            (self._absent.add if absent else self._absent.discard)(path)
+
     def forget_addresses(self, numbers: Collection[int]) -> None:
         """Assets that are gone, for every token."""
         with self._lock:
             for key in [key for key in self._addresses if key[0] in numbers]:
                 del self._addresses[key]
+
+
+def _size(packed: Answer) -> int:
+    """About how many bytes of memory a kept answer takes."""
+    return len(packed.body) + 4096  # its headers
 
 
 class Client:
@@ -164,6 +250,10 @@ class Client:
         self._api_url = api_url
         self._token = token
         self._owner = hashlib.sha256(token.reveal().encode("utf-8", "surrogatepass")).digest()
+
+    def usage(self) -> Usage:
+        """What GitHub was asked with all tokens of the repository, and the limits of ours."""
+        return self._connection.usage(self._owner)
 
     def get(
         self,
@@ -185,10 +275,15 @@ class Client:
         also = {304} if kept is not None else set()
         answer = self.request("GET", path, headers=headers, expected={*expected, *also})
         if answer.status == 304 and kept is not None:
-            return replace(kept, headers=CaseInsensitiveDict({**kept.headers, **answer.headers}))
+            told = CaseInsensitiveDict({**kept.headers, **answer.headers})
+            return replace(kept, headers=told, is_new=False)
         if conditional and answer.status == 200 and "ETag" in answer.headers:
             self._connection.keep_answer(self._owner, path, answer)
         return answer
+
+    def forget(self, path: str) -> bool:
+        """Forget what was answered for a path; whether anything was known."""
+        return self._connection.forget_answer(self._owner, path)
 
     def send(
         self,
@@ -218,14 +313,47 @@ class Client:
             "PUT", path, headers=headers, data=_Base64Body(value, content), expected=expected
         )
 
-    def upload(self, url: str, content: BinaryIO | bytes, *, expected: Collection[int]) -> Answer:
-        """POST a file to a whole address that GitHub gave."""
+    def graphql(self, query: str, variables: Mapping[str, object]) -> dict[str, Any]:
+        """The `data` that answers a query; any error in the answer raises.
+
+        It counts against a limit of its own ("Rate limits and query limits for the GraphQL API").
+        """
+        # "https://HOST/api/graphql" on GitHub Enterprise Server, beside "https://HOST/api/v3".
+        url = f"{self._api_url.removesuffix('/v3')}/graphql"
+        answer = self.send("POST", url, {"query": query, "variables": variables}, expected=(200,))
+        errors = answer.member("errors", default=[])
+        if errors:
+            said = message_of(answer)
+            if all(isinstance(e, dict) and e.get("type") == "NOT_FOUND" for e in errors):
+                raise NoSuchNode(f"GitHub knows nothing like that: {said}")
+            if any(isinstance(e, dict) and e.get("type") == "RATE_LIMITED" for e in errors):
+                wait = _limit(answer, said) or _WAIT_UNTOLD
+                raise BackendUnavailable(f"GitHub's limit is reached: {said}", retry_after=wait)
+            raise BackendError(f"GitHub does not answer a query: {said}")
+        data = answer.member("data")
+        if not isinstance(data, dict):
+            raise BackendError("GitHub answered a query with something that is no object")
+        return data
+
+    def upload(
+        self,
+        url: str,
+        content: BinaryIO | bytes,
+        *,
+        expected: Collection[int],
+        deadline: float | None = None,
+    ) -> Answer:
+        """POST a file to a whole address that GitHub gave.
+
+        Raises `BackendUnavailable` when a part of it is still to be sent at `deadline`
+        (`time.monotonic()`).
+        """
         headers = {"Accept": JSON, "Content-Type": CONTENT}
         return self.request(
             "POST",
             url,
             headers=headers,
-            data=content,
+            data=content if isinstance(content, bytes) else _TimedBody(content, deadline),
             expected=expected,
             timeout=self._connection.upload_timeout,
         )
@@ -307,19 +435,43 @@ class Client:
 
     def fetch(self, address: Address) -> Chunks | None:
         """The content at a signed address, without our token; None when it does not hold (4xx)."""
-        with _trouble("the content of an asset"):
-            response = self._connection.session().get(
-                address.url,
-                headers={"Accept-Encoding": "identity"},
-                stream=True,
-                allow_redirects=False,
-                timeout=self._connection.timeout,
-                auth=_no_credentials,
-            )
-        if response.status_code in (400, 401, 403, 404, 410):
+        response = self._fetch(address, {})
+        if response.status_code in _NO_LONGER_HOLDS:
             response.close()
             return None
         return _chunks("the content of an asset", response)
+
+    def fetch_part(self, address: Address, start: int, length: int) -> bytes | None:
+        """`length` bytes from `start` on, fewer at the end; None when the address does not hold."""
+        wanted = {"Range": f"bytes={start}-{start + length - 1}"}
+        response = self._fetch(address, wanted)
+        if response.status_code in _NO_LONGER_HOLDS:
+            response.close()
+            return None
+        if response.status_code == 416:  # there is nothing from `start` on
+            response.close()
+            return b""
+        if response.status_code == 206:
+            told = response.headers.get("Content-Range", "")
+            if not told.startswith(f"bytes {start}-"):
+                response.close()
+                raise BackendError("GitHub's storage sent another part than was asked for")
+            return Chunks(response).part(0, length)
+        return _chunks("the content of an asset", response).part(start, length)
+
+    def _fetch(self, address: Address, headers: Mapping[str, str]) -> requests.Response:
+        with _trouble("the content of an asset"):
+            return self._connection.request(
+                "GET",
+                address.url,
+                headers={"Accept-Encoding": "identity", **headers},
+                timeout=self._connection.timeout,
+                auth=_no_credentials,
+            )
+
+    def forget_address(self, number: int) -> None:
+        """The signed address of an asset, which did not hold any more, is asked for anew."""
+        self._connection.forget_addresses({number})
 
     @contextlib.contextmanager
     def _opened(
@@ -348,13 +500,12 @@ class Client:
     ) -> requests.Response:
         url = path if path.startswith(("http:", "https:")) else self._api_url + path
         with _trouble(f"{method} {_path(path)}"):
-            return self._connection.session().request(
+            return self._connection.request(
                 method,
                 url,
+                owner=self._owner,
                 headers={**headers, "X-GitHub-Api-Version": _VERSION},
                 data=data,
-                stream=True,
-                allow_redirects=False,
                 timeout=timeout or self._connection.timeout,
                 auth=self._authorize,
             )
@@ -378,6 +529,19 @@ class Chunks:
         headers = self._response.headers
         length = "" if "Content-Encoding" in headers else headers.get("Content-Length", "")
         return int(length) if length.isdecimal() else None
+
+    def part(self, start: int, length: int) -> bytes:
+        """`length` bytes from `start` on, fewer at the end; the rest is not waited for."""
+        skip, found = start, bytearray()
+        try:
+            for chunk in self:
+                found += chunk[skip : skip + length - len(found)]
+                skip = max(0, skip - len(chunk))
+                if len(found) == length:
+                    break
+        finally:
+            self.close()
+        return bytes(found)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -434,12 +598,12 @@ def _checked(method: str, path: str, answer: Answer, expected: Collection[int]) 
             retry_after=_seconds(answer.headers.get("Retry-After"), 5),
         )
     if status in (301, 307, 308):
-        raise BackendError(
+        raise Moved(
             f"GitHub has moved what {what} asks for: the repository was renamed or transferred; "
             "change `owner` and `repo`"
         )
     if status == 401:
-        raise BackendError(f"GitHub does not accept the token (any more): {said}")
+        raise BadToken(f"GitHub does not accept the token (any more): {said}")
     if status == 403 and method != "GET":
         raise NotAllowed(f"GitHub does not allow this token to {what}: {said}")
     raise BackendError(f"GitHub answered {status} to {what}: {said}")
@@ -460,6 +624,20 @@ def _limit(answer: Answer, said: str) -> int | None:
     if answer.status == 429 or any(word in said.lower() for word in words):
         return _WAIT_UNTOLD
     return None
+
+
+def _told_limit(headers: Mapping[str, str]) -> Limit | None:
+    """What an answer says of the primary limit of its token ("Checking the status of your rate
+    limit" in the REST documentation); GitHub Enterprise Server may have none."""
+    try:
+        return Limit(
+            resource=headers.get("X-RateLimit-Resource", "core"),
+            limit=int(headers["X-RateLimit-Limit"]),
+            remaining=int(headers["X-RateLimit-Remaining"]),
+            resets_at=datetime.fromtimestamp(int(headers["X-RateLimit-Reset"]), UTC),
+        )
+    except (KeyError, ValueError, OverflowError, OSError):
+        return None
 
 
 def _seconds(text: str | None, default: int) -> int:
@@ -561,6 +739,24 @@ def _new_session() -> requests.Session:
 def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
     # Otherwise `requests` would add those of ~/.netrc, and a signed address refuses them.
     return request
+
+
+class _TimedBody:
+    """A file that is sent from its beginning, and gives up when that takes too long."""
+
+    def __init__(self, content: BinaryIO, deadline: float | None) -> None:
+        content.seek(0)
+        self._content = content
+        self._deadline = deadline
+
+    def __len__(self) -> int:
+        return os.fstat(self._content.fileno()).st_size
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self._content.read(_CHUNK):
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                raise BackendUnavailable("sending the file to GitHub takes too long")
+            yield chunk
 
 
 class _Base64Body:

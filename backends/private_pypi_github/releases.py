@@ -5,9 +5,10 @@
     second asset                  its core metadata, `<filename>.metadata`
     notes                         its record: a flat TOML table of strings
 
-The first line of the notes is a comment, which private-pypi 0.2 skips: it names the assets by their
+The notes begin with comments of ours, which private-pypi 0.2 skips. One names the assets by their
 ids, because GitHub changes names with characters such as `!`, and so binds the record to these very
-bytes: an asset that somebody replaces gets another id.
+bytes: an asset that somebody replaces gets another id. One says that the file is yanked: also in
+notes that are no record, and whatever a form has sent, since no value can stand there.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from private_pypi.errors import BackendError, InvalidUpload
 from private_pypi.model import Record, StoredFile
 
 MAX_NOTES = 125_000  # characters
+_RESERVE = 2_000  # characters of the notes that are left to comments, so also to a reason of a yank
 
 _SUFFIXES = (".whl", ".tar.gz", ".zip")
-_ASSETS = re.compile(
-    r"# private_pypi: file (?P<file>[0-9]+)(?:, core metadata (?P<metadata>[0-9]+))?"
-)
-_DRAFT = re.compile(r"# private_pypi: draft of (?P<time>\S+)")
+_OURS = "# private_pypi: "
+_ASSETS = re.compile(r"file (?P<file>[0-9]+)(?:, core metadata (?P<metadata>[0-9]+))?")
+_YANKED = re.compile(r"yanked(?:\s+(?P<reason>.*))?")
+_DRAFT = re.compile(r"draft until (?P<time>\S+)")
 # What must not be left out of a record that is too long.
 _FACTS = {
     "name",
@@ -54,6 +56,8 @@ class Asset:
     sha256: str | None  # as GitHub computed it; None: it did not
     url: str
     is_complete: bool
+    label: str  # what people may have called it; "": nothing
+    created_at: datetime  # UTC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,9 @@ class Release:
     published_at: datetime | None  # None for a draft
     notes: str
     assets: tuple[Asset, ...]
+    is_prerelease: bool
+    is_immutable: bool
+    upload_url: str  # takes assets
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,9 @@ def parse_release(value: Any) -> Release:
             published_at=None if published_at is None else parse_time(published_at),
             notes=value.get("body") or "",
             assets=tuple(parse_asset(asset) for asset in value["assets"]),
+            is_prerelease=bool(value["prerelease"]),
+            is_immutable=bool(value.get("immutable")),  # older Enterprise servers do not say it
+            upload_url=str(value["upload_url"]).partition("{")[0],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BackendError("GitHub answered a release of an unknown form") from error
@@ -110,6 +120,8 @@ def parse_asset(value: Any) -> Asset:
             sha256=digest.removeprefix("sha256:") if digest.startswith("sha256:") else None,
             url=str(value["url"]),
             is_complete=value["state"] == "uploaded",
+            label=value.get("label") or "",
+            created_at=parse_time(value["created_at"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BackendError("GitHub answered an asset of an unknown form") from error
@@ -152,6 +164,7 @@ def stored_file(release: Release) -> StoredFile | None:
         location=format_location(asset, sha256, metadata),
         stamp=f"{asset.id}:{asset.size}",
         record=notes.record if is_of_these and notes.record else None,
+        yanked=notes.yanked,
     )
 
 
@@ -199,8 +212,15 @@ def _metadata_asset(release: Release, notes: _Notes) -> Asset | None:
 
 def _named(release: Release, name: str) -> Asset | None:
     names = {asset.name: asset for asset in release.assets if asset.is_complete}
-    # "GitHub renames asset filenames that have special characters" (REST documentation).
-    return names.get(name) or names.get(re.sub(r"[^A-Za-z0-9._+@-]+", ".", name))
+    return names.get(name) or names.get(asset_name(name))
+
+
+def asset_name(name: str) -> str:
+    """What GitHub makes of the name of a distribution file.
+
+    "GitHub renames asset filenames that have special characters" (REST documentation).
+    """
+    return re.sub(r"[^A-Za-z0-9._+@-]+", ".", name)
 
 
 # Notes.
@@ -211,6 +231,7 @@ class _Notes:
     record: Record
     file: int | None  # the ids of the assets; None: private-pypi 0.2 did not say
     metadata: int | None
+    yanked: str | None  # the reason
 
     def describes(self, asset: Asset) -> bool:
         """Whether the record was made for the bytes of this asset.
@@ -229,8 +250,8 @@ def fit_record(record: Record) -> Record:
 
     Raises `InvalidUpload` when not even the facts fit.
     """
-    room = MAX_NOTES - 200  # the comment, and a reserve
-    lines = {key: _length(_line(key, value)) for key, value in record.items()}
+    room = MAX_NOTES - _RESERVE
+    lines = {key: length_of(_line(key, value)) for key, value in record.items()}
     total = sum(lines.values())
     kept = dict(record)
     for key in sorted(lines.keys() - _FACTS, key=lambda key: (-lines[key], key)):
@@ -247,21 +268,33 @@ def fit_record(record: Record) -> Record:
 
 def format_notes(record: Record, file: Asset, metadata: Asset | None) -> str:
     """The notes of a published file."""
-    comment = f"# private_pypi: file {file.id}"
+    comment = f"{_OURS}file {file.id}"
     if metadata is not None:
         comment += f", core metadata {metadata.id}"
     return f"{comment}\n" + "".join(_line(key, value) for key, value in record.items())
 
 
-def format_draft_notes(now: datetime) -> str:
-    """The notes of a draft of ours, which say how old it is: GitHub tells of its commit only."""
-    return f"# private_pypi: draft of {now.astimezone(UTC).isoformat()}\n"
+def yanked_notes(notes: str, reason: str | None) -> str:
+    """The notes with the comment of a yank (`reason=None`: without); all else stays as it is."""
+    comments, rest = _split(notes)
+    kept = [line for line in comments if not _YANKED.fullmatch(_comment(line))]
+    if reason is not None and kept and not kept[-1].endswith("\n"):
+        kept.append("\n")
+    if reason is not None:
+        kept.append(f"{_OURS}yanked {_toml_string(reason)}\n")
+    return "".join(kept) + rest
 
 
-def drafted_at(release: Release) -> datetime | None:
-    """When one of us made this draft; None for a published release, and for others' drafts."""
-    match = _DRAFT.match(release.notes)
-    if match is None or not release.is_draft:
+def format_draft_notes(until: datetime) -> str:
+    """The notes of a draft of ours: they say from when on nobody can be at work on it."""
+    return f"{_OURS}draft until {until.astimezone(UTC).isoformat()}\n"
+
+
+def draft_until(release: Release) -> datetime | None:
+    """Until when one of us may work on this draft; None when it is none, or somebody else's."""
+    comments, _ = _split(release.notes)
+    match = _DRAFT.match(_comment(comments[0])) if comments and release.is_draft else None
+    if match is None:
         return None
     try:
         return parse_time(match["time"])
@@ -269,26 +302,55 @@ def drafted_at(release: Release) -> datetime | None:
         return None
 
 
+def _split(notes: str) -> tuple[list[str], str]:
+    """Our comments at the start of the notes, line by line, and the rest."""
+    comments = []
+    end = 0
+    while notes.startswith(_OURS, end):
+        start, end = end, notes.find("\n", end) + 1 or len(notes)
+        comments.append(notes[start:end])
+    return comments, notes[end:]
+
+
+def _comment(line: str) -> str:
+    return line.removeprefix(_OURS).rstrip("\r\n\t ")
+
+
+def _read_yank(comments: Sequence[str]) -> str | None:
+    for line in comments:
+        match = _YANKED.fullmatch(_comment(line))
+        if match is not None:
+            said = match["reason"] or ""
+            try:
+                value = tomli.loads(f"reason = {said}")["reason"]
+            except tomli.TOMLDecodeError:
+                return said  # people write it without quotes
+            return value if isinstance(value, str) else said
+    return None
+
+
 def _read_notes(text: str) -> _Notes:
     """Whatever is wrong with notes, the file itself says the same: the core opens it then."""
-    match = _ASSETS.match(text)
+    comments, _ = _split(text)
+    yanked = _read_yank(comments)
+    match = next(filter(None, (_ASSETS.fullmatch(_comment(line)) for line in comments)), None)
     try:
         table: Mapping[str, object] = tomli.loads(text.replace("\r\n", "\n"))
     except (tomli.TOMLDecodeError, RecursionError):
         table = {}
     record = {key: value for key, value in table.items() if isinstance(value, str)}
     if match is None or not record:
-        return _Notes(record, None, None)
+        return _Notes(record, None, None, yanked)
     metadata = match["metadata"]
-    return _Notes(record, int(match["file"]), None if metadata is None else int(metadata))
+    return _Notes(record, int(match["file"]), None if metadata is None else int(metadata), yanked)
 
 
 def _line(key: str, value: str) -> str:
     return f"{_toml_string(key)} = {_toml_string(value)}\n"
 
 
-def _length(text: str) -> int:
-    """In the units of whoever counts the most of them."""
+def length_of(text: str) -> int:
+    """Characters of notes, in the units of whoever counts the most of them."""
     return len(text.encode("utf-16-le")) // 2
 
 

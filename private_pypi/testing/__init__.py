@@ -5,9 +5,16 @@ The contract itself, which needs pytest, is `private_pypi.testing.contract.Backe
 
 from private_pypi.testing.memory import (
     LocalMemoryBackend,
+    LookupMemoryBackend,
     MemoryBackend,
     MemorySettings,
     MemoryStorage,
 )
 
-__all__ = ["LocalMemoryBackend", "MemoryBackend", "MemorySettings", "MemoryStorage"]
+__all__ = [
+    "LocalMemoryBackend",
+    "LookupMemoryBackend",
+    "MemoryBackend",
+    "MemorySettings",
+    "MemoryStorage",
+]

@@ -12,7 +12,10 @@
             return MyBackend(settings, Secret(secret), folders)
 
 A backend that can delete, or tell what is new, derives from those contracts as well:
-`class TestMyBackend(BackendContract, DeletingContract, RecentContract)`.
+`class TestMyBackend(BackendContract, DeletingContract, RecentContract)`. One that answers for a
+project at a time, and has no listing and no index, derives from `LookupContract` instead of
+`BackendContract`, and from what else it can:
+`class TestMyLookups(ProcessesContract, LookupContract, RightsPerProjectContract, PartsContract)`.
 
 Give it an empty storage that nobody else uses: it writes and deletes files of the projects `demo`,
 `demo-extra` and `other`, replaces the index, and kills its own child processes in the middle of
@@ -50,11 +53,25 @@ from private_pypi.backend import (
     Access,
     AnyBackend,
     Folders,
+    Known,
+    SupportsAssetIds,
     SupportsDelete,
+    SupportsLookup,
+    SupportsParts,
     SupportsRecent,
+    SupportsYank,
 )
-from private_pypi.errors import FileAlreadyExists, FileNotFound, PrivatePypiError, StaleIndex
-from private_pypi.filenames import parse_filename
+from private_pypi.errors import (
+    FileAlreadyExists,
+    FileNotFound,
+    NotAllowed,
+    PrivatePypiError,
+    ProjectNotFound,
+    StaleIndex,
+    Unsupported,
+    WrongSecret,
+)
+from private_pypi.filenames import normalize, parse_filename
 from private_pypi.model import (
     DistributionFile,
     Download,
@@ -70,8 +87,8 @@ from private_pypi.records import make_record
 MIB = 1 << 20  # bytes
 
 
-class InProcessContract:
-    """All but what takes several processes, for a storage that lives and dies with one."""
+class FilesContract:
+    """What holds for every storage: files, core metadata and secrets; says not how it lists."""
 
     read_secret: ClassVar[str] = "read-secret"
     write_secret: ClassVar[str] = "write-secret"
@@ -79,6 +96,9 @@ class InProcessContract:
 
     constant_memory: ClassVar[bool] = True
     """False for a storage that is memory."""
+
+    keeps_records: ClassVar[bool] = True
+    """False for a storage that has no place for records: it gives None for each."""
 
     visible_after: ClassVar[timedelta] = timedelta(0)
     """How long the storage may take until a listing shows what was published or deleted."""
@@ -110,11 +130,19 @@ class InProcessContract:
         folders = new_folders(tmp_path)
         return self.open_backend(storage, self.write_secret if secret is None else secret, folders)
 
+    def listed(self, backend: AnyBackend, known: Known | None = None) -> list[StoredFile]:
+        """All files of the projects that the tests write."""
+        raise NotImplementedError("derive from InProcessContract or from LookupContract")
+
+    def record_of(self, upload: Upload) -> Record | None:
+        """What a listing has to say beside a file."""
+        return upload.record if self.keeps_records else None
+
     def listing(self, backend: AnyBackend, *filenames: str) -> dict[str, StoredFile]:
         """What is listed, once it is exactly `filenames` or `visible_after` is over."""
         deadline = time.monotonic() + self.visible_after.total_seconds()
         while True:
-            stored = list(backend.list_files())
+            stored = self.listed(backend)
             listed = {file.filename: file for file in stored}
             assert len(stored) == len(listed), "a file was listed twice"
             if set(listed) == set(filenames) or time.monotonic() >= deadline:
@@ -123,13 +151,9 @@ class InProcessContract:
 
     # Files.
 
-    def test_an_empty_storage_has_no_files_and_no_index(
-        self, backend: AnyBackend, tmp_path: Path
-    ) -> None:
+    def test_an_empty_storage_has_no_files(self, backend: AnyBackend) -> None:
         """Nothing needs to be prepared before a storage can be read."""
-        assert list(backend.list_files()) == []
-        assert backend.read_index(tmp_path / "index.toml") == NO_INDEX
-        assert not (tmp_path / "index.toml").exists()
+        assert self.listed(backend) == []
 
     def test_what_was_put_is_listed_and_opened(self, backend: AnyBackend, tmp_path: Path) -> None:
         """A listing says the same as `put_file` did, and the bytes are those that were sent."""
@@ -161,9 +185,9 @@ class InProcessContract:
         self, backend: AnyBackend, tmp_path: Path
     ) -> None:
         """An upload that is repeated after a lost answer succeeds, and keeps the first record."""
-        upload = make_upload(tmp_path, "demo-1.0.tar.gz", b"content", {"summary": "first"})
+        upload = make_upload(tmp_path, "demo-1.0.tar.gz", b"content", {"keywords": "first"})
         first = backend.put_file(upload)
-        again = make_upload(tmp_path, "demo-1.0.tar.gz", b"content", {"summary": "second"})
+        again = make_upload(tmp_path, "demo-1.0.tar.gz", b"content", {"keywords": "second"})
         assert backend.put_file(again) == first
         assert self.listing(backend, "demo-1.0.tar.gz") == {"demo-1.0.tar.gz": first}
 
@@ -239,39 +263,7 @@ class InProcessContract:
             with contextlib.suppress(PrivatePypiError):
                 assert content_of(backend.open_file(file)) == b"content"
 
-    # Records and metadata.
-
-    def test_a_record_comes_back_exactly(self, backend: AnyBackend, tmp_path: Path) -> None:
-        """Whatever is in it: quotes, control characters, every plane of Unicode, no text at all."""
-        strange = {
-            "summary": 'She said "no"\\n, \'\'\' and """ \\u0041 #',
-            "author": "Ørsted 李 🦄 \u2028\u200f\ufeff",
-            "lines": "one\ntwo\r\nthree\ttabbed \x00\x07\x1b\x7f\x85",
-            "key with spaces.and = [signs] \"'\n": "value",
-            "": "empty key",
-            "empty value": "",
-            ":action": "file_upload",
-            "stamp": "a field of the form",
-            "long": "x" * 50_000,
-        }
-        upload = make_upload(tmp_path, "demo-1.0.tar.gz", b"content", strange)
-        assert set(strange) < set(upload.record)
-        assert backend.put_file(upload).record == upload.record
-        listed = self.listing(backend, "demo-1.0.tar.gz")
-        assert listed["demo-1.0.tar.gz"].record == upload.record
-
-    def test_known_files_are_listed_all_the_same(self, backend: AnyBackend, tmp_path: Path) -> None:
-        """Only the record may be left out, and only of a file that is known with this stamp."""
-        names = ["demo-1.0.tar.gz", "demo-2.0.tar.gz"]
-        stored = {name: backend.put_file(make_upload(tmp_path, name, b"content")) for name in names}
-        assert self.listing(backend, *names) == stored
-        first = stored[names[0]]
-        listed = {
-            file.filename: file
-            for file in backend.list_files(lambda *known: known == (first.filename, first.stamp))
-        }
-        assert listed[names[1]] == stored[names[1]]
-        assert replace(listed[names[0]], record=first.record) == first
+    # Metadata.
 
     def test_core_metadata_is_kept_byte_for_byte(self, backend: AnyBackend, tmp_path: Path) -> None:
         """Installers compare its hash (protocol 29)."""
@@ -355,7 +347,7 @@ class InProcessContract:
                 tmp_path,
                 "demo-1.0.tar.gz",
                 f"content {number:02}".encode(),
-                {"summary": str(number)},
+                {"keywords": str(number)},
                 core_metadata=str(number).encode(),
             )
             for number in range(16)
@@ -370,7 +362,7 @@ class InProcessContract:
         assert others == {FileAlreadyExists}
         winner = uploads[winners[0]]
         listed = self.listing(backends[0], "demo-1.0.tar.gz")["demo-1.0.tar.gz"]
-        assert listed.record == winner.record
+        assert listed.record == self.record_of(winner)
         file = published(winner, listed)
         content = content_of(backends[1].open_file(file))
         assert hashlib.sha256(content).hexdigest() == winner.file.sha256
@@ -402,14 +394,114 @@ class InProcessContract:
         with ThreadPoolExecutor(1) as pool:
             publishing = pool.submit(publish)
             while not finished.is_set():
-                listed = {file.filename: file for file in backend.list_files()}
+                listed = {file.filename: file for file in self.listed(backend)}
                 assert before <= set(listed) <= before | set(uploads)
                 for name in set(listed) & set(uploads):
-                    assert listed[name].record == uploads[name].record
+                    assert listed[name].record == self.record_of(uploads[name])
             publishing.result()
         assert set(self.listing(backend, *before, *uploads)) == before | set(uploads)
 
-    # The index document.
+    # Secrets.
+
+    def test_a_secret_may_do_what_the_storage_says(self, storage: Any, tmp_path: Path) -> None:
+        """Two secrets with different rights, a wrong one, none, and some that are nearly right."""
+        expected = {
+            self.read_secret: Access.READ,
+            self.write_secret: Access.WRITE,
+            self.wrong_secret: Access.NONE,
+            "": Access.NONE,
+            self.write_secret + "x": Access.NONE,
+            self.write_secret[:-1]: Access.NONE,
+            self.write_secret.swapcase(): Access.NONE,
+            "Ünïcode 李": Access.NONE,
+        }
+        found = {
+            secret: self.open_another(storage, tmp_path, secret).access() for secret in expected
+        }
+        assert found == expected
+
+    def test_a_secret_may_do_the_same_with_a_project(self, storage: Any, tmp_path: Path) -> None:
+        """Unless the capabilities say that rights differ per project."""
+        for secret in (self.read_secret, self.write_secret, self.wrong_secret):
+            backend = self.open_another(storage, tmp_path, secret)
+            differs = backend.capabilities.rights_per_project
+            assert differs or backend.access("demo") == backend.access()
+
+    def test_making_a_backend_touches_nothing(
+        self, storage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Construction does no I/O: a storage in trouble never stops a server's start."""
+        folders = new_folders(tmp_path)
+
+        def refuse(*arguments: object, **_options: object) -> None:
+            raise AssertionError(f"construction opened something: {arguments!r}")
+
+        with monkeypatch.context() as patch:
+            for opener in ("builtins.open", "io.open", "os.open", "os.mkdir", "sqlite3.connect"):
+                patch.setattr(opener, refuse)
+            patch.setattr("socket.socket.connect", refuse)
+            backend = self.open_backend(storage, self.write_secret, folders)
+        assert self.listed(backend) == []
+
+    def test_what_a_backend_can_is_tested(self, backend: AnyBackend) -> None:
+        """Whoever supports deleting or telling what is new derives from those classes as well."""
+        assert isinstance(self, DeletingContract) == isinstance(backend, SupportsDelete)
+        assert isinstance(self, RecentContract) == isinstance(backend, SupportsRecent)
+        assert isinstance(self, YankingContract) == isinstance(backend, SupportsYank)
+        assert isinstance(self, LookupContract) == isinstance(backend, SupportsLookup)
+        assert isinstance(self, PartsContract) == isinstance(backend, SupportsParts)
+        assert isinstance(self, AssetIdsContract) == isinstance(backend, SupportsAssetIds)
+        can = backend.capabilities
+        assert isinstance(self, InProcessContract) == can.lists_files
+        assert isinstance(self, RightsPerProjectContract) == can.rights_per_project
+
+
+class RecordsContract(FilesContract):
+    """For a storage that keeps records."""
+
+    def test_a_record_comes_back_exactly(self, backend: AnyBackend, tmp_path: Path) -> None:
+        """Whatever is in it: quotes, control characters, every plane of Unicode, no text at all."""
+        strange = {
+            "keywords": 'She said "no"\\n, \'\'\' and """ \\u0041 #',
+            "author": "Ørsted 李 🦄 \u2028\u200f\ufeff",
+            "lines": "one\ntwo\r\nthree\ttabbed \x00\x07\x1b\x7f\x85",
+            "key with spaces.and = [signs] \"'\n": "value",
+            "": "empty key",
+            "empty value": "",
+            ":action": "file_upload",
+            "stamp": "a field of the form",
+            "long": "x" * 50_000,
+        }
+        upload = make_upload(tmp_path, "demo-1.0.tar.gz", b"content", strange)
+        assert set(strange) < set(upload.record)
+        assert backend.put_file(upload).record == upload.record
+        listed = self.listing(backend, "demo-1.0.tar.gz")
+        assert listed["demo-1.0.tar.gz"].record == upload.record
+
+    def test_known_files_are_listed_all_the_same(self, backend: AnyBackend, tmp_path: Path) -> None:
+        """Only the record may be left out, and only of a file that is known with this stamp."""
+        names = ["demo-1.0.tar.gz", "demo-2.0.tar.gz"]
+        stored = {name: backend.put_file(make_upload(tmp_path, name, b"content")) for name in names}
+        assert self.listing(backend, *names) == stored
+        first = stored[names[0]]
+        listed = {
+            file.filename: file
+            for file in self.listed(backend, lambda *known: known == (first.filename, first.stamp))
+        }
+        assert listed[names[1]] == stored[names[1]]
+        assert replace(listed[names[0]], record=first.record) == first
+
+
+class InProcessContract(RecordsContract):
+    """All but what takes several processes, for a storage that lives and dies with one."""
+
+    def listed(self, backend: AnyBackend, known: Known | None = None) -> list[StoredFile]:
+        return list(backend.list_files(known))
+
+    def test_an_empty_storage_has_no_index(self, backend: AnyBackend, tmp_path: Path) -> None:
+        """Nothing needs to be prepared before it can be read."""
+        assert backend.read_index(tmp_path / "index.toml") == NO_INDEX
+        assert not (tmp_path / "index.toml").exists()
 
     def test_an_index_comes_back_with_its_revision(
         self, backend: AnyBackend, tmp_path: Path
@@ -514,59 +606,9 @@ class InProcessContract:
         backend.put_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"content"))
         assert list(self.listing(backend, "demo-1.0.tar.gz")) == ["demo-1.0.tar.gz"]
 
-    # Secrets.
 
-    def test_a_secret_may_do_what_the_storage_says(self, storage: Any, tmp_path: Path) -> None:
-        """Two secrets with different rights, a wrong one, none, and some that are nearly right."""
-        expected = {
-            self.read_secret: Access.READ,
-            self.write_secret: Access.WRITE,
-            self.wrong_secret: Access.NONE,
-            "": Access.NONE,
-            self.write_secret + "x": Access.NONE,
-            self.write_secret[:-1]: Access.NONE,
-            self.write_secret.swapcase(): Access.NONE,
-            "Ünïcode 李": Access.NONE,
-        }
-        found = {
-            secret: self.open_another(storage, tmp_path, secret).access() for secret in expected
-        }
-        assert found == expected
-
-    def test_a_secret_may_do_the_same_with_a_project(self, storage: Any, tmp_path: Path) -> None:
-        """Unless the capabilities say that rights differ per project."""
-        for secret in (self.read_secret, self.write_secret, self.wrong_secret):
-            backend = self.open_another(storage, tmp_path, secret)
-            same = backend.access("demo") == backend.access()
-            assert same or backend.capabilities.rights_per_project
-
-    def test_making_a_backend_touches_nothing(
-        self, storage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Construction does no I/O: a storage in trouble never stops a server's start."""
-        folders = new_folders(tmp_path)
-
-        def refuse(*arguments: object, **_options: object) -> None:
-            raise AssertionError(f"construction opened something: {arguments!r}")
-
-        with monkeypatch.context() as patch:
-            for opener in ("builtins.open", "io.open", "os.open", "os.mkdir", "sqlite3.connect"):
-                patch.setattr(opener, refuse)
-            patch.setattr("socket.socket.connect", refuse)
-            backend = self.open_backend(storage, self.write_secret, folders)
-        assert list(backend.list_files()) == []
-
-    def test_what_a_backend_can_is_tested(self, backend: AnyBackend) -> None:
-        """Whoever supports deleting or telling what is new derives from those classes as well."""
-        assert isinstance(self, DeletingContract) == isinstance(backend, SupportsDelete)
-        assert isinstance(self, RecentContract) == isinstance(backend, SupportsRecent)
-
-
-class BackendContract(InProcessContract):
-    """Derive from it, name the subclass `Test…`, and override what says so.
-
-    The storage that the fixture gives is pickled, and opened by child processes as well.
-    """
+class ProcessesContract(FilesContract):
+    """What several processes do to one storage, which is pickled and opened by each of them."""
 
     def test_two_processes_share_only_the_storage(self, storage: Any, tmp_path: Path) -> None:
         """Of two servers that publish one name at once, one wins; nothing of theirs is mixed."""
@@ -591,8 +633,8 @@ class BackendContract(InProcessContract):
         assert set(listed) == set(names)
         for number, name in enumerate(names):
             text = "from the first" if results[0][number] == "stored" else "from the second"
-            upload = make_upload(tmp_path, name, text.encode(), {"summary": text})
-            assert listed[name].record == upload.record
+            upload = make_upload(tmp_path, name, text.encode(), {"keywords": text})
+            assert listed[name].record == self.record_of(upload)
             file = published(upload, listed[name])
             assert content_of(backend.open_file(file)) == text.encode()
 
@@ -612,20 +654,27 @@ class BackendContract(InProcessContract):
                 child.kill()
                 told |= child.received()
         backend = self.open_another(storage, tmp_path)
-        listed = {file.filename: file for file in backend.list_files()}
+        listed = {file.filename: file for file in self.listed(backend)}
         assert told <= set(listed) <= set(names)
         upload = make_upload(tmp_path, names[0], content)
         for name, stored in listed.items():
             file = replace(published(upload, stored), filename=name)
             assert content_of(backend.open_file(file)) == content
-            if stored.record is not None:
+            if stored.record is not None or not self.keeps_records:
                 assert content_of(backend.open_core_metadata(file)) == upload.core_metadata
         assert list(self.leftovers(storage)) == []
         for name in names[: len(listed) + 2]:
             backend.put_file(make_upload(tmp_path, name, content))
 
 
-class DeletingContract(InProcessContract):
+class BackendContract(ProcessesContract, InProcessContract):
+    """Derive from it, name the subclass `Test…`, and override what says so.
+
+    The storage that the fixture gives is pickled, and opened by child processes as well.
+    """
+
+
+class DeletingContract(FilesContract):
     """What `SupportsDelete` promises, beside everything else."""
 
     def test_a_deleted_file_is_gone(self, backend: AnyBackend, tmp_path: Path) -> None:
@@ -651,12 +700,12 @@ class DeletingContract(InProcessContract):
     ) -> None:
         """The index burns names, not the storage; and nothing of the first file comes back."""
         assert isinstance(backend, SupportsDelete)
-        first = make_upload(tmp_path, "demo-1.0.tar.gz", b"first", {"summary": "first"})
+        first = make_upload(tmp_path, "demo-1.0.tar.gz", b"first", {"keywords": "first"})
         first_stored = backend.put_file(first)
         backend.delete_file(published(first, first_stored))
         second = make_upload(tmp_path, "demo-1.0.tar.gz", b"other", core_metadata=None)
         stored = backend.put_file(second)
-        assert stored.record == second.record
+        assert stored.record == self.record_of(second)
         assert stored.stamp != first_stored.stamp
         assert self.listing(backend, "demo-1.0.tar.gz") == {"demo-1.0.tar.gz": stored}
         assert content_of(backend.open_file(published(second, stored))) == b"other"
@@ -669,7 +718,44 @@ class DeletingContract(InProcessContract):
         """Whoever repeats a deletion after a lost answer gets the same answer."""
         assert isinstance(backend, SupportsDelete)
         backend.delete_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"").file)
-        assert list(backend.list_files()) == []
+        assert self.listed(backend) == []
+
+
+class YankingContract(FilesContract):
+    """What `SupportsYank` promises, beside everything else."""
+
+    def test_a_yank_is_kept_beside_the_file_and_changes_nothing_else(
+        self, storage: Any, tmp_path: Path
+    ) -> None:
+        """Every server reads it; reasons of any text come back exactly, also none at all."""
+        backend, other = (self.open_another(storage, tmp_path) for _ in range(2))
+        assert isinstance(backend, SupportsYank)
+        uploads = [
+            make_upload(tmp_path, name, name.encode())
+            for name in ("demo-1.0.tar.gz", "demo-1.0.zip", "demo_extra-1.0.tar.gz")
+        ]
+        stored = {upload.file.filename: backend.put_file(upload) for upload in uploads}
+        name = uploads[0].file.filename
+        file = published(uploads[0], stored[name])
+        strange = 'She said "no"\\n\n# \x00\x7f Ørsted 李 🦄 \u2028\u200f\ufeff'
+        for reason in ("broken", "broken", "", strange, None, None, "again"):
+            backend.yank_file(file, reason)
+            yanked = replace(stored[name], yanked=reason)
+            assert self.listing(other, *stored) == {**stored, name: yanked}
+            assert content_of(other.open_file(file)) == name.encode()
+            assert content_of(other.open_core_metadata(file)) == uploads[0].core_metadata
+        # The same bytes again are no new file, and do not undo it.
+        assert other.put_file(uploads[0]) == yanked
+
+    def test_a_file_that_is_not_there_cannot_be_yanked(
+        self, backend: AnyBackend, tmp_path: Path
+    ) -> None:
+        """Nor is it made by that."""
+        assert isinstance(backend, SupportsYank)
+        for reason in ("broken", None):
+            with pytest.raises(FileNotFound):
+                backend.yank_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"").file, reason)
+        assert self.listed(backend) == []
 
 
 class RecentContract(InProcessContract):
@@ -686,7 +772,227 @@ class RecentContract(InProcessContract):
         assert recent == {first.filename: first, second.filename: second}
 
 
+class LookupContract(FilesContract):
+    """What `SupportsLookup` promises, for a storage without a listing and an index.
+
+    The projects `demo`, `demo-extra` and `other` can be published to; `never-was` does not exist.
+    """
+
+    projects: ClassVar[Sequence[str]] = ("demo", "demo-extra", "other")
+
+    def listed(self, backend: AnyBackend, known: Known | None = None) -> list[StoredFile]:
+        return [file for project in self.projects for file in files_of(backend, project, known)]
+
+    def test_a_project_that_never_was_is_a_known_absence(
+        self, backend: AnyBackend, tmp_path: Path
+    ) -> None:
+        """`ProjectNotFound`, also beside projects that exist; never an empty listing."""
+        assert isinstance(backend, SupportsLookup)
+        for _ in range(2):
+            with pytest.raises(ProjectNotFound):
+                list(backend.project_files("never-was"))
+            backend.put_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"content"))
+
+    def test_each_file_of_a_project_is_given_once(
+        self, backend: AnyBackend, tmp_path: Path
+    ) -> None:
+        """Whatever its version, and however often it is asked; with what the storage knows."""
+        assert isinstance(backend, SupportsLookup)
+        uploads = {
+            name: make_upload(tmp_path, name, name.encode())
+            for name in (
+                "demo-10.0.tar.gz",
+                "demo-9.0.tar.gz",
+                "demo-9.0-py3-none-any.whl",
+                "demo-1.0rc1.tar.gz",
+                "demo_extra-1.0.tar.gz",
+            )
+        }
+        for upload in uploads.values():
+            backend.put_file(upload)
+        self.listing(backend, *uploads)
+        for _ in range(2):
+            stored = list(backend.project_files("demo"))
+            mine = {f.filename: f for f in stored if not f.filename.startswith("demo_extra")}
+            assert len({file.filename for file in stored}) == len(stored)
+            assert set(mine) == set(uploads) - {"demo_extra-1.0.tar.gz"}
+            for name, file in mine.items():
+                assert file.size == len(name)
+                assert file.sha256 in (None, uploads[name].file.sha256)
+                assert file.uploaded_at is None or file.uploaded_at.utcoffset() == timedelta(0)
+
+    def test_what_changed_is_given_the_next_time(self, storage: Any, tmp_path: Path) -> None:
+        """Whoever changed it: what is kept to ask conditionally never hides anything."""
+        mine, theirs = (self.open_another(storage, tmp_path) for _ in range(2))
+        names = [f"demo-{number}.0.tar.gz" for number in range(3)]
+        for count, name in enumerate(names, 1):
+            theirs.put_file(make_upload(tmp_path, name, name.encode()))
+            assert set(self.listing(mine, *names[:count])) == set(names[:count])
+            if isinstance(theirs, SupportsDelete) and count == 2:
+                theirs.delete_file(make_upload(tmp_path, names[0], b"").file)
+                assert set(self.listing(mine, names[1])) == {names[1]}
+                theirs.put_file(make_upload(tmp_path, names[0], names[0].encode()))
+
+    def test_the_projects_are_those_that_may_be_read(
+        self, backend: AnyBackend, tmp_path: Path
+    ) -> None:
+        """By normalised name, each once."""
+        assert isinstance(backend, SupportsLookup)
+        backend.put_file(make_upload(tmp_path, "demo_extra-1.0.tar.gz", b"content"))
+        names = list(backend.projects())
+        assert len(names) == len(set(names))
+        assert "demo-extra" in names
+        assert "never-was" not in names
+        assert [name for name in names if normalize(name) != name] == []
+
+    def test_there_is_neither_a_listing_nor_an_index(
+        self, backend: AnyBackend, tmp_path: Path
+    ) -> None:
+        """Said plainly, and not as an absence."""
+        for call in (
+            lambda: list(backend.list_files()),
+            lambda: backend.read_index(tmp_path / "index.toml"),
+            lambda: backend.write_index(document(tmp_path, b"mtime = 1\n"), NO_INDEX),
+        ):
+            with pytest.raises(Unsupported):
+                call()
+
+
+class RightsPerProjectContract(LookupContract):
+    """For a storage that decides for each project what a secret may do there."""
+
+    partial_secret: ClassVar[str] = "partial-secret"
+    """Override: may read `demo`, and is not shown `other`; the other two may do all alike."""
+
+    def test_a_secret_may_do_what_the_storage_says(self, storage: Any, tmp_path: Path) -> None:
+        """Whether it is any good is one question, what it may do with a project another."""
+        good = (self.read_secret, self.write_secret, self.partial_secret)
+        for secret in good:
+            assert self.open_another(storage, tmp_path, secret).access() >= Access.READ
+        for secret in (self.wrong_secret, "", self.write_secret + "x", "Ünïcode 李"):
+            assert self.open_another(storage, tmp_path, secret).access() is Access.NONE
+        rights = {
+            (secret, project): access_of(self.open_another(storage, tmp_path, secret), project)
+            for secret in good
+            for project in ("demo", "other", "never-was")
+        }
+        wrong = self.open_another(storage, tmp_path, self.wrong_secret)
+        for project in ("demo", "other", "never-was"):
+            # The storage may as well say that it is the secret that is wrong.
+            result = outcome(wrong.access, project)
+            assert result is Access.NONE or isinstance(result, WrongSecret)
+        assert rights == {
+            (self.read_secret, "demo"): Access.READ,
+            (self.read_secret, "other"): Access.READ,
+            (self.read_secret, "never-was"): Access.NONE,
+            (self.write_secret, "demo"): Access.WRITE,
+            (self.write_secret, "other"): Access.WRITE,
+            (self.write_secret, "never-was"): Access.NONE,
+            (self.partial_secret, "demo"): Access.READ,
+            (self.partial_secret, "other"): Access.NONE,
+            (self.partial_secret, "never-was"): Access.NONE,
+        }
+
+    def test_what_is_not_shown_to_a_secret_is_absent(self, storage: Any, tmp_path: Path) -> None:
+        """Also right after another secret was shown it, by whatever the two share."""
+        writer = self.open_another(storage, tmp_path)
+        partial = self.open_another(storage, tmp_path, self.partial_secret)
+        assert isinstance(partial, SupportsLookup)
+        upload = make_upload(tmp_path, "other-1.0.tar.gz", b"content")
+        writer.put_file(upload)
+        stored = self.listing(writer, "other-1.0.tar.gz")["other-1.0.tar.gz"]
+        file = published(upload, stored)
+        assert content_of(writer.open_file(file)) == b"content"
+        with pytest.raises(ProjectNotFound):
+            list(partial.project_files("other"))
+        with pytest.raises(FileNotFound):
+            content_of(partial.open_file(file))
+        assert "other" not in list(partial.projects())
+
+    def test_a_secret_that_may_only_read_publishes_nothing(
+        self, storage: Any, tmp_path: Path
+    ) -> None:
+        """The storage refuses, whatever we believed."""
+        reader = self.open_another(storage, tmp_path, self.read_secret)
+        with pytest.raises((NotAllowed, ProjectNotFound)):
+            reader.put_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"content"))
+        assert self.listed(reader) == []
+
+
+class PartsContract(FilesContract):
+    """What `SupportsParts` promises, beside everything else."""
+
+    def test_parts_are_those_of_the_whole(self, backend: AnyBackend, tmp_path: Path) -> None:
+        """At either end, over the end and beyond it."""
+        assert isinstance(backend, SupportsParts)
+        content = random.Random(7).randbytes(300_000)
+        upload = make_upload(tmp_path, "demo-1.0.tar.gz", content)
+        location = backend.put_file(upload).location
+        for start, length in (
+            (0, 1),
+            (0, 300_000),
+            (1, 65_536),
+            (299_999, 1),
+            (299_990, 100),
+            (300_000, 1),
+            (400_000, 5),
+        ):
+            assert backend.read_part(location, start, length) == content[start : start + length]
+
+    def test_a_part_of_a_file_from_elsewhere_is_refused(
+        self, backend: AnyBackend, tmp_path: Path
+    ) -> None:
+        """As for whole files: a location reaches nothing but what the storage gave it to."""
+        assert isinstance(backend, SupportsParts)
+        secret = tmp_path / "secret.txt"
+        secret.write_text("secret")
+        backend.put_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"content"))
+        for location in (str(secret), secret.as_uri(), "", "/", "..", "\x00"):
+            with pytest.raises(PrivatePypiError):
+                backend.read_part(location, 0, 6)
+
+
+class AssetIdsContract(FilesContract):
+    """What `SupportsAssetIds` promises, beside everything else."""
+
+    def asset_id(self, storage: Any, stored: StoredFile) -> str:
+        """Override: under which identifier older servers gave this file away."""
+        raise NotImplementedError("override `asset_id`")
+
+    def test_an_identifier_opens_its_file(self, storage: Any, tmp_path: Path) -> None:
+        """With its true name; and no identifier that nobody gave away opens anything."""
+        backend = self.open_another(storage, tmp_path)
+        assert isinstance(backend, SupportsAssetIds)
+        upload = make_upload(tmp_path, "demo-1.0.tar.gz", b"content")
+        stored = backend.put_file(upload)
+        found, download = backend.open_asset(self.asset_id(storage, stored), "demo-1.0.tar.gz")
+        assert (found.filename, found.size) == ("demo-1.0.tar.gz", 7)
+        assert found.sha256 in (None, upload.file.sha256)
+        assert content_of(download) == b"content"
+        for unknown in ("x", "RA_unknown", "../demo", "%00"):
+            with pytest.raises(FileNotFound):
+                backend.open_asset(unknown, "demo-1.0.tar.gz")
+
+
 # What the tests are written with; also for tests of what is peculiar to one backend.
+
+
+def access_of(backend: AnyBackend, project: str) -> Access:
+    """What a secret may do with a project; one that is no good may also be told so."""
+    try:
+        return backend.access(project)
+    except WrongSecret:
+        return Access.NONE
+
+
+def files_of(backend: AnyBackend, project: str, known: Known | None = None) -> list[StoredFile]:
+    """The files of a project as a lookup gives them, without those of other projects."""
+    assert isinstance(backend, SupportsLookup)
+    try:
+        stored = list(backend.project_files(project, known))
+    except ProjectNotFound:
+        return []
+    return [file for file in stored if parse_filename(file.filename).project == project]
 
 
 def folder(tmp_path: Path) -> Path:
@@ -842,7 +1148,7 @@ def child_process(target: Callable[..., None], *arguments: Any) -> Iterator[Chil
 
 def put_all(
     connection: Connection,
-    contract: type[BackendContract],
+    contract: type[FilesContract],
     storage: Any,
     tmp_path: Path,
     names: Sequence[str],
@@ -850,7 +1156,7 @@ def put_all(
 ) -> None:
     """In a child process: put a file under every name, and tell how each went."""
     backend = contract().open_another(storage, tmp_path)
-    uploads = [make_upload(tmp_path, name, text.encode(), {"summary": text}) for name in names]
+    uploads = [make_upload(tmp_path, name, text.encode(), {"keywords": text}) for name in names]
     connection.send("ready")
     connection.recv()
     results = [outcome(backend.put_file, upload) for upload in uploads]
@@ -864,7 +1170,7 @@ def put_all(
 
 def put_until_killed(
     connection: Connection,
-    contract: type[BackendContract],
+    contract: type[FilesContract],
     storage: Any,
     tmp_path: Path,
     names: Sequence[str],

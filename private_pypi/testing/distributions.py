@@ -28,19 +28,22 @@ def make_wheel(
     *,
     requires_python: str | None = None,
     extra_metadata: Sequence[tuple[str, str]] = (),
+    description: str = "",
     files: Mapping[str, bytes] | None = None,
     tag: str = "py3-none-any",
 ) -> tuple[str, bytes]:
     """A wheel that installs: its filename and its content.
 
     `files` are its modules (path -> content; one tiny module when None); `extra_metadata` are
-    further headers of METADATA, such as `("Summary", "a demo")`. `tag` may be compressed
-    (`py2.py3-none-any`).
+    further headers of METADATA, such as `("Summary", "a demo")`, and `description` its body. `tag`
+    may be compressed (`py2.py3-none-any`).
     """
     stem = _stem(name, version)
     info = f"{stem}.dist-info"
     members = dict(_default_files(name, version) if files is None else files)
-    members[f"{info}/METADATA"] = _metadata(name, version, "2.1", requires_python, extra_metadata)
+    members[f"{info}/METADATA"] = _metadata(
+        name, version, "2.1", requires_python, extra_metadata, description
+    )
     members[f"{info}/WHEEL"] = _wheel_facts(tag)
     members[f"{info}/RECORD"] = _record(members, f"{info}/RECORD")
     return f"{stem}-{tag}.whl", _zip(members)
@@ -53,6 +56,7 @@ def make_sdist(
     metadata_version: str = "2.2",
     requires_python: str | None = None,
     extra_metadata: Sequence[tuple[str, str]] = (),
+    description: str = "",
     files: Mapping[str, bytes] | None = None,
     format: Literal["tar.gz", "zip"] = "tar.gz",  # noqa: A002 - the word of the tools
 ) -> tuple[str, bytes]:
@@ -68,7 +72,7 @@ def make_sdist(
         ).items()
     }
     members[f"{stem}/PKG-INFO"] = _metadata(
-        name, version, metadata_version, requires_python, extra_metadata
+        name, version, metadata_version, requires_python, extra_metadata, description
     )
     return f"{stem}.{format}", _zip(members) if format == "zip" else _tar_gz(members)
 
@@ -171,11 +175,13 @@ def _metadata(
     metadata_version: str,
     requires_python: str | None,
     extra: Sequence[tuple[str, str]],
+    description: str,
 ) -> bytes:
     headers = [("Metadata-Version", metadata_version), ("Name", name), ("Version", version)]
     if requires_python is not None:
         headers.append(("Requires-Python", requires_python))
-    return "".join(f"{header}: {value}\n" for header, value in (*headers, *extra)).encode()
+    text = "".join(f"{header}: {value}\n" for header, value in (*headers, *extra))
+    return (text + (f"\n{description}" if description else "")).encode()
 
 
 def _wheel_facts(tag: str) -> bytes:

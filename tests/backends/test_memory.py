@@ -5,13 +5,28 @@ from typing import Any
 
 import pytest
 
-from private_pypi.backend import Folders
+from private_pypi.backend import Access, Folders
 from private_pypi.errors import BackendUnavailable
-from private_pypi.testing import LocalMemoryBackend, MemoryBackend, MemoryStorage
-from private_pypi.testing.contract import DeletingContract, RecentContract, make_upload
+from private_pypi.model import StoredFile
+from private_pypi.testing import (
+    LocalMemoryBackend,
+    LookupMemoryBackend,
+    MemoryBackend,
+    MemoryStorage,
+)
+from private_pypi.testing.contract import (
+    AssetIdsContract,
+    DeletingContract,
+    PartsContract,
+    RecentContract,
+    RecordsContract,
+    RightsPerProjectContract,
+    YankingContract,
+    make_upload,
+)
 
 
-class TestMemoryBackend(DeletingContract, RecentContract):
+class TestMemoryBackend(DeletingContract, RecentContract, YankingContract):
     constant_memory = False
 
     @pytest.fixture
@@ -21,6 +36,31 @@ class TestMemoryBackend(DeletingContract, RecentContract):
     def open_backend(self, storage: Any, secret: str, folders: Folders) -> MemoryBackend:
         opened: MemoryBackend = storage.open(secret, folders=folders)
         return opened
+
+
+class TestLookupMemoryBackend(
+    RightsPerProjectContract,
+    RecordsContract,
+    PartsContract,
+    AssetIdsContract,
+    DeletingContract,
+    YankingContract,
+):
+    constant_memory = False
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> MemoryStorage:
+        storage = MemoryStorage(read_secret=self.read_secret, write_secret=self.write_secret)
+        storage.projects.update(self.projects)
+        storage.rights[self.partial_secret] = {"demo": Access.READ}
+        return storage
+
+    def open_backend(self, storage: Any, secret: str, folders: Folders) -> LookupMemoryBackend:
+        opened: LookupMemoryBackend = storage.open_lookup(secret)
+        return opened
+
+    def asset_id(self, storage: Any, stored: StoredFile) -> str:
+        return stored.location
 
 
 def test_trouble_is_ordered_by_method_and_number(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from private_pypi.backend import Secret
+from private_pypi.backend import Secret, Usage
 from private_pypi.config import Source, check_repository
 from private_pypi.errors import (
     BackendError,
@@ -24,7 +24,17 @@ from private_pypi.errors import (
     PrivatePypiError,
 )
 from private_pypi_github import GitHubSettings
-from private_pypi_github.client import Address, Answer, Client, Connection, _checked, _expiry
+from private_pypi_github.client import (
+    Address,
+    Answer,
+    BadToken,
+    Client,
+    Connection,
+    Moved,
+    _checked,
+    _expiry,
+    _told_limit,
+)
 from tests.github.fake import FakeGitHub
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -80,9 +90,9 @@ def test_github_says_when_to_come_back(said: Answer, seconds: int) -> None:
     [
         ("GET", answer(403, "Forbidden"), BackendError),
         ("POST", answer(403, "Resource not accessible"), NotAllowed),
-        ("GET", answer(401, "Bad credentials"), BackendError),
+        ("GET", answer(401, "Bad credentials"), BadToken),
         ("GET", answer(404, "Not Found"), BackendError),
-        ("GET", answer(301, "Moved Permanently"), BackendError),
+        ("GET", answer(301, "Moved Permanently"), Moved),
         ("GET", Answer(418, {}, b"<html>"), BackendError),
     ],
 )
@@ -109,6 +119,44 @@ def test_what_github_said_is_repeated_on_one_line() -> None:
 def test_an_answer_of_another_form_is_trouble(body: bytes) -> None:
     with pytest.raises(BackendError, match=r"no JSON|without 'content\.sha'"):
         Answer(200, {}, body).member("content", "sha")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "why"),
+    [
+        (
+            {"errors": [{"type": "RATE_LIMITED", "message": "API rate limit exceeded"}]},
+            BackendUnavailable,
+            "limit is reached: .*exceeded",
+        ),
+        (
+            {"data": {"repository": None}, "errors": [{"type": "FORBIDDEN", "message": "No one"}]},
+            BackendError,
+            "does not answer a query: .*No one",
+        ),
+        ({"data": None}, BackendError, "without 'data'"),
+        ({"data": []}, BackendError, "no object"),
+    ],
+)
+def test_an_error_in_the_answer_to_a_query_is_trouble(
+    monkeypatch: pytest.MonkeyPatch,
+    said: dict[str, Any],
+    expected: type[PrivatePypiError],
+    why: str,
+) -> None:
+    """Its status is 200 ("Rate limits and query limits for the GraphQL API")."""
+    client = Client(Connection(), "https://github.example/api/v3", Secret("token"))
+    asked: list[str] = []
+
+    def request(method: str, url: str, **_: object) -> Answer:
+        asked.append(f"{method} {url}")
+        return Answer(200, {}, json.dumps(said).encode())
+
+    monkeypatch.setattr(client, "request", request)
+    with pytest.raises(PrivatePypiError, match=why) as caught:
+        client.graphql("query { viewer { login } }", {})
+    assert type(caught.value) is expected
+    assert asked == ["POST https://github.example/api/graphql"]
 
 
 # Signed addresses.
@@ -192,6 +240,44 @@ def test_no_message_has_a_secret(github: FakeGitHub, monkeypatch: pytest.MonkeyP
         assert token not in shown
         assert "hush" not in shown
         assert error.__cause__ is not None or error.__suppress_context__ or not error.__context__
+
+
+def test_requests_of_all_tokens_are_counted_and_each_token_has_its_limits(
+    github: FakeGitHub,
+) -> None:
+    connection = Connection()
+    walter = client_of(github, connection)
+    eve = Client(connection, github.api_url, Secret(github.make_token(user="eve", rights={})))
+    assert walter.usage() == Usage(requests={}, limits=())
+    for _ in range(2):
+        walter.get("/repos/acme/pkgs", conditional=True)
+    eve.get("/repos/acme/pkgs", expected=(404,))
+    (own,), (other,) = walter.usage().limits, eve.usage().limits
+    assert (own.resource, own.limit - own.remaining) == ("core", 1)  # the 304 costs nothing
+    assert own.limit == other.limit
+    assert own.resets_at > datetime.now(UTC)
+    github.fail("500", on="GET /repos/*")
+    with pytest.raises(BackendUnavailable):
+        walter.get("/repos/acme/pkgs")
+    github.heal()
+    with pytest.raises(BackendUnavailable):
+        walter.fetch(Address("http://127.0.0.1:9/asset", None, 0.0))
+    usage = walter.usage()
+    assert usage.requests == {"2xx": 1, "304": 1, "4xx": 1, "5xx": 1, "none": 1}
+    assert eve.usage().requests == usage.requests
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "1"},
+        {"X-RateLimit-Limit": "x", "X-RateLimit-Remaining": "1", "X-RateLimit-Reset": "1"},
+        {"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "1", "X-RateLimit-Reset": "9" * 40},
+    ],
+)
+def test_who_says_nothing_of_a_limit_has_none(headers: dict[str, str]) -> None:
+    assert _told_limit(headers) is None
 
 
 def test_credentials_of_netrc_are_not_sent(

@@ -144,6 +144,24 @@ def test_listings_follow_the_date_of_the_tagged_commit(fake: FakeGitHub, reader:
     assert new["published_at"] < old["published_at"]
 
 
+def test_a_copy_of_a_release_is_one_of_its_own(fake: FakeGitHub, reader: Client) -> None:
+    """For tests that need thousands; the bytes are shared, and nothing else is."""
+    model = fake.make_release("acme/pkgs", "a-1.zip", {"a-1.zip": b"content"})
+    (asset,) = model.assets.values()
+    model.body = f"file {asset.id} of a-1.zip"
+    fake.copy_release("acme/pkgs", "a-1.zip", ["a-2.zip", "a-3.zip"])
+    listed = reader.ask("GET", f"{REPO}/releases").json()
+    assert [release["tag_name"] for release in listed] == ["a-3.zip", "a-2.zip", "a-1.zip"]
+    for release in listed:
+        (asset_of_it,) = release["assets"]
+        tag = release["tag_name"]
+        assert (release["name"], asset_of_it["name"]) == (tag, tag)
+        assert release["body"] == f"file {asset_of_it['id']} of {tag}"
+        assert fake.asset_content("acme/pkgs", tag, tag) == b"content"
+    assert len({release["assets"][0]["id"] for release in listed}) == 3
+    assert reader.ask("GET", f"{REPO}/git/ref/tags/a-2.zip").status_code == 200
+
+
 def test_a_listing_ends_and_says_so(fake: FakeGitHub, reader: Client) -> None:
     fake.listing_limit = 4
     for number in range(6):
@@ -348,6 +366,13 @@ def test_pages_and_workflows_are_switched_on(fake: FakeGitHub) -> None:
     assert admin.ask("POST", f"{REPO}/pages", json=source).status_code == 409
     assert admin.ask("GET", f"{REPO}/pages").json()["source"] == source["source"]
 
+    closed = {"public": False}
+    assert admin.ask("PUT", f"{REPO}/pages", json=closed).status_code == 422
+    assert admin.ask("GET", f"{REPO}/pages").json()["public"] is True
+    fake.restricts_pages = True
+    assert admin.ask("PUT", f"{REPO}/pages", json=closed).status_code == 204
+    assert admin.ask("GET", f"{REPO}/pages").json()["public"] is False
+
     run = f"{REPO}/actions/workflows/update.yml/dispatches"
     assert admin.ask("POST", run, json={"ref": "main"}).status_code == 404
     fake.commit("acme/pkgs", ".github/workflows/update.yml", b"on: workflow_dispatch\n")
@@ -355,6 +380,17 @@ def test_pages_and_workflows_are_switched_on(fake: FakeGitHub) -> None:
     assert fake.repo("acme/pkgs").dispatches == [
         {"workflow": "update.yml", "ref": "main", "inputs": {}}
     ]
+
+
+def test_a_commit_that_changes_a_workflow_is_tagged_by_those_only_who_may_change_one(
+    fake: FakeGitHub, writer: Client
+) -> None:
+    job = Client(fake, fake.make_token(rights={"acme/pkgs": "write"}))
+    fake.commit("acme/pkgs", ".github/workflows/update.yml", b"on: push\n")
+    assert job.ask("POST", f"{REPO}/releases", json={"tag_name": "v1"}).status_code == 403
+    assert writer.ask("POST", f"{REPO}/releases", json={"tag_name": "v1"}).status_code == 201
+    fake.commit("acme/pkgs", "file", b"1")
+    assert job.ask("POST", f"{REPO}/releases", json={"tag_name": "v2"}).status_code == 201
 
 
 # Rights
@@ -583,3 +619,51 @@ def test_the_log_tells_what_was_asked_and_never_the_token(fake: FakeGitHub, read
         True,
     )
     assert str(reader.headers["Authorization"]).split()[1] not in repr(request)
+
+
+# Repositories that have moved, and what Enterprise servers do differently.
+
+
+def test_a_repository_that_was_renamed_redirects_to_its_id(
+    fake: FakeGitHub, writer: Client, reader: Client
+) -> None:
+    """Whoever may read it, by GET with 301 and otherwise with 307; strangers see nothing."""
+    fake.make_release("acme/pkgs", "v1", {"demo-1.zip": b"content"})
+    before = reader.ask("GET", f"{REPO}/releases?per_page=5")
+    fake.move_repo("acme/pkgs", "acme/renamed")
+    moved = reader.ask("GET", f"{REPO}/releases?per_page=5")
+    number = fake.repo("acme/renamed").id
+    target = f"{fake.api_url}/repositories/{number}/releases?per_page=5"
+    assert (moved.status_code, moved.headers["Location"]) == (301, target)
+    (old,), (new,) = before.json(), reader.ask("GET", target).json()
+    assert (new["id"], new["url"]) == (old["id"], old["url"].replace("pkgs", "renamed"))
+    assert reader.ask("GET", REPO).headers["Location"] == f"{fake.api_url}/repositories/{number}"
+    assert writer.ask("POST", f"{REPO}/releases", json={"tag_name": "v2"}).status_code == 307
+    stranger = Client(fake, fake.make_token("eve", {}))
+    assert stranger.ask("GET", REPO).status_code == 404
+    assert stranger.ask("GET", f"/repositories/{number}").status_code == 404
+
+
+def test_a_new_repository_ends_the_redirection_of_its_name(
+    fake: FakeGitHub, reader: Client
+) -> None:
+    fake.move_repo("acme/pkgs", "other/pkgs")
+    assert reader.ask("GET", REPO).status_code == 301
+    fake.make_repo("acme", "pkgs")
+    assert reader.ask("GET", REPO).json()["full_name"] == "acme/pkgs"
+
+
+def test_without_limits_there_are_none_to_ask_for(fake: FakeGitHub, reader: Client) -> None:
+    fake.limits_rates = False
+    assert reader.ask("GET", "/rate_limit").status_code == 404
+    assert Client(fake, "wrong").ask("GET", "/rate_limit").status_code == 401
+
+
+def test_assets_that_a_release_does_not_show_are_listed(fake: FakeGitHub, reader: Client) -> None:
+    """GitHub does not say how many it shows; a test may choose."""
+    fake.inlined_assets = 2
+    release = fake.make_release("acme/pkgs", "v1", {f"demo-{n}.zip": b"content" for n in range(3)})
+    (shown,) = reader.ask("GET", f"{REPO}/releases").json()
+    listed = reader.ask("GET", f"{REPO}/releases/{release.id}/assets").json()
+    assert [asset["name"] for asset in shown["assets"]] == ["demo-0.zip", "demo-1.zip"]
+    assert [asset["name"] for asset in listed] == ["demo-0.zip", "demo-1.zip", "demo-2.zip"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,10 +13,13 @@ from flask.testing import FlaskClient
 
 from private_pypi.backend import Access, Secret
 from private_pypi.config import Source
+from private_pypi.errors import NotAllowed
 from private_pypi.filenames import normalize
+from private_pypi.index_file import read_document
 from private_pypi.indexing import update_index
-from private_pypi.repositories import Expiry, Grant
+from private_pypi.repositories import Grant
 from private_pypi.testing.distributions import encode_multipart, form_for, make_wheel
+from private_pypi.verdicts import Expiry
 from private_pypi.web import create_app
 from private_pypi.web.deployment import Deployment
 from tests.github.fake import FakeGitHub
@@ -96,14 +98,15 @@ def serve(github: FakeGitHub, tmp_path: Path) -> Iterator[Serve]:
         server.deployment.close()
 
 
-def rebuild(server: Server, folder: Path) -> None:
-    """What the workflow of the repository does."""
-    update_index(
+def rebuild(server: Server, folder: Path) -> str:
+    """What the workflow of the repository does, and says."""
+    update = update_index(
         server.repository.backend(server.token),
         backend_type="github",
         name="acme",
         folder=folder,
     )
+    return str(update)
 
 
 @pytest.mark.parametrize("download", ["proxy", "redirect"])
@@ -264,53 +267,87 @@ def test_how_files_come_is_no_reason_to_list_anew(
     assert again.repository.index.has_files(DEMO)
 
 
-def test_a_full_update_of_ten_thousand_releases_is_within_a_hundred_and_ten_requests(
+def test_ten_thousand_releases_and_more_are_updated_within_a_hundred_and_ten_requests(
     github: FakeGitHub, serve: Serve, tmp_path: Path
 ) -> None:
-    """Counted with a tenth of them: pages of a hundred, the tags, the index read and written."""
+    """GitHub lists ten thousand; the older ones stay, and are confirmed a hundred at once."""
     server = serve()
     assert server.publish(*make_wheel("demo", "1.0")) == 200
-    _multiply(github, 1000)
+    old = [f"demo-{number}.0-py3-none-any.whl" for number in range(1, 251)]
+    github.copy_release("acme/pkgs", old[0], old[1:])
+    assert rebuild(server, tmp_path) == "acme: 250 added, 0 removed, 0 unchanged"
+    new = [f"demo-{number}.0-py3-none-any.whl" for number in range(251, 10_251)]
+    github.copy_release("acme/pkgs", old[0], new)
+    # Somebody deletes a release by hand, and its tag stays.
+    releases = github.repo("acme/pkgs").releases
+    del releases[next(r.id for r in releases.values() if r.tag_name == old[100])]
     github.forget_requests()
-    rebuild(server, tmp_path)
-    pages = len(github.asked("GET /repos/*/releases"))
-    assert pages == 10
-    assert len(github.requests) - pages <= 10
+    assert rebuild(server, tmp_path) == "acme: 10000 added, 1 removed, 249 unchanged"
+    assert len(github.asked("GET /repos/*/releases")) == 100
+    assert len(github.requests) <= 110
+    (tmp_path / "index.toml").write_bytes(github.file("acme/pkgs", "index.toml") or b"")
+    document, _ = read_document(tmp_path / "index.toml", location_key="url")
+    assert {e.file.filename for e in document.entries} == {*old, *new} - {old[100]}
 
 
-def test_an_update_keeps_what_is_beyond_the_end_of_the_listing(
-    github: FakeGitHub, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_yank_outlives_the_index(github: FakeGitHub, serve: Serve, tmp_path: Path) -> None:
+    """private-pypi 0.2 writes a document without yanks, and people delete documents."""
+    one = serve()
+    for version in ("1.0", "2.0", "3.0"):
+        assert one.publish(*make_wheel("demo", version)) == 200
+    granted = Grant(one.repository, Access.WRITE, one.token)
+    first, second, _ = one.repository.index.project_files(DEMO)
+    granted.yank([first, second], "broken")
+    granted.yank([second], None)
+    github.commit("acme/pkgs", "index.toml", b"mtime = 1\npkgs = []\n")
+    rebuild(one, tmp_path)
+    other = serve()
+    for server in (one, other):
+        server.repository.synchronize()
+        yanks = [file.yanked for file in server.repository.index.project_files(DEMO)]
+        assert yanks == ["broken", None, None]
+
+
+def test_a_yank_that_was_broken_off_is_completed(
+    github: FakeGitHub, serve: Serve, tmp_path: Path
 ) -> None:
-    """GitHub lists only the newest; the others are confirmed by their tags, all at once."""
+    """The notes are edited first; who undoes it again has to reach the document as well."""
     server = serve()
     assert server.publish(*make_wheel("demo", "1.0")) == 200
-    _multiply(github, 130)
     rebuild(server, tmp_path)
-    github.listing_limit = 100
-    monkeypatch.setattr("private_pypi_github.backend.LISTING_ENDS_AT", 100)
-    assert server.publish(*make_wheel("other", "1.0")) == 200
-    github.forget_requests()
+    granted = Grant(server.repository, Access.WRITE, server.token)
+    (file,) = server.repository.index.project_files(DEMO)
+
+    def yanks(server: Server) -> list[str | None]:
+        server.repository.synchronize()
+        return [file.yanked for file in server.repository.index.project_files(DEMO)]
+
+    def broken_off(reason: str | None) -> None:
+        github.fail("403", on="PUT /repos/*/contents/*")
+        with pytest.raises(NotAllowed):
+            granted.yank([file], reason)
+        github.heal()
+
+    broken_off("broken")
+    assert yanks(server) == [None]
     rebuild(server, tmp_path)
-    assert len(github.requests) <= 5
-    server.repository.synchronize()
-    assert len(server.files("demo")) == 130
-    assert len(server.files("other")) == 1
+    assert yanks(server) == ["broken"]
+    broken_off(None)
+    rebuild(server, tmp_path)
+    assert yanks(server) == ["broken"]
+    granted.yank([file], None)
+    rebuild(server, tmp_path)
+    assert yanks(server) == [None]
 
 
-def _multiply(github: FakeGitHub, count: int) -> None:
-    """Copy the only release under other versions, until there are so many."""
-    repository = github.repo("acme/pkgs")
-    (release,) = github.releases("acme/pkgs")
-    highest = max(release.assets)
-    for number in range(1, count):
-        tag = f"demo-{number + 1}.0-py3-none-any.whl"
-        body, assets = release.body or "", {}
-        for old in release.assets.values():
-            id_ = old.id + number * 10 + highest
-            name = old.name.replace(release.tag_name, tag)
-            assets[id_] = replace(old, id=id_, name=name)
-            body = body.replace(f"file {old.id}", f"file {id_}")
-            body = body.replace(f"metadata {old.id}", f"metadata {id_}")
-        copy = replace(release, id=release.id + number, tag_name=tag, body=body, assets=assets)
-        repository.releases[copy.id] = copy
-        repository.refs[f"refs/tags/{tag}"] = repository.refs[f"refs/tags/{release.tag_name}"]
+def test_what_github_refuses_to_yank_is_not_yanked_anywhere(
+    github: FakeGitHub, serve: Serve
+) -> None:
+    server = serve()
+    assert server.publish(*make_wheel("demo", "1.0")) == 200
+    (file,) = server.repository.index.project_files(DEMO)
+    reader = github.make_token(rights={"acme/pkgs": "read"})
+    with pytest.raises(NotAllowed, match="Resource not accessible by integration"):
+        Grant(server.repository, Access.WRITE, Secret(reader)).yank([file], "broken")
+    assert github.file("acme/pkgs", "index.toml") is None
+    assert server.repository.index.project_files(DEMO) == (file,)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -110,6 +112,13 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
             repository.immutable_releases = immutable_releases
             return repository
 
+    def move_repo(self, full_name: str, to: str) -> None:
+        """Rename it, or transfer it to another owner: `to` is "owner/name"."""
+        owner, _, name = to.partition("/")
+        with self._hub.lock:
+            account = self._hub.account(owner, "Organization")
+            self._hub.move_repository(self.repo(full_name), account, name)
+
     def make_token(
         self,
         user: str | None = None,
@@ -117,20 +126,22 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
         *,
         limited_to: Mapping[str, str] | None = None,
         valid_for: timedelta | None = None,
+        prefix: str | None = None,
     ) -> str:
         """A token that may do this: {"owner/name": "read" | "triage" | "write" | "admin"}.
 
         With a user it is theirs: the rights are given to the user (who is made when missing), and
         the token has all that the user has; `limited_to` makes it a fine-grained one that has no
         more than this. Without a user it is that of an Actions job or another App installation: it
-        has the rights, although `permissions` of a repository never say so.
+        has the rights, although `permissions` of a repository never say so. `prefix` is of tokens
+        that do not begin as those of the public GitHub, by which their kind is seen.
         """
         rights = rights or {}
         with self._hub.lock:
             expires_at = self._hub.clock.now() + valid_for if valid_for else None
             if user is None:
                 token = self._hub.add_token(
-                    None, roles(rights), fine_grained=True, expires_at=expires_at
+                    None, roles(rights), fine_grained=True, expires_at=expires_at, prefix=prefix
                 )
                 return token.raw
             account = self._hub.account(user, "User")
@@ -140,6 +151,7 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
                 roles(rights if limited_to is None else limited_to),
                 fine_grained=limited_to is not None,
                 expires_at=expires_at,
+                prefix=prefix,
             ).raw
 
     def set_rights(self, user: str, rights: Mapping[str, str]) -> None:
@@ -210,6 +222,38 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
                 release.immutable = repository.immutable_releases
             repository.releases[release.id] = release
             return release
+
+    def copy_release(self, full_name: str, tag: str, copies: Iterable[str]) -> None:
+        """The published release `tag` under other tags as well, on the same commit.
+
+        The copies have assets of their own, over the same bytes; where the notes name an asset by
+        its id or by the tag, those of a copy name its own.
+        """
+        with self._hub.lock:
+            repository = self.repo(full_name)
+            (model,) = (r for r in repository.releases.values() if r.tag_name == tag)
+            assert not model.draft, f"{tag} is a draft"
+            for copy in copies:
+                assets: dict[int, Asset] = {}
+                renamed = {tag: copy}
+                for asset in model.assets.values():
+                    number = self._hub.next_id()
+                    name = asset.name.replace(tag, copy)
+                    assets[number] = replace(asset, id=number, name=name)
+                    renamed[str(asset.id)] = str(number)
+                body = model.body or ""
+                for old, new in renamed.items():
+                    body = re.sub(rf"\b{re.escape(old)}\b", new, body)
+                release = replace(
+                    model,
+                    id=self._hub.next_id(),
+                    tag_name=copy,
+                    name=copy,
+                    body=body,
+                    assets=assets,
+                )
+                repository.releases[release.id] = release
+                repository.refs[f"refs/tags/{copy}"] = repository.refs[f"refs/tags/{tag}"]
 
     def releases(self, full_name: str, *, drafts: bool = False) -> list[Release]:
         """Its releases in the order of the listing; with `drafts` those, too."""
@@ -298,6 +342,34 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
     @offers_digests.setter
     def offers_digests(self, value: bool) -> None:
         self._hub.offers_digests = value
+
+    @property
+    def limits_rates(self) -> bool:
+        """Whether there are rate limits to ask for; Enterprise servers have none at first."""
+        return self._hub.limits_rates
+
+    @limits_rates.setter
+    def limits_rates(self, value: bool) -> None:
+        self._hub.limits_rates = value
+
+    @property
+    def inlined_assets(self) -> int | None:
+        """How many assets a release shows at most (None: all); the rest have their own listing."""
+        return self._hub.inlined_assets
+
+    @inlined_assets.setter
+    def inlined_assets(self, value: int | None) -> None:
+        self._hub.inlined_assets = value
+
+    @property
+    def restricts_pages(self) -> bool:
+        """Whether a site can be shown to those only who may read its repository; only Enterprise
+        Cloud does that."""
+        return self._hub.restricts_pages
+
+    @restricts_pages.setter
+    def restricts_pages(self, value: bool) -> None:
+        self._hub.restricts_pages = value
 
     @property
     def latency(self) -> float:

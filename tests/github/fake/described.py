@@ -27,7 +27,8 @@ UNDESCRIBED: Mapping[str, frozenset[int]] = {
     # 403, 429: "Rate limits for the REST API", "Exceeding the rate limit", and "Troubleshooting",
     #   "Resource not accessible". 404: "Troubleshooting", "404 Not Found for an existing resource".
     # 422: "Troubleshooting", "Validation Failed". 500, 502, 503: "Troubleshooting", "Timeouts".
-    "*": frozenset({304, 400, 401, 403, 404, 422, 429, 500, 502, 503}),
+    # 301, 307: "Best practices", "Follow redirects".
+    "*": frozenset({301, 304, 307, 400, 401, 403, 404, 422, 429, 500, 502, 503}),
     # "Git Repository is empty.": "Git database", note at its start.
     "GET /repos/{owner}/{repo}/git/ref/{ref}": frozenset({409}),
 }

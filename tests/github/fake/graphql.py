@@ -191,7 +191,7 @@ class _Nodes:
             return _connection(found, partial(self._release, repository), arguments)
 
         def release(_: object, tagName: str) -> Node | None:
-            for one in self._releases(repository):
+            for one in repository.releases.values():
                 if one.tag_name == tagName and not one.draft:
                     return self._release(repository, one)
             return None
@@ -300,7 +300,12 @@ class _Nodes:
         ref = f"refs/tags/{release.tag_name}"
         page = release.untagged if release.draft else quote(release.tag_name)
         path = f"/{repository.full_name}/releases/tag/{page}"
-        latest = [r for r in self._releases(repository) if not r.draft and not r.prerelease]
+
+        def is_latest(_: object) -> bool:
+            listed = self._releases(repository)
+            full = (one for one in listed if not one.draft and not one.prerelease)
+            return next(full, None) is release
+
         commit = None if release.draft else repository.resolve(ref)
         return {
             "__typename": "Release",
@@ -312,7 +317,7 @@ class _Nodes:
             "descriptionHTML": release.body,
             "shortDescriptionHTML": lambda _, limit=200: (release.body or "")[:limit],
             "isDraft": release.draft,
-            "isLatest": latest[:1] == [release],
+            "isLatest": is_latest,
             "isPrerelease": release.prerelease,
             "name": release.name,
             "publishedAt": stamp(release.published_at) if release.published_at else None,

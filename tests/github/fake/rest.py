@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from .git import FILE_MODE, FOLDER_MODE, Person, TreeEntry
+from .git import FILE_MODE, FOLDER_MODE, Commit, Person, TreeEntry
 from .shapes import JSON, Shapes, lines_of_base64
 from .state import (
     Account,
@@ -162,6 +162,8 @@ def handlers() -> Mapping[str, Handler]:
 
 
 def _rate_limit(call: Call) -> Answer:
+    if not call.hub.limits_rates:
+        raise Refusal(404, "Rate limiting is not enabled.")
     now = call.hub.clock.seconds()
     core = call.token.core if call.token else call.hub.anonymous
     graphql = call.token.graphql if call.token else RateLimit(limit=0)
@@ -688,6 +690,7 @@ def _releases(call: Call) -> Answer:
 
 def _release_shape(call: Call, repository: Repository, release: Release) -> JSON:
     shape = call.shapes.release(repository, release)
+    shape["assets"] = shape["assets"][: call.hub.inlined_assets]
     if not call.hub.offers_digests:
         shape["assets"] = [{**asset, "digest": None} for asset in shape["assets"]]
     return shape
@@ -830,9 +833,28 @@ def _publish(call: Call, repository: Repository, release: Release) -> None:
         target = repository.resolve(release.target_commitish)
         if target is None:
             raise _invalid("Release", "target_commitish")
+        if call.token and call.token.user is None and _changes_workflows(repository, target):
+            raise Refusal(403, "Resource not accessible by integration")
         repository.refs[f"refs/tags/{tag}"] = target.sha
     release.published_at = call.hub.clock.now()
     release.immutable = repository.immutable_releases
+
+
+def _changes_workflows(repository: Repository, commit: Commit) -> bool:
+    """Whether tagging this commit for a release needs the permission `workflows`.
+
+    "GitHub Actions – Enforcing workflow scope when creating a release" (changelog of 2023-11-02).
+    """
+
+    def workflows(tree: str) -> str | None:
+        entry = repository.git.find(tree, ".github/workflows")
+        return entry.sha if entry else None
+
+    before = [repository.git.commit(parent) for parent in commit.parents]
+    return any(
+        workflows(commit.tree) != (workflows(parent.tree) if parent else None)
+        for parent in before or [None]
+    )
 
 
 def _delete_release(call: Call) -> Answer:
@@ -1052,6 +1074,8 @@ def _edit_pages(call: Call) -> Answer:
     if repository.pages is None:
         raise Refusal(404, "Not Found")
     _check_source(repository, call.body)
+    if call.body.get("public") is False and not call.hub.restricts_pages:
+        raise Refusal(422, "Access control is not available for this GitHub Pages site.")
     repository.pages = {**repository.pages, **call.body}
     return Answer(status=204)
 

@@ -37,7 +37,7 @@ from .rest import (
     signed_url,
 )
 from .shapes import Shapes
-from .state import Hub, RateLimit, Token
+from .state import Hub, RateLimit, Role, Token
 
 _UPLOAD = "POST /repos/{owner}/{repo}/releases/{release_id}/assets"
 _CHUNK = 1024 * 1024
@@ -278,6 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _rest(self, host: Host, path: str, query_text: str) -> _Reply:
         front = self.server.front
+        path = self._by_name(path)
         limit, counted = front.limit_of(None, "core"), False
         operation = front.description.find(self.command, path)
         try:
@@ -326,6 +327,8 @@ class _Handler(BaseHTTPRequestHandler):
             front.violations.append(f"request: {error}")
             raise Refusal(422, f"Invalid request.\n\n{error}") from error
         call = self._call(operation, query, body)
+        with front.hub.lock:
+            self._redirect_moved(call)
         if is_upload:
             return self._upload(call)
         if operation.name not in front.handlers:
@@ -333,6 +336,32 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refusal(404, "Not Found")
         with front.hub.lock:
             return front.handlers[operation.name](call)
+
+    def _by_name(self, path: str) -> str:
+        """The path of a repository that is asked for by its id, as redirects name it."""
+        parts = path.split("/", 3)
+        if parts[1] == "repositories" and len(parts) > 2:
+            for repository in self.server.front.hub.repositories.values():
+                if parts[2] == str(repository.id):
+                    return "/".join(["/repos", repository.full_name, *parts[3:]])
+        return path
+
+    def _redirect_moved(self, call: Call) -> None:
+        """Redirect who names a repository as it was called before it was renamed or transferred.
+
+        REST documentation, "Best practices for using the REST API", "Follow redirects".
+        """
+        name = f"{call.parameters.get('owner')}/{call.parameters.get('repo')}".lower()
+        moved = call.hub.moved.get(name)
+        readable = moved is not None and call.hub.role_of(call.token, moved) >= Role.READ
+        if moved is None or not readable or name in call.hub.repositories:
+            return
+        target = urlsplit(self.path)
+        rest = "/".join(_host_and_path(self.server.host, target.path)[1].split("/")[4:])
+        url = f"{call.shapes.api}/repositories/{moved.id}" + (f"/{rest}" if rest else "")
+        location = url + (f"?{target.query}" if target.query else "")
+        status = 301 if self.command == "GET" else 307
+        raise Refusal(status, "Moved Permanently", headers={"Location": location})
 
     def _call(self, operation: Operation, query: Mapping[str, str], body: object) -> Call:
         name = self.headers.get("Host", f"127.0.0.1:{self.server.front.port('api')}")

@@ -485,7 +485,7 @@ class Shapes:
             "html_url": f"{self.html}/pages/{repository.full_name}/",
             "build_type": settings.get("build_type", "legacy"),
             "source": {"path": "/", **settings.get("source", {"branch": "gh-pages"})},
-            "public": not repository.private,
+            "public": settings.get("public", True),
             "https_enforced": True,
         }
 

@@ -237,6 +237,10 @@ class Hub:
         self.anonymous = RateLimit(limit=_ANONYMOUS_RATE)
         self.listing_limit = 10_000
         self.offers_digests = True
+        self.limits_rates = True
+        self.inlined_assets: int | None = None
+        self.moved: dict[str, Repository] = {}  # by the "owner/name" of before, in lower case
+        self.restricts_pages = False
         self.shuffles_ties = False
         self.asset_url_validity = timedelta(seconds=300)
         self.signing_key = secrets.token_bytes(16)
@@ -293,6 +297,14 @@ class Hub:
         self.repositories[repository.full_name.lower()] = repository
         return repository
 
+    def move_repository(self, repository: Repository, owner: Account, name: str) -> None:
+        """Rename or transfer it; who asks for what it was called is told where it is now."""
+        old = repository.full_name.lower()
+        del self.repositories[old]
+        repository.owner, repository.name = owner, name
+        self.repositories[repository.full_name.lower()] = repository
+        self.moved[old] = repository
+
     def add_token(
         self,
         user: Account | None,
@@ -300,10 +312,12 @@ class Hub:
         *,
         fine_grained: bool,
         expires_at: datetime | None,
+        prefix: str | None = None,
     ) -> Token:
         """A new token. An installation has nothing but these rights; a user's is limited by them
         only when it is fine-grained."""
-        prefix = "ghs_" if user is None else "github_pat_" if fine_grained else "ghp_"
+        if prefix is None:
+            prefix = "ghs_" if user is None else "github_pat_" if fine_grained else "ghp_"
         limit = _INSTALLATION_RATE if user is None else _USER_RATE
         token = Token(
             raw=prefix + secrets.token_hex(18),
