@@ -29,6 +29,7 @@ BackendClass = type[AnyBackend]
 LoadBackend = Callable[[str], BackendClass]
 
 DEFAULT_SYNC_INDEX_INTERVAL: Final = timedelta(seconds=60)
+DEFAULT_STALE_FOR: Final = timedelta(hours=1)
 
 # The name is a part of paths and addresses, and a user of Basic authentication.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
@@ -39,6 +40,7 @@ _COMMON: Final = {
     "type": str,
     "max_file_bytes": Annotated[int, Field(gt=0)],
     "sync_index_interval": Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)],
+    "stale_for": Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)],
     "extra_index_url": str,
     "claimed": tuple[str, ...],
     "anonymous_read": bool,
@@ -72,6 +74,7 @@ class RepositorySettings:
     backend: BackendSettings  # an instance of `backend_class.Settings`
     max_file_bytes: int
     sync_index_interval: timedelta
+    stale_for: timedelta  # for storages that are asked for each project; zero elsewhere
     extra_index_url: str | None  # with one final slash; None: as the server says; "": never
     claimed: tuple[str, ...]  # globs over normalised project names
     anonymous_read: bool  # people without a secret may read
@@ -224,6 +227,9 @@ def in_words(annotation: Any) -> str:
         return "one of " + ", ".join(repr(each) for each in arguments)
     if origin in (tuple, list, frozenset):
         return f"a list, each {in_words(arguments[0])}"
+    if dataclasses.is_dataclass(annotation):
+        keys = [field.name for field in dataclasses.fields(annotation)]
+        return f"a table of {' and '.join(keys)}"
     plain = {
         str: "text",
         int: "a whole number",
@@ -395,6 +401,7 @@ def _repository(table: _Table, load_backend: LoadBackend) -> RepositorySettings 
             f"{max_file_bytes} is more than {type_!r} can store, {largest}", "max_file_bytes"
         )
     seconds = table.value("sync_index_interval", _COMMON["sync_index_interval"], None)
+    stale_for = _stale_for(table, backend_class)
     anonymous_read = table.value("anonymous_read", bool, False)
     extra_index_url, claimed = _extra_index_url(table), _claimed(table)
     own = {field.name: _field(table, field) for field in fields}
@@ -414,11 +421,25 @@ def _repository(table: _Table, load_backend: LoadBackend) -> RepositorySettings 
         sync_index_interval=(
             DEFAULT_SYNC_INDEX_INTERVAL if seconds is None else timedelta(seconds=seconds)
         ),
+        stale_for=stale_for,
         extra_index_url=extra_index_url,
         claimed=claimed,
         anonymous_read=anonymous_read,
         admin_secret=None,
     )
+
+
+def _stale_for(table: _Table, backend_class: BackendClass) -> timedelta:
+    if backend_class.capabilities.lists_files:
+        if "stale_for" in table.values:
+            table.problem(
+                "is for storages that are asked for each project alone; what this one has is "
+                "synchronised, and served until the storage answers again",
+                "stale_for",
+            )
+        return timedelta(0)
+    seconds = table.value("stale_for", _COMMON["stale_for"], None)
+    return DEFAULT_STALE_FOR if seconds is None else timedelta(seconds=seconds)
 
 
 def _extra_index_url(table: _Table) -> str | None:

@@ -29,6 +29,10 @@ class FileCache:
         self._stripes = tuple(threading.Lock() for _ in range(64))
         self._size_lock = threading.Lock()  # guards _size
         self._size: int | None = None
+        self._count_lock = threading.Lock()  # guards hits and misses
+        self.hits = 0
+        """How often `find` found something, in this process."""
+        self.misses = 0
 
     def find(self, sha256: str) -> Path | None:
         """The file with this hash, when it is here."""
@@ -36,8 +40,17 @@ class FileCache:
         try:
             os.utime(path)  # the sweep removes what was not asked for the longest
         except OSError:
+            with self._count_lock:
+                self.misses += 1
             return None
+        with self._count_lock:
+            self.hits += 1
         return path
+
+    @property
+    def size(self) -> int | None:
+        """Bytes that are kept, as far as this process knows; None before its first `add`."""
+        return self._size
 
     def missing(self, sha256: str) -> threading.Lock:
         """The lock to hold between `find` and `add` of one file."""
@@ -45,9 +58,11 @@ class FileCache:
 
     def add(self, sha256: str, chunks: Iterable[bytes]) -> Path:
         """Store the chunks under their hash; raises `BackendError` when it is another one."""
-        path = self._path(sha256)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._tmp / f"cache-{sha256}-{threading.get_ident()}"
+        return self.take(sha256, chunks)[1]
+
+    def take(self, sha256: str | None, chunks: Iterable[bytes]) -> tuple[str, Path]:
+        """The same, with None for whatever hash they have; the hash, and where they are."""
+        part = self._tmp / f"cache-{sha256 or 'unnamed'}-{threading.get_ident()}"
         digest = hashlib.sha256()
         size = 0
         try:
@@ -55,11 +70,13 @@ class FileCache:
                 for chunk in chunks:
                     digest.update(chunk)
                     size += file.write(chunk)
-            if digest.hexdigest() != sha256:
+            found = digest.hexdigest()
+            if sha256 not in (None, found):
                 raise BackendError(
-                    f"the storage sent {size} bytes with sha256 {digest.hexdigest()}, "
-                    f"the index says {sha256}"
+                    f"the storage sent {size} bytes with sha256 {found}, the index says {sha256}"
                 )
+            path = self._path(found)
+            path.parent.mkdir(parents=True, exist_ok=True)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -67,7 +84,7 @@ class FileCache:
             if close is not None:
                 close()
         self._grow(size)
-        return path
+        return found, path
 
     def _path(self, sha256: str) -> Path:
         return self._folder / sha256[:2] / sha256

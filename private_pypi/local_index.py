@@ -12,11 +12,12 @@ that was read before it.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,12 +32,14 @@ from private_pypi.errors import (
     BackendError,
     BackendUnavailable,
     FilenameBurnt,
+    InvalidFilename,
     PrivatePypiError,
     StorageFull,
 )
+from private_pypi.filenames import parse_filename
 from private_pypi.model import BurntName, DistributionFile
 
-_SCHEMA = 1
+_SCHEMA = 2
 _BUSY_SECONDS = 20.0
 _CACHE_KIB = 1024  # for each connection, and there is one per thread
 _LOOK_EVERY = 1.0  # seconds after which a connection looks whether the file was replaced
@@ -51,7 +54,7 @@ SHOWN = (
     "project, filename, version, size, sha256, uploaded_at, requires_python, yanked, "
     "core_metadata_sha256, location"
 )
-FACTS = f"{SHOWN}, version_key, stamp"
+FACTS = f"{SHOWN}, summary, version_key, stamp"
 FACTS_TABLE = """
     filename TEXT PRIMARY KEY,
     project TEXT NOT NULL,
@@ -63,6 +66,7 @@ FACTS_TABLE = """
     yanked TEXT,
     core_metadata_sha256 TEXT,
     location TEXT NOT NULL,
+    summary TEXT,
     version_key TEXT NOT NULL,
     stamp TEXT
 """
@@ -85,6 +89,7 @@ CREATE TABLE files ({FACTS_TABLE},
     serial INTEGER NOT NULL
 );
 CREATE INDEX files_of_project ON files (project, version_key, filename);
+CREATE INDEX files_by_time ON files (uploaded_at);
 -- Every project that has or had files; those without are never forgotten.
 CREATE TABLE projects (
     name TEXT PRIMARY KEY,
@@ -104,6 +109,12 @@ CREATE TABLE broken (
     filename TEXT PRIMARY KEY,
     stamp TEXT NOT NULL,
     problem TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- When a storage that answers for one project at a time was asked last, and answered whole.
+CREATE TABLE looks (
+    project TEXT PRIMARY KEY,
+    looked_at REAL NOT NULL  -- unix seconds, our clock, before it was asked
 ) WITHOUT ROWID;
 
 CREATE TRIGGER file_added AFTER INSERT ON files BEGIN
@@ -126,7 +137,7 @@ END;
 
 _UPLOAD = f"""
 INSERT INTO files ({FACTS}, documented, seen_at, serial)
-VALUES ({", ".join("?" * 12)}, 0, ?, (SELECT serial FROM state))
+VALUES ({", ".join("?" * 13)}, 0, ?, (SELECT serial FROM state))
 ON CONFLICT (filename) DO UPDATE SET
     size = excluded.size, uploaded_at = excluded.uploaded_at,
     requires_python = excluded.requires_python,
@@ -134,8 +145,37 @@ ON CONFLICT (filename) DO UPDATE SET
     yanked = CASE WHEN sha256 = excluded.sha256 THEN yanked ELSE excluded.yanked END,
     sha256 = excluded.sha256,
     core_metadata_sha256 = excluded.core_metadata_sha256,
+    summary = excluded.summary,
     location = excluded.location, stamp = excluded.stamp,
     documented = 0, seen_at = excluded.seen_at, serial = excluded.serial
+"""
+
+
+# The file that stands for a project: of its newest final release that is not yanked, if it has one.
+# A key of `version_key` with "~" in two places is of a version that is no pre-release.
+_NEWEST = """
+SELECT filename FROM files WHERE project = name
+ORDER BY yanked IS NOT NULL, version_key NOT LIKE '%!~%~%', version_key DESC, filename LIMIT 1
+"""
+_NEWEST_LOOKED_AT = 500  # files, in which the newest releases are looked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectLine:
+    """A project as a list for people shows it."""
+
+    name: NormalizedName
+    version: str  # the newest, or that of the upload that is listed
+    summary: str | None
+    uploaded_at: datetime | None  # UTC
+
+
+_LOOKED_UP = f"""
+INSERT INTO files ({FACTS}, documented, seen_at, serial)
+VALUES ({", ".join("?" * 13)}, 1, ?, (SELECT serial FROM state))
+ON CONFLICT (filename) DO UPDATE SET
+    {", ".join(f"{name.strip()} = excluded.{name.strip()}" for name in FACTS.split(","))},
+    documented = 1, seen_at = excluded.seen_at, serial = excluded.serial
 """
 
 
@@ -149,6 +189,20 @@ class SyncState:
     error: str | None  # why the last synchronisation failed; None: it did not
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a storage said of one project: all of it."""
+
+    project: str
+    files: Mapping[str, tuple[DistributionFile, str]]  # by filename, each with its stamp
+    broken: Mapping[str, tuple[str, str]]  # filename -> stamp, problem; not to be shown
+    begun: int  # the serial of the index before the storage was asked
+    looked_at: float  # unix seconds, likewise
+    uploads_since: float
+    """Unix seconds: what was uploaded through us since then stays, should the storage not list it
+    yet."""
+
+
 class LocalIndex:
     """A copy of the index of one repository; safe for many threads and processes.
 
@@ -160,9 +214,11 @@ class LocalIndex:
     the disk of ROOT is full and `BackendError` for other trouble with it.
     """
 
-    def __init__(self, path: Path, *, identity: str) -> None:
+    def __init__(self, path: Path, *, identity: str, always_ready: bool = False) -> None:
+        """`always_ready`: there is no first listing to wait for, projects are looked up."""
         self._path = path
         self._identity = identity
+        self._always_ready = always_ready
         self._taken_over = False  # whether the file was ours once, in this process
         self._inherited: list[object] = []
         self._forget_connections()
@@ -202,7 +258,7 @@ class LocalIndex:
     def project_files(self, project: str) -> tuple[DistributionFile, ...]:
         """The files of a project, ordered by version (PEP 440), then by name."""
         rows = self._all(
-            f"SELECT {SHOWN} FROM files WHERE project = ? ORDER BY version_key, filename",
+            f"SELECT {SHOWN}, summary FROM files WHERE project = ? ORDER BY version_key, filename",
             (project,),
         )
         return tuple(map(_file, rows))
@@ -211,9 +267,50 @@ class LocalIndex:
         """Every project that has files, by name, with its serial."""
         return self._all("SELECT name, serial FROM projects WHERE files > 0 ORDER BY name")
 
+    def search(
+        self,
+        words: Sequence[str] = (),
+        *,
+        limit: int,
+        offset: int = 0,
+        among: Collection[str] | None = None,
+    ) -> tuple[int, list[ProjectLine]]:
+        """How many projects have every word in their name or summary, and a part of them by name.
+
+        A project of exactly that name comes first. `among`: only of these; None: of all.
+        """
+        where, parameters = _searched(words, among)
+        total = self._first(f"SELECT count(*) FROM projects WHERE {where}", parameters)[0]
+        rows = self._all(
+            "SELECT name, version, summary, uploaded_at FROM"
+            f" (SELECT name FROM projects WHERE {where}"
+            "  ORDER BY name <> ?, name LIMIT ? OFFSET ?) AS found"
+            f" LEFT JOIN files ON filename = ({_NEWEST})",
+            (*parameters, "-".join(words).lower(), limit, offset),
+        )
+        return total, [_line(row) for row in rows]
+
+    def newest_releases(
+        self, limit: int, *, among: Collection[str] | None = None
+    ) -> list[ProjectLine]:
+        """What was uploaded last: one release of each project, where the time is known."""
+        where, parameters = _one_of("project", among)
+        rows = self._all(
+            "SELECT project, version, summary, uploaded_at FROM files"
+            f" WHERE uploaded_at IS NOT NULL AND yanked IS NULL{where}"
+            f" ORDER BY uploaded_at DESC LIMIT {_NEWEST_LOOKED_AT}",
+            parameters,
+        )
+        newest: dict[str, ProjectLine] = {}
+        for row in rows:
+            newest.setdefault(row[0], _line(row))
+            if len(newest) == limit:
+                break
+        return list(newest.values())
+
     def file(self, filename: str) -> DistributionFile | None:
         """The published file of this name."""
-        row = self._first(f"SELECT {SHOWN} FROM files WHERE filename = ?", (filename,))
+        row = self._first(f"SELECT {SHOWN}, summary FROM files WHERE filename = ?", (filename,))
         return None if row is None else _file(row)
 
     def burnt(self, filename: str) -> BurntName | None:
@@ -295,6 +392,42 @@ class LocalIndex:
                 connection.close()
             self._connections.clear()
             self._local = threading.local()
+
+    # -- for `looking_up` alone -------------------------------------------------------------------
+
+    def looked_at(self, project: str) -> float | None:
+        """When the storage was asked for this project last (unix seconds), and answered whole."""
+        row = self._first("SELECT looked_at FROM looks WHERE project = ?", (project,))
+        return None if row is None else row[0]
+
+    def stamped_files(self, project: str) -> dict[str, tuple[DistributionFile, str | None]]:
+        """The files of a project by name, each with the stamp at which its facts were taken."""
+        rows = self._all(f"SELECT {SHOWN}, summary, stamp FROM files WHERE project = ?", (project,))
+        return {row[1]: (_file(row), row[-1]) for row in rows}
+
+    def burnt_names(self, project: str) -> frozenset[str]:
+        """The filenames of a project that are never used again."""
+        rows = self._all("SELECT filename FROM burnt WHERE project = ?", (project,))
+        return frozenset(row[0] for row in rows)
+
+    def take_look(self, look: Look) -> None:
+        """Make a project what its storage said, in one transaction; unchanged takes no serial.
+
+        What is younger than the look stays as it is: an upload, a yank or a delete wins.
+        """
+        with self.translated():
+            connection = self._connection()
+            changes = _changes(connection, look)
+            if not changes:
+                with self._write_lock:
+                    _note_look(connection, look)
+                return
+        new_project = self.project_serial(look.project) is None
+        with self.writing(durable=new_project) as connection:
+            # Once more: others may have written since.
+            for sql, parameters in _changes(connection, look):
+                connection.execute(sql, parameters)
+            _note_look(connection, look)
 
     # -- for `reconciling` alone ------------------------------------------------------------------
 
@@ -389,6 +522,7 @@ class LocalIndex:
 
     def _make_ready(self) -> None:
         """Make the file, or check that it is ours; one process of this ROOT at a time."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self._path.with_name(self._path.name + ".lock")):
             found = self._found_identity() if self._path.exists() else None
             if found == (_SCHEMA, self._identity):
@@ -407,10 +541,16 @@ class LocalIndex:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}")
                 connection.execute(
-                    "INSERT INTO state (only_row, schema, identity, serial) VALUES (1, ?, ?, ?)",
+                    "INSERT INTO state (only_row, schema, identity, serial, ready)"
+                    " VALUES (1, ?, ?, ?, ?)",
                     # A copy that is made anew goes on where no earlier one was: nobody may take
                     # a page kept under an old serial for a new one.
-                    (_SCHEMA, self._identity, time.time_ns() // 1_000_000),
+                    (
+                        _SCHEMA,
+                        self._identity,
+                        time.time_ns() // 1_000_000,
+                        int(self._always_ready),
+                    ),
                 )
                 connection.execute("COMMIT")
             finally:
@@ -511,6 +651,64 @@ class LocalIndex:
                         connection.execute("PRAGMA synchronous = NORMAL")
 
 
+def _changes(connection: sqlite3.Connection, look: Look) -> list[tuple[str, tuple[object, ...]]]:
+    """The statements that make a project what its storage said; none when it is that already."""
+    statements: list[tuple[str, tuple[object, ...]]] = []
+    now = {
+        row[0]: row[1:]
+        for row in connection.execute(
+            f"SELECT filename, serial, documented, seen_at, {FACTS} FROM files WHERE project = ?",
+            (look.project,),
+        )
+    }
+    for filename, (serial, documented, seen_at, *_) in now.items():
+        is_awaited = not documented and seen_at >= look.uploads_since
+        if filename not in look.files and serial <= look.begun and not is_awaited:
+            statements.append(("DELETE FROM files WHERE filename = ?", (filename,)))
+    kept_out = {
+        row[0]
+        for row in connection.execute(
+            "SELECT filename FROM burnt WHERE project = ?"
+            " UNION ALL SELECT filename FROM removed WHERE serial > ?",
+            (look.project, look.begun),
+        )
+    }
+    for filename, (file, stamp) in look.files.items():
+        row = file_row(file, stamp)
+        if filename in kept_out:
+            continue
+        if filename in now:
+            serial, documented, _, *facts = now[filename]
+            if serial > look.begun or (documented and tuple(facts) == row):
+                continue
+        statements.append((_LOOKED_UP, (*row, look.looked_at)))
+    broken = {
+        row[0]: row[1:]
+        for row in connection.execute("SELECT filename, stamp, problem FROM broken")
+        if _project_of(row[0]) == look.project
+    }
+    for filename in broken.keys() - look.broken.keys():
+        statements.append(("DELETE FROM broken WHERE filename = ?", (filename,)))
+    for filename, found in look.broken.items():
+        if broken.get(filename) != found:
+            statements.append(
+                ("INSERT OR REPLACE INTO broken VALUES (?, ?, ?)", (filename, *found))
+            )
+    return statements
+
+
+def _note_look(connection: sqlite3.Connection, look: Look) -> None:
+    connection.execute("INSERT OR REPLACE INTO looks VALUES (?, ?)", (look.project, look.looked_at))
+    connection.execute("UPDATE state SET synced_at = ?", (look.looked_at,))
+
+
+def _project_of(filename: str) -> str | None:
+    try:
+        return parse_filename(filename).project
+    except InvalidFilename:
+        return None
+
+
 def version_key(version: Version) -> str:
     """A text that sorts (by code point) as PEP 440 orders versions."""
 
@@ -549,6 +747,7 @@ def file_row(file: DistributionFile, stamp: str | None) -> tuple[object, ...]:
         file.yanked,
         file.core_metadata_sha256,
         file.location,
+        file.summary,
         version_key(Version(file.version)),
         stamp,
     )
@@ -566,7 +765,40 @@ def _file(row: Sequence[Any]) -> DistributionFile:
         yanked=row[7],
         core_metadata_sha256=row[8],
         location=row[9],
+        summary=row[10],
     )
+
+
+def _line(row: Sequence[Any]) -> ProjectLine:
+    return ProjectLine(
+        name=row[0],
+        version=row[1] or "",  # its last file went between two looks
+        summary=row[2],
+        uploaded_at=None if row[3] is None else _EPOCH + row[3] * _MICROSECOND,
+    )
+
+
+def _searched(
+    words: Sequence[str], among: Collection[str] | None
+) -> tuple[str, tuple[object, ...]]:
+    where, parameters = _one_of("name", among)
+    where = "files > 0" + where
+    for word in words:
+        escaped = word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        where += (
+            " AND (name LIKE ? ESCAPE '\\' OR EXISTS (SELECT 1 FROM files"
+            " WHERE project = name AND summary LIKE ? ESCAPE '\\'))"
+        )
+        # In names `_` and `.` are written `-`.
+        in_name = escaped.replace("\\_", "-").replace(".", "-")
+        parameters += (f"%{in_name}%", f"%{escaped}%")
+    return where, parameters
+
+
+def _one_of(column: str, among: Collection[str] | None) -> tuple[str, tuple[object, ...]]:
+    if among is None:
+        return "", ()
+    return f" AND {column} IN (SELECT value FROM json_each(?))", (json.dumps(sorted(among)),)
 
 
 def _burnt(connection: sqlite3.Connection, filename: str) -> bool:

@@ -64,6 +64,15 @@ class SyncReport:
     seconds: float
 
 
+@dataclass(slots=True)
+class SyncCounts:
+    """The synchronisations of this process; those of others of the same ROOT are not among them."""
+
+    done: int = 0
+    failed: int = 0
+    seconds: float = 0.0  # that all of them took
+
+
 class Synchronizer:
     """Keeps the local index of one repository like its storage, from one thread per process.
 
@@ -91,6 +100,7 @@ class Synchronizer:
         self._thread_pid = 0
         self._stop = threading.Event()
         self._failed = False  # whether the last turn of the thread did
+        self.counts = SyncCounts()  # written while the lock is held
 
     # -- in the background -------------------------------------------------------------------------
 
@@ -203,8 +213,12 @@ class Synchronizer:
                 report = self._reconcile(folder, begun)
         except Exception as error:
             if not self._stop.is_set():
+                self.counts.failed += 1
+                self.counts.seconds += time.monotonic() - begun
                 self._note(error)
             raise
+        self.counts.done += 1
+        self.counts.seconds += report.seconds
         for problem in report.skipped:
             _log.warning("%s: %s", self._title, problem)
         return report

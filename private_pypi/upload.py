@@ -17,7 +17,7 @@ from private_pypi.core_metadata import CoreMetadata, parse_core_metadata, parse_
 from private_pypi.errors import InvalidUpload, TooLarge
 from private_pypi.filenames import ParsedFilename, is_version, normalize, parse_filename
 from private_pypi.model import DistributionFile, Upload
-from private_pypi.records import make_record
+from private_pypi.records import make_record, one_line
 
 _FILETYPES = {"wheel": "bdist_wheel", "sdist": "sdist"}
 _DIGESTS = {"sha256_digest": "sha256", "md5_digest": "md5", "blake2_256_digest": "blake2_256"}
@@ -88,6 +88,7 @@ def check_upload(
     core_metadata = check_archive(received.path, received.filename)
     metadata = parse_core_metadata(core_metadata)
     requires_python = _check_metadata(metadata, form, received.filename, parsed)
+    summary = one_line(metadata.summary or _value(form, "summary"))
     is_offered = parsed.kind == "wheel" or metadata.is_static  # protocol 30
     file = DistributionFile(
         project=parsed.project,
@@ -100,6 +101,7 @@ def check_upload(
         yanked=None,
         core_metadata_sha256=hashlib.sha256(core_metadata).hexdigest() if is_offered else None,
         location="",
+        summary=summary,
     )
     return Upload(
         file=file,

@@ -58,3 +58,14 @@ def test_files_that_nobody_asked_for_make_room(tmp_path: Path) -> None:
             os.utime(path, (number, number))  # asked for long ago, the first one longest
     found = [cache.find(name) is not None for name in names]
     assert found == [False, False, True, True]
+
+
+def test_it_counts_what_it_finds_and_knows_what_it_keeps(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path)
+    sha256 = hashlib.sha256(b"content").hexdigest()
+    assert (cache.hits, cache.misses, cache.size) == (0, 0, None)
+    cache.find(sha256)
+    cache.add(sha256, iter([b"content"]))
+    cache.find(sha256)
+    cache.find(sha256)
+    assert (cache.hits, cache.misses, cache.size) == (2, 1, len(b"content"))

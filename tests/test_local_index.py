@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from packaging.version import Version
 
 from private_pypi.errors import BackendUnavailable, FilenameBurnt
 from private_pypi.filenames import parse_filename
-from private_pypi.local_index import LocalIndex, SyncState, version_key
+from private_pypi.local_index import LocalIndex, Look, ProjectLine, SyncState, version_key
 from private_pypi.model import BurntName, DistributionFile
 from private_pypi.reconciling import Reconciliation
 
@@ -41,6 +41,7 @@ def file(filename: str = "demo-1.0.tar.gz", **changes: object) -> DistributionFi
         "yanked": None,
         "core_metadata_sha256": None,
         "location": f"/storage/{filename}",
+        "summary": "a demo",
     }
     return DistributionFile(**{**facts, **changes})  # type: ignore[arg-type]
 
@@ -278,6 +279,90 @@ def test_what_belongs_to_another_repository_is_never_served(
     assert other.project_serial("demo") is None
 
 
+# -- for people ----------------------------------------------------------------------------------
+
+
+def put_all(index: LocalIndex, *files: DistributionFile) -> None:
+    for one in files:
+        index.add_file(one, "1")
+
+
+def line(name: str, version: str, summary: str | None = "a demo") -> ProjectLine:
+    return ProjectLine(
+        name=canonicalize_name(name), version=version, summary=summary, uploaded_at=NOON
+    )
+
+
+def test_a_project_is_listed_with_what_an_installer_would_take(index: LocalIndex) -> None:
+    put_all(
+        index,
+        *(file(f"demo-{version}.tar.gz") for version in ("1.0", "1.9", "1.10", "2.0rc1", "3.dev1")),
+        file("demo-1.11.tar.gz", yanked="broken"),
+        file("pre-1.0a1.tar.gz"),
+        file("pre-0.9.post1.dev2.tar.gz"),
+        file("post-1.0.tar.gz"),
+        file("post-1.0.post1.tar.gz"),
+        file("gone-1.0.tar.gz", yanked=""),
+        file("local-1.0+a.1.tar.gz"),
+    )
+    assert index.search(limit=10) == (
+        5,
+        [
+            line("demo", "1.10"),
+            line("gone", "1.0"),
+            line("local", "1.0+a.1"),
+            line("post", "1.0.post1"),
+            line("pre", "1.0a1"),
+        ],
+    )
+    index.remove_files(["gone-1.0.tar.gz"], burn=False, at=NOON)
+    assert index.search(limit=2, offset=1) == (
+        4,
+        [line("local", "1.0+a.1"), line("post", "1.0.post1")],
+    )
+    assert index.search(limit=9, among=["pre", "nobody"]) == (1, [line("pre", "1.0a1")])
+
+
+def test_words_are_found_in_names_and_summaries(index: LocalIndex) -> None:
+    put_all(
+        index,
+        file("demo_extra-1.0.tar.gz", summary="Tides"),
+        file("demo-1.0.tar.gz", summary="50% of_all"),
+        file("other-1.0.tar.gz", summary=None),
+    )
+
+    def found(*words: str) -> list[str]:
+        total, lines = index.search(words, limit=10)
+        assert total == len(lines)
+        return [line.name for line in lines]
+
+    assert found("demo") == ["demo", "demo-extra"]
+    assert found("extra", "demo") == ["demo-extra"]
+    assert found("Demo.Extra") == ["demo-extra"]
+    assert found("TIDES") == ["demo-extra"]
+    assert found("50%") == found("of_all") == ["demo"]
+    assert found("%") == ["demo"]
+    assert found("o%o") == found("demo", "nothing") == found("\\") == []
+
+
+def test_the_newest_releases_are_one_of_each_project(index: LocalIndex) -> None:
+    def at(filename: str, hour: int, **changes: object) -> DistributionFile:
+        return file(filename, uploaded_at=NOON + timedelta(hours=hour), **changes)
+
+    put_all(
+        index,
+        at("a-1.0.tar.gz", 1),
+        at("a-2.0.tar.gz", 5),
+        at("b-1.0.tar.gz", 3),
+        at("c-1.0.tar.gz", 9, yanked=""),
+        at("d-1.0.tar.gz", 2),
+        file("e-1.0.tar.gz", uploaded_at=None),
+    )
+    newest = index.newest_releases(2)
+    assert [(one.name, one.version) for one in newest] == [("a", "2.0"), ("b", "1.0")]
+    assert [one.name for one in index.newest_releases(9, among=["b", "c"])] == ["b"]
+
+
 def test_an_old_configuration_does_not_take_the_file_back(
     index: LocalIndex, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,3 +468,89 @@ def test_yanks_pass_over_names_that_are_not_there(index: LocalIndex) -> None:
     index.add_file(file(), "1")
     index.set_yanked(["demo-1.0.tar.gz", "demo-9.tar.gz"], "")
     assert index.project_files("demo") == (replace(file(), yanked=""),)
+
+
+# -- projects that are looked up -----------------------------------------------------------------
+
+
+@pytest.fixture
+def looked(path: Path) -> LocalIndex:
+    return LocalIndex(path, identity="mine", always_ready=True)
+
+
+def look(
+    index: LocalIndex,
+    *filenames: str,
+    begun: int | None = None,
+    looked_at: float = 5.0,
+    uploads_since: float = 4e9,
+    broken: dict[str, tuple[str, str]] | None = None,
+    **changes: object,
+) -> Look:
+    return Look(
+        project=DEMO,
+        files={name: (file(name, **changes), "stamp") for name in filenames},
+        broken=broken or {},
+        begun=index.serial() if begun is None else begun,
+        looked_at=looked_at,
+        uploads_since=uploads_since,
+    )
+
+
+def test_an_index_without_a_first_listing_is_ready(looked: LocalIndex) -> None:
+    assert looked.ready()
+    assert looked.looked_at(DEMO) is None
+
+
+def test_a_project_becomes_what_was_seen_of_it(looked: LocalIndex) -> None:
+    other = file("other-1.0.tar.gz")
+    looked.add_file(other, "1")
+    looked.take_look(look(looked, "demo-1.0.tar.gz", "demo-2.0.tar.gz"))
+    assert looked.project_files(DEMO) == (file("demo-1.0.tar.gz"), file("demo-2.0.tar.gz"))
+    looked.take_look(look(looked, "demo-2.0.tar.gz", "demo-3.0.tar.gz", requires_python=None))
+    assert looked.stamped_files(DEMO) == {
+        name: (file(name, requires_python=None), "stamp")
+        for name in ("demo-2.0.tar.gz", "demo-3.0.tar.gz")
+    }
+    assert looked.project_files("other") == (other,)
+    assert looked.sync_state() == SyncState(5.0, None, None, None)
+
+
+def test_a_look_that_sees_the_same_takes_no_serial(looked: LocalIndex) -> None:
+    problem = {"demo-3.0.tar.gz": ("stamp", "broken")}
+    looked.take_look(look(looked, "demo-1.0.tar.gz", broken=problem))
+    serial = looked.serial()
+    looked.take_look(look(looked, "demo-1.0.tar.gz", broken=problem, looked_at=6.0))
+    assert (looked.serial(), looked.looked_at(DEMO)) == (serial, 6.0)
+    looked.take_look(look(looked, "demo-1.0.tar.gz"))
+    assert looked.serial() > serial
+    assert looked.broken() == {}
+
+
+def test_what_is_younger_than_a_look_stays(looked: LocalIndex) -> None:
+    looked.take_look(look(looked, "demo-1.0.tar.gz", "demo-2.0.tar.gz", "demo-3.0.tar.gz"))
+    begun = looked.serial()
+    looked.add_file(file("demo-4.0.tar.gz"), "1")
+    looked.set_yanked(["demo-1.0.tar.gz"], "bad")
+    looked.remove_files(["demo-2.0.tar.gz"], burn=False, at=NOON)
+    looked.remove_files(["demo-3.0.tar.gz"], burn=True, at=NOON)
+    names = ("demo-1.0.tar.gz", "demo-2.0.tar.gz", "demo-3.0.tar.gz")
+    looked.take_look(look(looked, *names, begun=begun))
+    found = {each.filename: each.yanked for each in looked.project_files(DEMO)}
+    assert found == {"demo-1.0.tar.gz": "bad", "demo-4.0.tar.gz": None}
+    # The next one began later: only what is burnt stays away.
+    looked.take_look(look(looked, *names))
+    found = {each.filename: each.yanked for each in looked.project_files(DEMO)}
+    assert found == {"demo-1.0.tar.gz": None, "demo-2.0.tar.gz": None}
+
+
+def test_an_upload_stays_until_the_storage_lists_it_or_had_time_enough(looked: LocalIndex) -> None:
+    looked.add_file(file("demo-1.0.tar.gz"), "1")
+    looked.take_look(look(looked, uploads_since=0.0))
+    assert looked.has_files(DEMO)
+    looked.take_look(look(looked))
+    assert not looked.has_files(DEMO)
+    looked.add_file(file("demo-1.0.tar.gz"), "1")
+    looked.take_look(look(looked, "demo-1.0.tar.gz", uploads_since=0.0))
+    looked.take_look(look(looked, uploads_since=0.0))
+    assert not looked.has_files(DEMO)

@@ -660,6 +660,27 @@ def test_an_entry_without_a_stamp_lets_no_file_be_opened_again(remote: Server) -
     assert remote.storage.calls["open_file"] == 1
 
 
+def test_a_document_of_an_older_writer_takes_no_summary_away(remote: Server) -> None:
+    remote.upload(WHEEL, CONTENT)
+    uploaded = remote.index.file(WHEEL)
+    assert uploaded is not None
+
+    def write(mtime: int, summary: str | None) -> str | None:
+        file = replace(uploaded, summary=summary)
+        remote.put_document(IndexDocument(mtime=mtime, entries=(new_entry(file, stamp=None),)))
+        remote.synchronize()
+        shown = remote.index.file(WHEEL)
+        assert shown is not None
+        return shown.summary
+
+    begun = now()
+    serial = remote.index.project_serial("demo")
+    assert write(begun, "A demo") == "A demo"
+    assert write(begun + 1, None) == "A demo"
+    assert write(begun + 2, "Another") == "Another"
+    assert remote.index.project_serial("demo") == serial  # no page of the simple API shows it
+
+
 def test_a_burnt_name_wins_over_an_entry_of_the_same_document(server: Server) -> None:
     server.edit(delete=[facts(WHEEL, CONTENT)])
     server.put_document(replace(server.document(), entries=(entry(WHEEL),)))
@@ -691,6 +712,20 @@ def test_a_document_that_vanished_is_trouble_and_removes_nothing(remote: Server)
         remote.synchronize()
     assert WHEEL in remote.shown()
     assert "vanished" in (remote.index.sync_state().error or "")
+
+
+def test_what_was_done_and_what_failed_is_counted(remote: Server) -> None:
+    remote.store(WHEEL, CONTENT)
+    remote.update_index()
+    synchronizer = remote.synchronizer()
+    synchronizer.synchronize()
+    synchronizer.synchronize()
+    after_two = synchronizer.counts.seconds
+    remote.storage._index, remote.storage._index_revision = None, ""
+    with pytest.raises(BackendError):
+        synchronizer.synchronize()
+    assert (synchronizer.counts.done, synchronizer.counts.failed) == (2, 1)
+    assert 0 < after_two < synchronizer.counts.seconds
 
 
 def test_a_document_that_is_no_toml_is_trouble_and_removes_nothing(server: Server) -> None:

@@ -75,6 +75,11 @@ def update_index(
         settings = _from_flags(type, name, fields, admin_secret, environ)
     else:
         settings = _from_configuration(type, name, Path(config), admin_secret, environ)
+    if not settings.backend_class.capabilities.lists_files:
+        raise ConfigurationError(
+            f"a repository of type {settings.type!r} has no index: there is nothing to rebuild, "
+            "the server asks the storage for each project"
+        )
     secret_to_use = _secret_for(settings, given)
     parent = _existing_root(settings, root)
     with tempfile.TemporaryDirectory(prefix="private-pypi-") as temporary:

@@ -135,7 +135,16 @@ class PageCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._pages: OrderedDict[PageKey, Page] = OrderedDict()
-        self._lock = threading.Lock()  # guards _pages and _bytes
+        self._lock = threading.Lock()  # guards what is above and below
+        self.hits = 0
+        """Pages that were there."""
+        self.misses = 0
+        """Pages that were rendered."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory, about."""
+        return self._bytes
 
     def find(self, key: PageKey) -> Page | None:
         """The page of this key, when it is there."""
@@ -143,6 +152,7 @@ class PageCache:
             page = self._pages.get(key)
             if page is not None:
                 self._pages.move_to_end(key)
+                self.hits += 1
         return page
 
     def get(self, key: PageKey, render: Callable[[], Page]) -> Page:
@@ -152,6 +162,7 @@ class PageCache:
             return page
         page = render()
         with self._lock:
+            self.misses += 1
             replaced = self._pages.pop(key, None)
             self._bytes += page.size - (replaced.size if replaced else 0)
             self._pages[key] = page
@@ -176,10 +187,14 @@ def make_page(text: str, representation: Representation, serial: int) -> Page:
     )
 
 
-def page_content(page: Page, conditions: Conditions, *, public: bool) -> Content:
+def page_content(
+    page: Page, conditions: Conditions, *, public: bool, stale: float | None = None
+) -> Content:
     """A page, or 304 when the client has it in this encoding.
 
-    RFC 9110 §13, and protocol 33: a strong ETag for each encoding, the same with 304.
+    RFC 9110 §13, and protocol 33: a strong ETag for each encoding, the same with 304. `stale`: the
+    storage is in trouble, and the page is of so many seconds ago, which RFC 9211 §2.3 has a word
+    for.
     """
     packed = page.is_compressed and accepts_gzip(conditions.accept_encoding)
     etag = f'"{page.etag}-gzip"' if packed else f'"{page.etag}"'
@@ -191,6 +206,8 @@ def page_content(page: Page, conditions: Conditions, *, public: bool) -> Content
     ]
     if public:
         headers.append(CORS)
+    if stale is not None:
+        headers.append(("Cache-Status", f"private-pypi; hit; ttl=-{max(1, int(stale))}"))
     if none_matches(conditions.if_none_match, etag):
         return Content("304 Not Modified", headers)
     body = page.stored
@@ -245,7 +262,11 @@ def file_content(
         ("Cache-Control", FILE_CACHE_CONTROL),
         ("Vary", "Authorization"),
         ("Accept-Ranges", "bytes"),
+        # Nothing that a package holds runs as a page of ours.
+        ("X-Content-Type-Options", "nosniff"),
     ]
+    if served.size is not None:
+        headers.append(("Content-Disposition", "attachment"))
     if public:
         headers.append(CORS)
     if served.last_modified is not None:

@@ -35,7 +35,10 @@ from private_pypi.errors import (
     WrongSecret,
 )
 from private_pypi.private_files import write_private
-from private_pypi.repositories import Credentials, Expiry, Repositories, has_state
+from private_pypi.repositories import Credentials, Repositories, has_state
+from private_pypi.verdicts import Expiry
+from private_pypi.web.audit import AuditLog
+from private_pypi.web.changes import Changes
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +61,7 @@ class Deployment:
         admin_token: Secret | None,
         allowed_env: frozenset[str],
         environ: Mapping[str, str],
+        metrics_token: Secret | None = None,
     ) -> None:
         """Take up a configuration: the given one, else what was submitted to this ROOT.
 
@@ -69,12 +73,14 @@ class Deployment:
         self._expiry = expiry
         self._extra_index_url = extra_index_url
         self._admin_token = admin_token
+        self._metrics_token = metrics_token
         self._submitted = Submitted(root=root, allowed_env=allowed_env)
-        self._environ = environ
+        self.environ = environ
         self._change_lock = threading.Lock()  # guards the exchange of _repositories
         self._looked_at = 0.0
         self._own_tmp = _OwnTmp(root)
         self.tmp = self._own_tmp.folder
+        self.changes = Changes(AuditLog(root))
         self._kept: tuple[int, int] | None = None
         if config is not None:
             configuration = read_configuration(config, admin_secret, environ=environ)
@@ -100,7 +106,26 @@ class Deployment:
     def close(self) -> None:
         """Stop everything and remove what is temporary."""
         self._repositories.close()
+        self.changes.close()
         self._own_tmp.close()
+
+    # -- operators -------------------------------------------------------------------------------
+
+    def require_operator(self, credentials: Credentials | None) -> None:
+        """Raise unless the caller shows the token for metrics, or the admin token.
+
+        Where it comes from does not count: behind a proxy of this machine everybody does from here.
+        """
+        tokens = [token for token in (self._metrics_token, self._admin_token) if token]
+        if not tokens:
+            raise NotAllowed(
+                "this is for those who operate the server; start it with --metrics_token_env or "
+                "--metrics_token_file, and send that token (as a Basic password or Bearer)"
+            )
+        if not any(_shows(credentials, token) for token in tokens):
+            raise WrongSecret(
+                "the token for metrics or the admin token is needed (as a Basic password or Bearer)"
+            )
 
     # -- POST /initialize/ -----------------------------------------------------------------------
 
@@ -114,16 +139,7 @@ class Deployment:
                 "this server was started with --config, which wins; "
                 "change that file and start the server again"
             )
-        has_token = (
-            credentials is not None
-            and bool(self._admin_token)
-            and self._admin_token is not None
-            and hmac.compare_digest(
-                # A variable of the environment may hold what is no UTF-8.
-                credentials.secret.reveal().encode("utf-8", "surrogatepass"),
-                self._admin_token.reveal().encode("utf-8", "surrogatepass"),
-            )
-        )
+        has_token = _shows(credentials, self._admin_token)
         if not has_token:
             self._require_unconfigured(credentials)
         return has_token
@@ -139,7 +155,7 @@ class Deployment:
             None
             if admin_secret is None
             else Source(text=admin_secret, name="admin_secret", folder=self.root),
-            environ=self._environ,
+            environ=self.environ,
             submitted=self._submitted,
         )
         if not configuration.repositories:
@@ -201,7 +217,7 @@ class Deployment:
         return read_configuration(
             config,
             self._given_admin_secret or _read_source(self._kept_admin_secret),
-            environ=self._environ,
+            environ=self.environ,
         )
 
     def _keep(self, config: str, admin_secret: str | None) -> None:
@@ -242,6 +258,19 @@ class Deployment:
             expiry=self._expiry,
             extra_index_url=self._extra_index_url,
         )
+
+
+def _shows(credentials: Credentials | None, token: Secret | None) -> bool:
+    return (
+        credentials is not None
+        and token is not None
+        and bool(token)
+        and hmac.compare_digest(
+            # A variable of the environment may hold what is no UTF-8.
+            credentials.secret.reveal().encode("utf-8", "surrogatepass"),
+            token.reveal().encode("utf-8", "surrogatepass"),
+        )
+    )
 
 
 def _reaches_existing(settings: RepositorySettings) -> bool:

@@ -21,7 +21,8 @@ from private_pypi.web.auth import parse_credentials
 from private_pypi.web.content import BLOCK, Conditions, Content, PageCache, page_content
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.serving import Answer
-from private_pypi.web.simple import file_of, page_key, project_page
+from private_pypi.web.simple import file_of, page_key, project_content
+from private_pypi.web.watching import REPOSITORY, ROUTE
 
 # Normalised names only: others are redirected (protocol 7).
 _PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]*)")
@@ -29,6 +30,9 @@ _PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]*)"
 _negotiate = functools.lru_cache(maxsize=256)(negotiate)
 
 _LARGE = 64 * 1024  # bytes, compressed; larger pages may keep the loop too long
+
+_PAGE_ROUTE = "/simple/<name>/"
+_FILE_ROUTE = "/simple/<name>/<filename>"
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -77,9 +81,10 @@ class HotPath:
                 need=Access.READ,
                 ask=False,
             )
-            if granted.asks_for_projects:
+            project = cast(NormalizedName, match[2])
+            if not granted.is_at_hand(project):
                 return None
-            key = page_key(granted, cast(NormalizedName, match[2]), representation)
+            key = page_key(granted, project, representation)
         except PrivatePypiError:
             return None
         page = None if key is None else self._pages.find(key)
@@ -87,6 +92,8 @@ class HotPath:
             return None
         content = page_content(page, _conditions(environ), public=granted.repository.is_public)
         assert isinstance(content.body, bytes)
+        environ[ROUTE] = _PAGE_ROUTE
+        environ[REPOSITORY] = granted.repository.name
         return content.status, content.headers, content.body
 
     def _content(self, environ: dict[str, Any], match: re.Match[str]) -> Content | None:
@@ -98,18 +105,20 @@ class HotPath:
                 parse_credentials(environ.get("HTTP_AUTHORIZATION")),
                 name=repository,
                 need=Access.READ,
+                ask=False,  # who is here for the first time is asked about once, further on
             )
+            environ[ROUTE] = _FILE_ROUTE if filename else _PAGE_ROUTE
+            environ[REPOSITORY] = granted.repository.name
+            if not granted.is_at_hand(project):
+                return None
             if filename:
                 return file_of(granted, project, filename, asked)
             representation = _negotiate(environ.get("HTTP_ACCEPT"))
             if representation is None:
                 return None
-            page = project_page(self._pages, granted, project, representation)
+            return project_content(self._pages, granted, project, representation, asked)
         except PrivatePypiError:
             return None  # the application finds the same, and says it
-        if page is None:
-            return None
-        return page_content(page, asked, public=granted.repository.is_public)
 
 
 def _conditions(environ: dict[str, Any]) -> Conditions:

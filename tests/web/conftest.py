@@ -14,8 +14,8 @@ from werkzeug.test import TestResponse
 
 from private_pypi.backend import Secret
 from private_pypi.config import Source
-from private_pypi.repositories import Expiry
 from private_pypi.testing.distributions import encode_multipart, form_for
+from private_pypi.verdicts import Expiry
 from private_pypi.web import create_app
 from private_pypi.web.deployment import Deployment
 

@@ -1,0 +1,251 @@
+"""Servers over the repositories of owners on GitHub: what they ask it, and who gets what."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from private_pypi.config import Source
+from private_pypi.repositories import Expiry
+from private_pypi.testing.distributions import encode_multipart, form_for, make_wheel
+from private_pypi.web import create_app
+from private_pypi.web.deployment import Deployment
+from tests.github.fake import FakeGitHub
+from tests.github.owner import PROJECTS, asset_id
+
+JSON = "application/vnd.pypi.simple.v1+json"
+FILENAME, WHEEL = make_wheel("demo", "1.0", requires_python=">=3.8")
+
+
+def basic(user: str, token: str) -> dict[str, str]:
+    encoded = base64.b64encode(f"{user}:{token}".encode()).decode()
+    return {"Authorization": f"Basic {encoded}"}
+
+
+@pytest.fixture
+def github() -> Iterator[FakeGitHub]:
+    with FakeGitHub() as github:
+        for name in PROJECTS:
+            github.make_repo("acme", name, private=True)
+        yield github
+
+
+class Server:
+    """A server with a folder of its own, and its client."""
+
+    def __init__(self, github: FakeGitHub, root: Path, keys: str) -> None:
+        root.mkdir(exist_ok=True)
+        config = f'[hub]\ntype = "github_projects"\napi_url = "{github.api_url}"\n{keys}\n'
+        self.deployment = Deployment(
+            root,
+            config=Source(text=config, name="config", folder=root),
+            admin_secret=None,
+            expiry=Expiry(timedelta(hours=1), timedelta(minutes=5)),
+            extra_index_url="https://elsewhere.example/simple/",
+            admin_token=None,
+            allowed_env=frozenset(),
+            environ={},
+        )
+        self.client: FlaskClient = create_app(self.deployment).test_client()
+
+    def get(self, path: str, user: str, token: str, accept: str = JSON) -> TestResponse:
+        return self.client.get(path, headers={**basic(user, token), "Accept": accept})
+
+    def files(self, project: str, user: str, token: str) -> list[dict[str, Any]]:
+        answer = self.get(f"/simple/{project}/", user, token)
+        assert answer.status_code == 200, answer.text
+        assert answer.json is not None
+        return list(answer.json["files"])
+
+    def publish(self, filename: str, content: bytes, user: str, token: str) -> TestResponse:
+        content_type, body = encode_multipart(form_for(filename, content), filename, content)
+        headers = basic(user, token)
+        return self.client.post("/simple/", data=body, content_type=content_type, headers=headers)
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve(github: FakeGitHub, tmp_path: Path) -> Iterator[Serve]:
+    made: list[Server] = []
+
+    def make(keys: str = 'owner = "acme"') -> Server:
+        made.append(Server(github, tmp_path / f"root-{len(made)}", keys))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.deployment.close()
+
+
+@pytest.fixture
+def writer(github: FakeGitHub) -> str:
+    return github.make_token(
+        "walter", dict.fromkeys([f"acme/{name}" for name in PROJECTS], "write")
+    )
+
+
+@pytest.mark.parametrize("digests", [True, False])
+def test_a_page_says_what_the_files_say(
+    github: FakeGitHub, serve: Serve, writer: str, digests: bool
+) -> None:
+    """PyPIHub gave names alone."""
+    github.offers_digests = digests
+    release = github.make_release("acme/demo", "v1.0", {FILENAME: WHEEL, "README.md": b"text"})
+    server = serve()
+    (file,) = server.files("demo", "hub", writer)
+    metadata = server.get(f"/simple/demo/{FILENAME}.metadata", "hub", writer)
+    assert release.published_at is not None
+    assert file["filename"] == FILENAME
+    assert file["size"] == len(WHEEL)
+    assert file["hashes"] == {"sha256": hashlib.sha256(WHEEL).hexdigest()}
+    assert file["requires-python"] == ">=3.8"
+    assert file["upload-time"][:19] == release.published_at.isoformat()[:19]
+    assert file["core-metadata"] == {"sha256": hashlib.sha256(metadata.data).hexdigest()}
+    assert b"Name: demo\n" in metadata.data
+    assert server.get(f"/simple/demo/{FILENAME}", "hub", writer).data == WHEEL
+
+
+def test_what_the_pages_of_a_project_cost(github: FakeGitHub, serve: Serve, writer: str) -> None:
+    """The first look reads a part of each wheel; a later one is one conditional request."""
+    for number in range(10):
+        filename, content = make_wheel("demo", f"{number}.0")
+        github.make_release("acme/demo", f"v{number}.0", {filename: content})
+    server = serve("owner = 'acme'\nsync_index_interval = 0.001")
+    server.files("demo", "hub", writer)
+    api = [request for request in github.requests if request.host == "api"]
+    assert [r.name for r in api[:3]] == [
+        "GET /rate_limit",
+        "GET /repos/acme/demo",
+        "GET /repos/acme/demo/releases",
+    ]
+    assert {r.name.rpartition("/")[0] for r in api[3:]} == {"GET /repos/acme/demo/releases/assets"}
+    assert len(api) == 3 + 10
+    for is_counted in (True, False):  # the listing has the counts of downloads, also of ours
+        github.forget_requests()
+        server.files("demo", "hub", writer)
+        assert [(r.name, r.counted) for r in github.requests] == [
+            ("GET /repos/acme/demo/releases", is_counted)
+        ]
+    github.forget_requests()
+    for number in range(10):
+        path = f"/simple/demo/{make_wheel('demo', f'{number}.0')[0]}.metadata"
+        assert server.get(path, "hub", writer).status_code == 200
+    assert {r.name for r in github.requests} <= {"GET /repos/acme/demo/releases"}
+    assert github.counted == 0
+
+
+def test_a_yank_is_kept_in_the_label_of_the_asset(
+    github: FakeGitHub, serve: Serve, writer: str
+) -> None:
+    """So other servers know of it, and people can do it on GitHub."""
+    release = github.make_release("acme/demo", "v1.0", {FILENAME: WHEEL})
+    (asset,) = release.assets.values()
+    one, other = serve(), serve("owner = 'acme'\nsync_index_interval = 0.001")
+    one.files("demo", "hub", writer)
+    path, headers = "/simple/demo/1.0/yank", basic("hub", writer)
+    yanked = one.client.post(path, data={"reason": "broken"}, headers=headers)
+    assert yanked.status_code == 200, yanked.text
+    assert asset.label == f'{FILENAME} (yanked: "broken")'
+    for server in (one, other):
+        assert [file["yanked"] for file in server.files("demo", "hub", writer)] == ["broken"]
+    asset.label = ""
+    assert [file["yanked"] for file in other.files("demo", "hub", writer)] == [False]
+
+
+def test_a_deleted_file_is_gone_from_github_and_its_name_is_burnt(
+    github: FakeGitHub, serve: Serve, writer: str
+) -> None:
+    server, headers = serve(), basic("hub", writer)
+    assert server.publish(FILENAME, WHEEL, "hub", writer).status_code == 200
+    path = f"/simple/demo/{FILENAME}"
+    assert server.client.delete(path, headers=headers).status_code == 200
+    (release,) = github.releases("acme/demo")
+    assert release.assets == {}
+    assert server.get(path, "hub", writer).status_code == 404
+    assert server.publish(FILENAME, WHEEL, "hub", writer).status_code == 400
+
+
+def test_the_address_of_pypihub_works_unchanged(
+    github: FakeGitHub, serve: Serve, writer: str
+) -> None:
+    """http://OWNER:TOKEN@host/simple/, and the links that lock files keep."""
+    github.make_release("acme/demo", "v1.0", {FILENAME: WHEEL})
+    server = serve("any_owner = true\nowners = ['Acme']")
+    for user in ("acme", "ACME"):
+        (file,) = server.files("demo", user, writer)
+        assert file["filename"] == FILENAME
+        answer = server.get("/simple/", user, writer)
+        assert answer.json is not None
+        assert [project["name"] for project in answer.json["projects"]] == list(PROJECTS)
+    link = f"/asset/{asset_id(github, 'acme/demo', FILENAME)}/{FILENAME}"
+    assert server.get(link, "acme", writer).data == WHEEL
+    for user, token, status in (("others", writer, 403), ("acme", "wrong", 401)):
+        assert server.get("/simple/demo/", user, token).status_code == status
+        assert server.get(link, user, token).status_code == status
+
+
+def test_absence_refusal_and_trouble_are_three_things(
+    github: FakeGitHub, serve: Serve, writer: str
+) -> None:
+    """PyPIHub answered 404 to all of them, and installers took the public package."""
+    github.make_release("acme/demo", "v1.0", {FILENAME: WHEEL})
+    server = serve()
+    assert server.get("/simple/never-was/", "hub", writer).status_code == 404
+    assert server.get("/simple/demo/", "hub", "wrong").status_code == 401
+    github.fail("500", on="GET /repos/*", times=100)
+    assert server.get("/simple/demo/", "hub", writer).status_code in (502, 503)
+    github.heal()
+    github.fail("rate-limit", on="GET /repos/*", times=100, seconds=600)
+    limited = server.get("/simple/demo/", "hub", writer)
+    assert (limited.status_code, int(limited.headers["Retry-After"]) > 0) == (503, True)
+    github.heal()
+    github.revoke(writer)
+    assert server.get("/simple/demo/", "hub", writer).status_code == 401
+
+
+def test_nothing_of_a_project_is_given_to_whom_github_does_not_show_it(
+    github: FakeGitHub, serve: Serve, writer: str
+) -> None:
+    """Whatever was looked up, downloaded and kept for somebody else."""
+    github.make_release("acme/demo", "v1.0", {FILENAME: WHEEL})
+    partial = github.make_token("paul", {"acme/other": "read"})
+    server = serve()
+    link = f"/asset/{asset_id(github, 'acme/demo', FILENAME)}/{FILENAME}"
+    paths = [
+        "/simple/demo/",
+        f"/simple/demo/{FILENAME}",
+        f"/simple/demo/{FILENAME}.metadata",
+        link,
+    ]
+    assert [server.get(path, "hub", writer).status_code for path in paths] == [200] * 4
+    assert [server.get(path, "hub", partial).status_code for path in paths] == [404] * 4
+    listed = server.get("/simple/", "hub", partial).json
+    assert listed is not None
+    assert [project["name"] for project in listed["projects"]] == ["other"]
+
+
+def test_an_upload_becomes_an_asset_and_is_on_the_page_at_once(
+    github: FakeGitHub, serve: Serve, writer: str
+) -> None:
+    server = serve()
+    assert server.publish(FILENAME, WHEEL, "hub", writer).status_code == 200
+    assert [file["filename"] for file in server.files("demo", "hub", writer)] == [FILENAME]
+    assert github.asset_content("acme/demo", "v1.0", FILENAME) == WHEEL
+    assert server.publish(FILENAME, WHEEL, "hub", writer).status_code == 200
+    other = make_wheel("demo", "1.0", files={"demo/more.py": b"more"})[1]
+    assert server.publish(FILENAME, other, "hub", writer).status_code == 409
+    reader = github.make_token("rita", {"acme/demo": "read"})
+    filename, content = make_wheel("demo", "2.0")
+    assert server.publish(filename, content, "hub", reader).status_code == 403
+    filename, content = make_wheel("never-was", "1.0")
+    assert server.publish(filename, content, "hub", writer).status_code == 404
