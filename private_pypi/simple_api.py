@@ -9,7 +9,7 @@ import enum
 import html
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -133,8 +133,17 @@ def project_detail(
     *,
     serial: int,
     base: str = "",
+    address: Callable[[DistributionFile], str | None] | None = None,
 ) -> str:
-    """The page of a project; `base` goes before each filename in its URL (relative to the page)."""
+    """The page of a project; `base` goes before each filename in its URL (relative to the page).
+
+    `address` tells of a file that lies elsewhere its whole URL, without a fragment.
+    """
+
+    def url(file: DistributionFile) -> str:
+        elsewhere = None if address is None else address(file)
+        return base + quote(file.filename, safe="") if elsewhere is None else elsewhere
+
     if representation is Representation.JSON:
         return _json(
             {
@@ -142,18 +151,18 @@ def project_detail(
                 "name": project,
                 # PEP 700: no duplicates. Files come in order of their versions.
                 "versions": list(dict.fromkeys(file.version for file in files)),
-                "files": [_file_json(file, base) for file in files],
+                "files": [_file_json(file, url(file)) for file in files],
             }
         )
-    return _page(f"Links for {project}", "".join(_anchor(file, base) for file in files))
+    return _page(f"Links for {project}", "".join(_anchor(file, url(file)) for file in files))
 
 
-def _file_json(file: DistributionFile, base: str) -> dict[str, Any]:
+def _file_json(file: DistributionFile, url: str) -> dict[str, Any]:
     # Unknown values are left out, never null: uv rejects a page with a null size, upload-time,
     # yanked or hashes (protocol 15).
     entry: dict[str, Any] = {
         "filename": file.filename,
-        "url": base + quote(file.filename, safe=""),
+        "url": url,
         "hashes": {"sha256": file.sha256},
         "size": file.size,
     }
@@ -164,16 +173,17 @@ def _file_json(file: DistributionFile, base: str) -> dict[str, Any]:
     if file.core_metadata_sha256 is not None:
         hashes = {"sha256": file.core_metadata_sha256}
         entry["core-metadata"] = hashes
-        # PEP 714: the misspelt and the old name, for installers older than the correction.
+        # The name by which unearth (pdm) finds it. The third one, `dist-info-metadata`, stays away:
+        # pip 22.3 to 23.0.1, which is Debian 12's, dies of it (the reason for PEP 714), and newer
+        # ones read the first.
         entry["data-dist-info-metadata"] = hashes
-        entry["dist-info-metadata"] = hashes
     # PEP 592: true when no reason was given, never an empty string.
     entry["yanked"] = False if file.yanked is None else (file.yanked or True)
     return entry
 
 
-def _anchor(file: DistributionFile, base: str) -> str:
-    attributes = [f'href="{base}{quote(file.filename, safe="")}#sha256={file.sha256}"']
+def _anchor(file: DistributionFile, url: str) -> str:
+    attributes = [f'href="{html.escape(url)}#sha256={file.sha256}"']
     if file.requires_python is not None:
         attributes.append(f'data-requires-python="{html.escape(file.requires_python)}"')
     if file.yanked is not None:

@@ -171,6 +171,31 @@ def test_values_out_of_range_are_told_at_once(run: Run, tmp_path: Path) -> None:
     assert not root.exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "named", "line"),
+    [
+        (("--tls_cert=c.pem", "--tls_key", "k.pem"), "--tls_cert and --tls_key", "c.pem k.pem"),
+        (("--tls_key=k.pem",), "--tls_key", "CERT k.pem"),
+        (("--tls_cert", "c.pem"), "--tls_cert", "c.pem KEY"),
+    ],
+)
+def test_tls_is_refused_by_name_and_with_the_recipe(
+    run: Run, tmp_path: Path, flags: tuple[str, ...], named: str, line: str
+) -> None:
+    root = tmp_path / "root"
+    ended = run("server", root, "--port=8080", *flags)
+    assert ended == Ended(
+        2,
+        "",
+        f"error: {named}: this server speaks no TLS itself, a proxy before it does; with Caddy "
+        f"that takes two lines in the block of the site, `tls {line}` and "
+        "`reverse_proxy 127.0.0.1:8080` (docs/proxies.md, also for nginx)\n"
+        "usage: private_pypi server ROOT <flags>\n"
+        "help:  private_pypi server --help\n",
+    )
+    assert not root.exists()
+
+
 def test_all_mistakes_of_a_configuration_are_told_one_a_line(run: Run, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('[a]\ntype = "ftp"\n[b]\ntype = "file_system"\nread_secrets = "hush"\n')
@@ -178,7 +203,8 @@ def test_all_mistakes_of_a_configuration_are_told_one_a_line(run: Run, tmp_path:
     assert ended == Ended(
         1,
         "",
-        f"error: {config}: [a] type: unknown backend type 'ftp'; installed: file_system, github\n"
+        f"error: {config}: [a] type: unknown backend type 'ftp'; "
+        "installed: file_system, github, github_projects\n"
         f"error: {config}: [b] read_secrets: unknown key; did you mean 'read_secret'?\n",
     )
 
@@ -424,7 +450,8 @@ def vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("vault")
 def test_commands_of_backends_are_listed_without_importing_them(run: Run) -> None:
     out = run("--help").out
-    assert "    delete\n    absent.open\n    vault.open\n    vault.wait\n" in out
+    ours = "    github.gen_gh_pages\n    github.init_pkg_repo\n"
+    assert f"    delete\n    absent.open\n{ours}    vault.open\n    vault.wait\n" in out
     assert "vault_backend" not in sys.modules
 
 

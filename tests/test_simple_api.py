@@ -148,7 +148,6 @@ def test_a_project_in_json_has_every_fact_and_no_null() -> None:
                 "upload-time": "2026-01-02T03:04:05.000006Z",
                 "core-metadata": {"sha256": "b" * 64},
                 "data-dist-info-metadata": {"sha256": "b" * 64},
-                "dist-info-metadata": {"sha256": "b" * 64},
                 "yanked": False,
             },
         ],

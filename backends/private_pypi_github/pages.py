@@ -1,0 +1,70 @@
+"""What everybody can fetch of a repository on GitHub, and at which addresses."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from urllib.parse import quote
+
+from private_pypi.errors import BackendError, NotAllowed
+from private_pypi.model import DistributionFile
+from private_pypi_github.client import Client
+from private_pypi_github.releases import parse_location
+
+# "GitHub renames asset filenames that have special characters, non-alphanumeric characters, and
+# leading or trailing periods" (REST documentation, "Upload a release asset"). Installers read the
+# filename from the end of the address, so a file that was renamed cannot be linked to.
+_KEPT_NAME = re.compile("[A-Za-z0-9._+-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """Who may fetch from a repository."""
+
+    private: bool
+    address: str  # of the repository, for people
+
+
+def visibility(client: Client, full_name: str) -> Visibility:
+    """Ask GitHub; raises `NotAllowed` when the token may not see the repository."""
+    answer = client.get(f"/repos/{full_name}", expected=(200, 401, 403, 404))
+    if answer.status != 200:
+        raise NotAllowed(f"GitHub shows no repository {full_name!r} to this token")
+    return Visibility(answer.member("private") is True, str(answer.member("html_url")))
+
+
+def require_closed_site(client: Client, full_name: str) -> None:
+    """Raise unless the site of a private repository is shown to those only who may read it.
+
+    Only Enterprise Cloud has such sites; all others are for everybody.
+    """
+    answer = client.get(f"/repos/{full_name}/pages", expected=(200, 403, 404))
+    if answer.status != 200:
+        raise BackendError(
+            f"GitHub does not tell who may see the pages of the private repository {full_name!r}; "
+            "they must be switched on, and the token needs the right to read them"
+        )
+    if answer.json().get("public") is not False:
+        raise NotAllowed(
+            f"{full_name!r} is private, and GitHub shows its pages to everybody; only GitHub "
+            "Enterprise Cloud restricts them. Nothing was written"
+        )
+
+
+def public_address(file: DistributionFile, shown: Visibility) -> str | None:
+    """Where everybody gets the file under its name, or None when nobody does."""
+    if shown.private or not _KEPT_NAME.fullmatch(file.filename):
+        return None
+    name = quote(file.filename)
+    return f"{shown.address}/releases/download/{name}/{name}"
+
+
+def as_published(file: DistributionFile) -> DistributionFile:
+    """The file without core metadata that its release does not offer.
+
+    Installers look for them at the file's address and `.metadata`, and may fail without them.
+    """
+    location = parse_location(file.location)
+    if location is not None and location.metadata is not None:
+        return file
+    return replace(file, core_metadata_sha256=None)
