@@ -50,7 +50,7 @@ def test_the_wheel_has_the_framework_and_the_backends(wheel: Path) -> None:
         for base, package in ((ROOT, "private_pypi"), (ROOT / "backends", "private_pypi_*"))
         for folder in base.glob(package)
         for path in folder.rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix in (".py", ".html", ".css", ".js", ".svg") or path.name == "py.typed"
     ]
     assert len(expected) > 30
     assert set(expected) <= set(names)
@@ -107,8 +107,11 @@ def test_what_quickstart_makes_in_a_checkout_is_neither_committed_nor_built() ->
 
 
 def test_no_lock_file_bears_an_address() -> None:
-    locks = [ROOT / "requirements" / "dev.txt", *(ROOT / "requirements").glob("clients/*.txt")]
-    assert len(locks) == 1 + len(list((ROOT / "requirements").glob("clients/*.in")))
+    folder = ROOT / "requirements"
+    locks = [*folder.glob("*.txt"), *folder.glob("clients/*.txt")]
+    own = {path.name for path in locks if path.parent == folder}
+    assert own == {"dev.txt", "runtime.txt", "build.txt"}
+    assert len(locks) == len(own) + len(list(folder.glob("clients/*.in")))
     for lock in locks:
         text = lock.read_text()
         assert "--hash=sha256:" in text

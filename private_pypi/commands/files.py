@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -47,6 +48,9 @@ def usable_root(root: str) -> Path:
             pass
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
+        if isinstance(error, PermissionError):
+            # Seen in containers: a folder of the host belongs to root.
+            why = f"{why}; this is user {os.geteuid()}, who must be able to write there"
         raise ConfigurationError(f"cannot use {str(path)!r} as ROOT: {why}") from error
     return path
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import secrets
 import shlex
 import string
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -55,6 +55,12 @@ def server(
     allow_env: str = "",
     max_form_bytes: int = 8 * 2**20,
     max_form_parts: int = 10_000,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+    metrics_token_env: str | None = None,
+    metrics_token_file: str | None = None,
+    log_format: str = "text",
+    request_log: bool = True,
     environ: Mapping[str, str],
     **waitress_options: str,
 ) -> None:
@@ -90,11 +96,21 @@ def server(
         max_form_bytes: The most bytes that all fields of an upload's form may have together,
             without the file; descriptions of packages are among them.
         max_form_parts: The most fields that an upload's form may have.
+        tls_cert: Refused, and so is --tls_key: TLS is the affair of a proxy before the server;
+            docs/proxies.md has recipes for Caddy and nginx.
+        tls_key: See --tls_cert.
+        metrics_token_env: Name of the environment variable that holds the token for reading
+            /metrics and the details of /health/ready; the token for changing the configuration
+            opens them too.
+        metrics_token_file: Path of a file that holds that token.
+        log_format: How lines of the log are written, to stderr: "text", or "json" for objects.
+        request_log: Write a line for each request.
 
     Example:
         private_pypi server ./root --config config.toml --admin_secret admin_secret.toml
     """
     from private_pypi.web import ServerOptions, run_server
+    from private_pypi.web.logs import Log
     from private_pypi.web.receiving import FormLimits
 
     problems = [
@@ -109,6 +125,10 @@ def server(
     ]
     if not 0 <= port <= 65535:
         problems.append(f"--port must be from 0 to 65535, but is {port}")
+    if log_format not in ("text", "json"):
+        problems.append(f"--log_format must be text or json, but is {log_format!r}")
+    if tls_cert is not None or tls_key is not None:
+        problems.append(_no_tls(tls_cert, tls_key, port))
     try:
         extra_index_url = check_extra_index_url(extra_index_url)
     except ValueError as error:
@@ -118,6 +138,9 @@ def server(
     admin_token = one_secret(
         "admin_token", env=admin_token_env, file=admin_token_file, environ=environ
     )
+    metrics_token = one_secret(
+        "metrics_token", env=metrics_token_env, file=metrics_token_file, environ=environ
+    )
     folder = usable_root(root)
     config_source, admin_secret_source = _sources(
         folder,
@@ -126,6 +149,7 @@ def server(
         can_be_text=config_or_admin_secret_can_be_text,
         environ=environ,
     )
+    log = Log(sys.stderr, "json" if log_format == "json" else "text")
     options = ServerOptions(
         root=folder,
         config=config_source,
@@ -144,9 +168,21 @@ def server(
         limits=FormLimits(
             max_file_bytes=0, max_field_bytes=max_form_bytes, max_parts=max_form_parts
         ),
+        metrics_token=metrics_token,
+        request_log=log if request_log else None,
     )
-    _log_to_stderr(debug=debug)
+    log.install(debug=debug)
     run_server(options, announce=lambda url: say(f"private_pypi serves {url}"))
+
+
+def _no_tls(cert: str | None, key: str | None, port: int) -> str:
+    """PyPIHub served TLS with these flags; waitress cannot, and says nothing about them."""
+    flags = [flag for flag, path in (("--tls_cert", cert), ("--tls_key", key)) if path is not None]
+    return (
+        f"{' and '.join(flags)}: this server speaks no TLS itself, a proxy before it does; with "
+        f"Caddy that takes two lines in the block of the site, `tls {cert or 'CERT'} "
+        f"{key or 'KEY'}` and `reverse_proxy 127.0.0.1:{port}` (docs/proxies.md, also for nginx)"
+    )
 
 
 def waitress_flags(texts: Texts) -> Sequence[Parameter]:
@@ -183,6 +219,7 @@ def quickstart(
         private_pypi quickstart
     """
     from private_pypi.web import ServerOptions, run_server
+    from private_pypi.web.logs import Log
 
     if not 0 <= port <= 65535:
         raise UsageError(f"--port must be from 0 to 65535, but is {port}")
@@ -194,6 +231,7 @@ def quickstart(
         read_configuration(Source(text=text, name="--name", folder=folder), None, environ=environ)
         write_private(path, text, replace=False)
     shown = _shown_repository(path, name, environ)
+    log = Log(sys.stderr, "text")
     options = ServerOptions(
         root=folder,
         config=None,  # what is kept in ROOT
@@ -208,8 +246,9 @@ def quickstart(
         allowed_env=frozenset(),
         waitress_options={},
         environ=environ,
+        request_log=log,
     )
-    _log_to_stderr(debug=False)
+    log.install(debug=False)
     run_server(options, announce=lambda url: say(_welcome(url, shown, path)))
 
 
@@ -219,14 +258,6 @@ def _private_root(root: str) -> Path:
         with contextlib.suppress(OSError, ValueError):  # what is wrong, `usable_root` says
             Path(root).mkdir(mode=0o700, parents=True)
     return usable_root(root)
-
-
-def _log_to_stderr(*, debug: bool) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    logging.getLogger("filelock").setLevel(logging.INFO)  # four lines for every lock
 
 
 def _sources(

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +50,8 @@ class Client:
     name: str
     environment: Path
     home: Path
+    variables: Mapping[str, str] = field(default_factory=dict)  # added in every run
+    before: tuple[str, ...] = ()  # what runs the client, with words of its own
 
     @property
     def python(self) -> Path:
@@ -63,13 +65,13 @@ class Client:
         Raises `subprocess.TimeoutExpired` when it hangs or asks something.
         """
         if self.name == "pip":
-            command: list[str | Path] = [self.python, "-m", "pip", *arguments]
+            command: list[str | Path] = [*self.before, self.python, "-m", "pip", *arguments]
         else:
-            command = [self.environment / "bin" / self.name, *arguments]
+            command = [*self.before, self.environment / "bin" / self.name, *arguments]
         ended = subprocess.run(
             command,
             cwd=cwd or self.home,
-            env=self._scrubbed() | dict(env or {}),
+            env=self.scrubbed() | dict(self.variables) | dict(env or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -77,7 +79,8 @@ class Client:
         )
         return Outcome(ended.returncode, ended.stdout.decode("utf-8", "backslashreplace"))
 
-    def _scrubbed(self) -> dict[str, str]:
+    def scrubbed(self) -> dict[str, str]:
+        """The variables with which it runs: of this machine it knows the Python, no more."""
         home = self.home
         proxies = {f"{scheme}_proxy": _NOBODY for scheme in ("http", "https", "all")}
         return {

@@ -31,6 +31,7 @@ from private_pypi.web.serving import (
     RequestHead,
     Stop,
     Verdict,
+    Watcher,
     option_names,
     serve,
 )
@@ -74,6 +75,7 @@ class Server:
         drain_seconds: float = 10,
         apart: Callable[[str], bool] = lambda path: False,
         at_once: AtOnce = lambda environ: None,
+        watcher: Watcher | None = None,
         **options: Any,
     ) -> Server:
         listening = threading.Event()
@@ -94,6 +96,7 @@ class Server:
                 "stop": self.stop,
                 "apart": apart,
                 "at_once": at_once,
+                "watcher": watcher,
             },
         )
         self._thread.start()
@@ -245,7 +248,8 @@ def test_the_gate_knows_the_head_and_runs_outside_the_loop(server: Server) -> No
 
     server.start(gate=gate, url_prefix="/index")
     client = server.client()
-    client.request("POST", "/index/a%20b?c=d", form(b"x"), {**FORM, "Authorization": "Basic eA=="})
+    headers = {**FORM, "Authorization": "Basic eA==", "X-Request-ID": "one"}
+    client.request("POST", "/index/a%20b?c=d", form(b"x"), headers)
     assert client.getresponse().read() == digest(b"x")
     assert server.heads == [
         RequestHead(
@@ -257,9 +261,11 @@ def test_the_gate_knows_the_head_and_runs_outside_the_loop(server: Server) -> No
                 "CONTENT_LENGTH": str(len(form(b"x"))),
                 "CONTENT_TYPE": FORM["Content-Type"],
                 "AUTHORIZATION": "Basic eA==",
+                "X_REQUEST_ID": "one",
             },
             content_length=len(form(b"x")),
             remote_addr="127.0.0.1",
+            request_id="one",
         )
     ]
     assert server._thread not in threads

@@ -23,26 +23,36 @@ from __future__ import annotations
 
 from private_pypi.web.serving.engine import Stop, option_names, serve
 from private_pypi.web.serving.gate import (
+    CLIENT_WENT,
+    REQUEST_ID,
     Answer,
     AtOnce,
+    Exchange,
     Gate,
+    Load,
     PassOn,
     ReceiveForm,
     Refuse,
     RequestHead,
     Verdict,
+    Watcher,
 )
 
 __all__ = [
+    "CLIENT_WENT",
+    "REQUEST_ID",
     "Answer",
     "AtOnce",
+    "Exchange",
     "Gate",
+    "Load",
     "PassOn",
     "ReceiveForm",
     "Refuse",
     "RequestHead",
     "Stop",
     "Verdict",
+    "Watcher",
     "option_names",
     "serve",
 ]

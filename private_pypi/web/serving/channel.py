@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -26,9 +27,11 @@ from private_pypi.web.serving.gate import (
     Refuse,
     RequestHead,
     Verdict,
+    Watcher,
 )
 from private_pypi.web.serving.messages import (
     LARGE,
+    Failure,
     Refusal,
     Request,
     Task,
@@ -54,6 +57,9 @@ class Running:
     pools: Pools
     max_body_bytes: int  # the operator's own limit
     at_once: AtOnce
+    watcher: Watcher | None
+    find_client: Callable[[dict[str, Any]], None]
+    """Replaces the address of a trusted proxy in a WSGI environment by that of its client."""
     draining: bool = False
 
 
@@ -77,12 +83,14 @@ class GateTask:
     def _head(self) -> RequestHead:
         request = self.request
         environ = WSGITask(self.channel, request).get_environment()
+        self.channel.running.find_client(environ)
         return RequestHead(
             method=environ["REQUEST_METHOD"],
             path=environ["PATH_INFO"],
             headers=dict(request.headers),
             content_length=None if request.chunked else request.content_length,
             remote_addr=environ["REMOTE_ADDR"],
+            request_id=request.id,
         )
 
 
@@ -211,6 +219,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     parser_class = Request
     task_class = Task
+    error_task_class = Failure
     request: Request | None  # the one that is being received
     connected: bool
     will_close: bool
@@ -247,6 +256,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if self._paused:
             return False
         body = self.request.form_body if self.request is not None else None
+        if self.request is not None and self.request.swallows_since is not None:
+            body = None
         return not (body is not None and body.is_full) and bool(super().readable())
 
     def writable(self) -> bool:
@@ -282,15 +293,14 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                     self._paused = True  # until `decided`
                     self._ask_gate(request)
                 elif request.completed:
-                    if request.form_body is not None and not request.error:
+                    is_swallowed = request.swallows_since is not None
+                    if request.form_body is not None and not request.error and not is_swallowed:
                         self._paused = True  # until `digested`
                         request.form_body.end()
                     elif request.empty:
                         self.request = None
-                    else:
-                        self._hand_over(request)
-                        if request.error:
-                            return True
+                    elif self._answers(request) and request.error:
+                        return True
             self._ahead = data
         if self._is_at_hand:
             self._is_at_hand = False
@@ -303,7 +313,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if request.command != "GET" or request.body_rcv is not None or self.total_outbufs_len:
             return False
         try:
-            request.answer = self.running.at_once(Task(self, request).get_environment())
+            request.environ = Task(self, request).get_environment()
+            request.answer = self.running.at_once(request.environ)
         except Exception:
             logger.exception("no answer at hand for %r", request.path)
         return request.answer is not None
@@ -338,6 +349,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def is_overdue(self, now: float) -> bool:
         """Whether the client lets us wait too long."""
         silence = now - self.last_activity
+        swallows_since = None if self.request is None else self.request.swallows_since
+        if swallows_since is not None and now - swallows_since > _LINGER_SECONDS:
+            return True
         if self._linger_began is not None:
             return silence > _LINGER_IDLE_SECONDS or now - self._linger_began > _LINGER_SECONDS
         if self._sending:
@@ -383,8 +397,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.last_activity = time.time()
         with self.requests_lock:
             self._admit(request, verdict)
-            if request.completed or (request.form is not None and request.form_body is None):
-                self._hand_over(request)
+            is_decided = request.form is not None and request.form_body is None
+            if (request.completed or is_decided) and self._answers(request):
                 return
             if request.wants_continue:
                 self.send_continue()
@@ -393,13 +407,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def digested(self, request: Request) -> None:
         """The disk has what was queued of a form, or will not take it."""
         body = request.form_body
-        if self.request is not request or body is None:
+        if self.request is not request or body is None or request.swallows_since is not None:
             return
         self.last_activity = time.time()
         if body.is_settled:
             with self.requests_lock:
-                self._hand_over(request)
-            if request.is_read:
+                is_answered = self._answers(request)
+            if is_answered and request.is_read:
                 self._go_on()
 
     def sent(self) -> None:
@@ -442,6 +456,14 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         request.max_body_bytes = limit
         if not request.completed and request.content_length > limit:
             request.fail(too_large(limit))
+
+    def _answers(self, request: Request) -> bool:
+        """Hand a request over for its answer, unless the rest of it has to be read before."""
+        if request.hides_early_answers:
+            request.swallow()
+            return False
+        self._hand_over(request)
+        return True
 
     def _hand_over(self, request: Request) -> None:
         """To a worker, for an answer."""

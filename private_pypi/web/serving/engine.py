@@ -17,11 +17,12 @@ from typing import Any
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
+from waitress.proxy_headers import proxy_headers_middleware
 from waitress.server import BaseWSGIServer, create_server
 
 from private_pypi.errors import ConfigurationError
 from private_pypi.web.serving.channel import Channel, Running
-from private_pypi.web.serving.gate import AtOnce, Gate
+from private_pypi.web.serving.gate import AtOnce, Gate, Load, Watcher
 from private_pypi.web.serving.pools import Pools
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def serve(
     stop: Stop | None = None,
     apart: Callable[[str], bool] = lambda path: False,
     at_once: AtOnce = lambda environ: None,
+    watcher: Watcher | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`, then let everybody finish for `drain_seconds`.
 
@@ -86,6 +88,7 @@ def serve(
     `port`. `on_listening` gets the addresses once connections are accepted. A GET of a path for
     which `apart` is true, because it may wait for a storage, runs in a pool of its own.
     A GET to which `at_once` has an answer is not given to a thread at all.
+    `watcher` is told of every answer.
     Signals are handled only in the main thread; a second one ends the process at once.
     Raises `ConfigurationError` for a wrong option and an address that cannot be had.
     """
@@ -97,8 +100,11 @@ def serve(
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(_close_all, sockets, pools)
         server = _bind(application, sockets, pools, host, port, options)
-        running = Running(gate, pools, max_body_bytes, at_once)
+        find_client = _find_client(server.adj)
+        running = Running(gate, pools, max_body_bytes, at_once, watcher, find_client)
         servers = [entry for entry in sockets.values() if isinstance(entry, BaseWSGIServer)]
+        if watcher is not None:
+            watcher.serving(lambda: Load(len(_channels(servers)), pools.requests))
         _raise_file_limit(server.adj.connection_limit)
         for one in servers:
             one.channel_class = partial(Channel, running=running)
@@ -194,6 +200,24 @@ def _bind_problem(error: OSError, host: str, port: int, options: Mapping[str, An
         case errno.EADDRNOTAVAIL:
             return f"{host} is no address of this machine; choose another with --host"
     return f"cannot listen on port {port} of {host}: {error.strerror or error}"
+
+
+def _find_client(adj: Any) -> Callable[[dict[str, Any]], None]:
+    """What waitress does to the environment of an application, for answers without one."""
+    if not adj.trusted_proxy:
+        return lambda environ: None
+    translate = proxy_headers_middleware(
+        lambda environ, start_response: (),
+        trusted_proxy=adj.trusted_proxy,
+        trusted_proxy_count=adj.trusted_proxy_count,
+        trusted_proxy_headers=adj.trusted_proxy_headers,
+        clear_untrusted=False,
+    )
+
+    def find(environ: dict[str, Any]) -> None:
+        translate(environ, lambda status, headers: None)
+
+    return find
 
 
 def _address(server: Any) -> str:

@@ -20,9 +20,10 @@ class Pool(ThreadedTaskDispatcher):  # type: ignore[misc]
             self.queue_cv.notify()
 
     @property
-    def busy(self) -> bool:
+    def busy(self) -> int:
+        """How many tasks wait or are being done."""
         with self.lock:
-            return bool(self.queue) or self.active_count > 0
+            return len(self.queue) + int(self.active_count)
 
 
 class Pools:
@@ -57,6 +58,11 @@ class Pools:
             self._files.add_task(channel)
         else:
             self._pages.add_task(channel)
+
+    @property
+    def requests(self) -> int:
+        """How many requests wait for a thread, or are in one."""
+        return self._pages.busy + self._files.busy + self.writes.busy
 
     @property
     def _all(self) -> tuple[Pool, ...]:
