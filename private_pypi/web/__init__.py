@@ -13,26 +13,37 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed, NotFound
 
 from private_pypi.backend import Secret
 from private_pypi.config import Source
 from private_pypi.errors import ConfigurationError, PrivatePypiError
-from private_pypi.repositories import Expiry
-from private_pypi.web import admin, legacy, pages, simple
-from private_pypi.web.answers import answer_error, answer_text
+from private_pypi.verdicts import Expiry
+from private_pypi.web import admin, health, human_pages, legacy, metrics, pages, sign_in, simple
+from private_pypi.web.answers import Answer, answer_error, answer_text
+from private_pypi.web.attempts import FailedSignIns
+from private_pypi.web.browsers import is_browser
 from private_pypi.web.content import PageCache
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.hot_path import HotPath
+from private_pypi.web.logs import Log, RequestLog
 from private_pypi.web.receiving import FormLimits
-from private_pypi.web.requests import EXTENSION, respond
+from private_pypi.web.requests import EXTENSION, SEAL, respond, send_session
 from private_pypi.web.serving import serve
+from private_pypi.web.sessions import load_seal
+from private_pypi.web.watching import ROUTE, Watch, template
 
 logger = logging.getLogger(__name__)
 
 HOT_PATH = "private_pypi.hot_path"
 """The key of the `HotPath` in `Flask.extensions`."""
+
+WATCH = "private_pypi.watch"
+"""The key of the `Watch` there."""
+
+# Whatever waits for a storage, those who ask how the server is do not stand behind it.
+_AT_HAND = ("/health", "/health/ready", "/metrics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +64,8 @@ class ServerOptions:
     waitress_options: Mapping[str, Any]
     environ: Mapping[str, str]
     limits: FormLimits = field(default_factory=lambda: FormLimits(max_file_bytes=0))
+    metrics_token: Secret | None = None
+    request_log: Log | None = None  # for a line for each request
 
 
 def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
@@ -73,6 +86,7 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
         admin_token=options.admin_token,
         allowed_env=options.allowed_env,
         environ=options.environ,
+        metrics_token=options.metrics_token,
     )
 
     def announce_all(addresses: list[str]) -> None:
@@ -81,7 +95,8 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
 
     # All temporary files below ROOT: the system's folder may be small, or not writable at all.
     tempfile.tempdir = str(served.tmp)
-    app = create_app(served, options.limits)
+    request_log = None if options.request_log is None else RequestLog(options.request_log)
+    app = create_app(served, options.limits, request_log)
     hot_path = app.extensions[HOT_PATH]
     try:
         serve(
@@ -91,25 +106,41 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
             port=options.port,
             options=options.waitress_options,
             on_listening=announce_all,
-            # Pages come from the local index; files may wait for a storage.
-            apart=lambda path: not path.endswith("/"),
+            apart=lambda path: _may_wait(served, path),
             at_once=hot_path.at_once,
+            watcher=app.extensions[WATCH],
         )
     finally:
         tempfile.tempdir = None
         served.close()
+        if request_log is not None:
+            request_log.close()
 
 
-def create_app(served: Deployment, limits: FormLimits | None = None) -> Flask:
+def _may_wait(served: Deployment, path: str) -> bool:
+    """Pages come from the local index, or are looked up; files may wait for a storage."""
+    if path.endswith(_AT_HAND):
+        return False
+    return not path.endswith("/") or pages.may_wait(path) or simple.may_wait(served, path)
+
+
+def create_app(
+    served: Deployment,
+    limits: FormLimits | None = None,
+    request_log: RequestLog | None = None,
+) -> Flask:
     """The WSGI application over a deployment; also runs under any other WSGI server."""
     limits = limits or FormLimits(max_file_bytes=0)
     app = Flask(__name__, static_folder=None)
     app.extensions[EXTENSION] = served
+    app.extensions[SEAL] = load_seal(served.root, served.environ)
     app.url_map.merge_slashes = False
     app.url_map.redirect_defaults = False
     page_cache = PageCache()
+    watch = Watch(_finder(app), request_log)
+    app.extensions[WATCH] = watch
+    app.before_request(_note_route)
     for blueprint in (
-        pages.make_blueprint(),
         simple.make_blueprint(page_cache),
         legacy.make_blueprint(limits),
         admin.make_blueprint(),
@@ -118,9 +149,16 @@ def create_app(served: Deployment, limits: FormLimits | None = None) -> Flask:
         app.register_blueprint(
             blueprint, name=f"{blueprint.name}_of_repository", url_prefix="/r/<repository>"
         )
+    app.register_blueprint(pages.make_root_blueprint())
+    app.register_blueprint(pages.make_blueprint(), url_prefix="/r/<repository>")
+    app.register_blueprint(sign_in.make_blueprint(FailedSignIns()))
+    human_pages.prepare(app)
+    app.after_request(send_session)
     app.add_url_rule("/r/<repository>", view_func=pages.to_slash, methods=["GET"])
     for rule in ("/initialize/", "/initialize"):
         app.add_url_rule(rule, view_func=admin.initialize, methods=["POST"])
+    app.register_blueprint(health.make_blueprint())
+    app.register_blueprint(metrics.make_blueprint(metrics.Metrics(served, watch, page_cache)))
     app.register_error_handler(PrivatePypiError, _answer)
     app.register_error_handler(HTTPException, _answer_http)
     hot_path = HotPath(app.wsgi_app, served, page_cache)
@@ -129,12 +167,30 @@ def create_app(served: Deployment, limits: FormLimits | None = None) -> Flask:
     return app
 
 
+def _note_route() -> None:
+    rule = request.url_rule
+    request.environ[ROUTE] = template(None if rule is None else rule.rule)
+
+
+def _finder(app: Flask) -> Callable[[str, str], str | None]:
+    """Which route a request has that was answered before the application was called."""
+
+    def find(path: str, method: str) -> str | None:
+        try:
+            rule, _ = app.url_map.bind("localhost").match(path, method, return_rule=True)
+        except HTTPException:
+            return None
+        return str(rule.rule)
+
+    return find
+
+
 def _answer(error: PrivatePypiError) -> Response:
     answer = answer_error(error, request.headers.get("Accept"))
     if answer.status >= 500:
         # As a literal: a path may hold line ends, and a log is read line by line.
         logger.warning("%s %r: %s", request.method, request.path, error)
-    return respond(answer)
+    return _say(answer, str(error))
 
 
 def _answer_http(error: HTTPException) -> Response:
@@ -152,4 +208,14 @@ def _answer_http(error: HTTPException) -> Response:
         sentence = f"{request.method} is not possible here (but {allowed})"
         if request.method == "POST":
             sentence += "; uploads go to /simple/ or /legacy/, not to a project's page"
-    return respond(answer_text(error.code or 500, sentence, request.headers.get("Accept"), headers))
+    answer = answer_text(error.code or 500, sentence, request.headers.get("Accept"), headers)
+    return _say(answer, sentence)
+
+
+def _say(answer: Answer, sentence: str) -> Response:
+    """A sentence for a tool; for a person a page with it, or the way to sign in."""
+    if not is_browser(request.headers):
+        return respond(answer)
+    if answer.status == 401 and g.get("asked_for_grant") and request.method in ("GET", "HEAD"):
+        return human_pages.to_sign_in(refused=g.get("refused"))
+    return human_pages.error_page(answer, sentence)

@@ -7,7 +7,8 @@ from flask import Blueprint, Response, request
 from private_pypi.backend import Access
 from private_pypi.errors import ConfigurationError
 from private_pypi.web.auth import parse_credentials
-from private_pypi.web.requests import deployment, grant
+from private_pypi.web.changes import INITIALIZE
+from private_pypi.web.requests import deployment, grant, noted
 
 
 def make_blueprint() -> Blueprint:
@@ -28,11 +29,15 @@ def make_blueprint() -> Blueprint:
 def initialize() -> Response:
     """`POST /initialize/`: form fields or files `config` and `admin_secret`, in TOML."""
     served = deployment()
-    trusted = served.authorize_initialize(parse_credentials(request.headers.get("Authorization")))
-    config = _submitted("config")
-    if config is None:
-        raise ConfigurationError("the form has no field or file 'config'")
-    served.initialize(config, _submitted("admin_secret"), trusted=trusted)
+    credentials = parse_credentials(request.headers.get("Authorization"))
+    with noted(INITIALIZE) as change:
+        trusted = served.authorize_initialize(credentials)
+        change.let_in("", credentials.secret if trusted and credentials is not None else None)
+        config = _submitted("config")
+        if config is None:
+            raise ConfigurationError("the form has no field or file 'config'")
+        served.initialize(config, _submitted("admin_secret"), trusted=trusted)
+        change.repositories = [repository.name for repository in served.repositories]
     return _text("Done")
 
 

@@ -6,7 +6,6 @@ when the file is on the disk.
 
 from __future__ import annotations
 
-import logging
 import re
 import shutil
 from datetime import UTC, datetime
@@ -15,19 +14,31 @@ from http import HTTPStatus
 from flask import Blueprint, Response, jsonify, request
 
 from private_pypi.backend import Access
-from private_pypi.errors import InvalidUpload, PrivatePypiError, StorageFull, TooLarge
+from private_pypi.errors import (
+    InvalidUpload,
+    NotAllowed,
+    PrivatePypiError,
+    StorageFull,
+    TooLarge,
+)
 from private_pypi.filenames import is_filename, normalize, normalize_version
 from private_pypi.model import DistributionFile
 from private_pypi.repositories import Grant
 from private_pypi.upload import check_upload
 from private_pypi.web.answers import answer_error
 from private_pypi.web.auth import parse_credentials
+from private_pypi.web.changes import (
+    DELETE,
+    PUBLISH,
+    UNYANK,
+    YANK,
+    Asker,
+    Change,
+)
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.receiving import FormLimits, receive_form
-from private_pypi.web.requests import deployment, grant
+from private_pypi.web.requests import deployment, grant_change, noted
 from private_pypi.web.serving import Gate, PassOn, ReceiveForm, Refuse, RequestHead
-
-logger = logging.getLogger(__name__)
 
 # People type all of these, and twine and poetry follow no redirect (protocol 47).
 _UPLOAD_PATHS = ("/", "/simple/", "/legacy/")
@@ -46,15 +57,24 @@ def make_gate(served: Deployment, limits: FormLimits) -> Gate:
         match = _UPLOAD_PATH.fullmatch(head.path)
         if head.method != "POST" or match is None:
             return PassOn(max_body_bytes=_SMALL_BODY)
+        credentials = parse_credentials(head.headers.get("AUTHORIZATION"))
+        change = Change(action=PUBLISH)
         try:
             granted = served.repositories.authorize(
-                parse_credentials(head.headers.get("AUTHORIZATION")),
-                name=match["repository"],
-                need=Access.WRITE,
+                credentials, name=match["repository"], need=Access.WRITE
             )
+            change.let_in(granted.repository.name, granted.secret)
             own_limits = limits.for_files(granted.repository.settings.max_file_bytes)
             _check_head(head, granted, served, own_limits)
         except PrivatePypiError as error:
+            if isinstance(error, NotAllowed):
+                change.refuse(served.repositories.meant(credentials, name=match["repository"]))
+            asker = Asker(
+                address=head.remote_addr,
+                user_agent=head.headers.get("USER_AGENT", ""),
+                request_id=head.request_id,
+            )
+            served.changes.note(change, asker, error)
             answer = answer_error(error, head.headers.get("ACCEPT"))
             return Refuse(
                 status=answer.status,
@@ -91,46 +111,53 @@ def make_blueprint(limits: FormLimits) -> Blueprint:
     blueprint = Blueprint("legacy", __name__)
 
     def upload(repository: str | None = None) -> Response:
-        granted = grant(repository, Access.WRITE)
+        with noted(PUBLISH) as change:
+            return receive(change, repository)
+
+    def receive(change: Change, repository: str | None) -> Response:
+        granted = grant_change(change, repository)
         own_limits = limits.for_files(granted.repository.settings.max_file_bytes)
         form = receive_form(request.environ, deployment().tmp, own_limits)
         try:
             action = next((value for name, value in form.fields if name == ":action"), "")
             if action in ("submit", "verify"):
                 # What `register` sent; poetry still does (protocol 46).
+                change.is_made = False
                 return _done("nothing to do: projects are made by their first upload")
             if action != "file_upload":
                 raise InvalidUpload(f"unknown :action {action!r}; it must be 'file_upload'")
             if form.file is None:
                 raise InvalidUpload("the form has no file: part 'content' is missing")
-            file = granted.publish(
-                check_upload(
-                    form.fields,
-                    form.file,
-                    max_file_bytes=granted.repository.settings.max_file_bytes,
-                    now=datetime.now(UTC),
-                )
+            checked = check_upload(
+                form.fields,
+                form.file,
+                max_file_bytes=granted.repository.settings.max_file_bytes,
+                now=datetime.now(UTC),
             )
+            change.files = (checked.file,)
+            file = granted.publish(checked)
         finally:
             form.close()
-        _log("published", granted, [file])
         return _done(f"{file.filename} is published")
 
     def remove(name: str, target: str, repository: str | None = None) -> Response:
-        granted = grant(repository, Access.WRITE)
-        files = _target(granted, name, target)
-        granted.delete(files)
-        _log("deleted", granted, files)
+        with noted(DELETE) as change:
+            granted = grant_change(change, repository)
+            change.files = files = _target(granted, name, target)
+            granted.delete(files)
         return _files(files)
 
     def yank(name: str, target: str, repository: str | None = None) -> Response:
-        granted = grant(repository, Access.WRITE)
-        files = _target(granted, name, target)
-        reason = request.form.get("reason", "").strip() if request.method == "POST" else None
-        if reason is not None and not _is_line(reason):
-            raise InvalidUpload("a reason is one line of printable text, at most 500 characters")
-        granted.yank(files, reason)
-        _log("un-yanked" if reason is None else "yanked", granted, files)
+        with noted(YANK if request.method == "POST" else UNYANK) as change:
+            granted = grant_change(change, repository)
+            change.files = files = _target(granted, name, target)
+            reason = request.form.get("reason", "").strip() if request.method == "POST" else None
+            if reason is not None and not _is_line(reason):
+                raise InvalidUpload(
+                    "a reason is one line of printable text, at most 500 characters"
+                )
+            change.reason = reason
+            granted.yank(files, reason)
         return _files(files)
 
     for rule in _UPLOAD_PATHS:
@@ -147,8 +174,8 @@ def _target(granted: Grant, name: str, target: str) -> tuple[DistributionFile, .
     """The files that an address names: one file, or all of a release."""
     project = normalize(name)
     if is_filename(target):
-        return (granted.repository.file(project, target),)
-    return granted.repository.release(project, normalize_version(target))
+        return (granted.file(project, target, Access.WRITE),)
+    return granted.release(project, normalize_version(target), Access.WRITE)
 
 
 def _is_line(text: str) -> bool:
@@ -161,16 +188,3 @@ def _done(sentence: str) -> Response:
 
 def _files(files: tuple[DistributionFile, ...]) -> Response:
     return jsonify({"files": [file.filename for file in files]})
-
-
-def _log(
-    what: str, granted: Grant, files: list[DistributionFile] | tuple[DistributionFile, ...]
-) -> None:
-    for file in files:
-        logger.info(
-            "%s %s in %s from %s",
-            what,
-            file.filename,
-            granted.repository.name,
-            request.remote_addr,
-        )

@@ -307,7 +307,8 @@ def litter(root: Path, storage: Path | None = None) -> list[str]:
     storage = storage or root / "cache" / "mine" / "storage"
     known = [
         rf"{re.escape(str(root))}/(index/[^/]+/index\.sqlite(-wal|-shm|\.lock|\.old)?"
-        r"|lock/[^/]+/[a-z_]+\.lock|cache/[^/]+/storage_id|tmp/[0-9]+-[0-9a-f]{8}\.lock)",
+        r"|lock/[^/]+/[a-z_]+\.lock|cache/[^/]+/storage_id|tmp/[0-9]+-[0-9a-f]{8}\.lock"
+        r"|log/audit\.jsonl|fingerprint\.key|session_key)",
         rf"{re.escape(str(storage))}/(index\.toml|\.private_pypi/(id|lock/[^/]+))",
     ]
     found = []

@@ -156,6 +156,7 @@ def head(method: str = "POST", path: str = "/legacy/", **headers: str) -> Reques
         headers={"CONTENT_TYPE": "multipart/form-data; boundary=x"} | headers,
         content_length=None if length is None else int(length),
         remote_addr="127.0.0.1",
+        request_id="one",
     )
 
 

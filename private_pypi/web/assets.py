@@ -1,0 +1,43 @@
+"""Style, script and pictures of the pages, under names that change with their content."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+CACHE_CONTROL = "public, max-age=31536000, immutable"
+"""For ever (a year): what changes gets another name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file as it is sent."""
+
+    name: str  # with the beginning of its hash: style.1234abcd.css
+    content_type: str
+    content: bytes
+    compressed: bytes
+
+
+def load_assets(folder: Path) -> Mapping[str, Asset]:
+    """Every file of the folder by its own name, such as `style.css`."""
+    assets = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _TYPES:
+            content = path.read_bytes()
+            digest = hashlib.sha256(content).hexdigest()[:10]
+            assets[path.name] = Asset(
+                name=f"{path.stem}.{digest}{path.suffix}",
+                content_type=_TYPES[path.suffix],
+                content=content,
+                compressed=gzip.compress(content, mtime=0),
+            )
+    return assets

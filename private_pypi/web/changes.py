@@ -1,0 +1,158 @@
+"""What is noted of every change, also of one that failed: audit line, line of the log, count.
+
+A try with a wrong secret is counted and stands in the log of requests; it makes no audit line, for
+else anybody could fill the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from werkzeug.exceptions import HTTPException
+
+from private_pypi.backend import Secret
+from private_pypi.errors import PrivatePypiError
+from private_pypi.model import DistributionFile
+from private_pypi.repositories import Repository
+from private_pypi.web.answers import status_of
+from private_pypi.web.audit import AuditLog
+
+logger = logging.getLogger(__name__)
+
+PUBLISH = "publish"
+DELETE = "delete"
+YANK = "yank"
+UNYANK = "unyank"
+INITIALIZE = "initialize"
+
+_PAST = {
+    PUBLISH: "published",
+    DELETE: "deleted",
+    YANK: "yanked",
+    UNYANK: "un-yanked",
+    INITIALIZE: "configured",
+}
+_LONGEST_AGENT = 300  # characters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """From where a request came."""
+
+    address: str
+    user_agent: str
+    request_id: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Change:
+    """What somebody tries to change; it becomes known bit by bit."""
+
+    action: str
+    repository: str = ""  # "": none, or not known
+    secret: Secret | None = None  # that was let in
+    files: Sequence[DistributionFile] = ()
+    reason: str | None = None
+    repositories: Sequence[str] = ()  # of a new configuration
+    is_made: bool = True  # False: there was nothing to do
+    is_known: bool = False
+    """Whether the caller has a secret that is right, or needs none."""
+
+    def let_in(self, repository: str, secret: Secret | None) -> None:
+        """The caller is known, with this secret, whatever becomes of the change."""
+        self.repository, self.secret, self.is_known = repository, secret, True
+
+    def refuse(self, meant: tuple[Repository, Secret | None] | None) -> None:
+        """The caller is known, and may not do this."""
+        if meant is not None:
+            self.let_in(meant[0].name, meant[1])
+
+
+class Changes:
+    """Notes the changes of one process; from any thread."""
+
+    def __init__(self, audit: AuditLog) -> None:
+        self.audit = audit
+        self._lock = threading.Lock()  # guards both counters
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._published: Counter[str] = Counter()
+
+    def note(self, change: Change, asker: Asker, error: Exception | None = None) -> None:
+        """What became of a change; when this returns, its audit line is on the disk."""
+        if error is None and not change.is_made:
+            return
+        status = 200 if error is None else _status(error)
+        outcome = "done" if error is None else "refused" if status < 500 else "failed"
+        with self._lock:
+            self._counts[change.repository, change.action, outcome] += 1
+            if outcome == "done" and change.action == PUBLISH:
+                self._published[change.repository] += sum(file.size for file in change.files)
+        if not change.is_known:
+            return
+        entry = self._entry(change, asker, outcome, status, error)
+        self.audit.append(entry)
+        logger.info("%s", _sentence(change, asker, outcome, error), extra={"fields": entry})
+
+    def counts(self) -> Mapping[tuple[str, str, str], int]:
+        """How often, by repository, action and outcome ("done", "refused", "failed")."""
+        with self._lock:
+            return dict(self._counts)
+
+    def published_bytes(self) -> Mapping[str, int]:
+        """By repository."""
+        with self._lock:
+            return dict(self._published)
+
+    def close(self) -> None:
+        """Close the audit file."""
+        self.audit.close()
+
+    def _entry(
+        self, change: Change, asker: Asker, outcome: str, status: int, error: Exception | None
+    ) -> dict[str, object]:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        entry: dict[str, object] = {
+            "time": now,
+            "action": change.action,
+            "outcome": outcome,
+            "status": status,
+            "repository": change.repository or None,
+            "secret": None if change.secret is None else self.audit.fingerprint(change.secret),
+            "address": asker.address,
+            "user_agent": asker.user_agent[:_LONGEST_AGENT],
+            "request_id": asker.request_id,
+            "files": [
+                {"filename": file.filename, "sha256": file.sha256, "size": file.size}
+                for file in change.files
+            ],
+        }
+        if change.action == YANK:
+            entry["reason"] = change.reason or ""
+        if change.action == INITIALIZE:
+            entry["repositories"] = list(change.repositories)
+        if error is not None:
+            known = isinstance(error, PrivatePypiError)
+            entry["error"] = str(error) if known else f"internal error ({type(error).__name__})"
+        return entry
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, PrivatePypiError):
+        return status_of(error)
+    return (error.code if isinstance(error, HTTPException) else None) or 500
+
+
+def _sentence(change: Change, asker: Asker, outcome: str, error: Exception | None) -> str:
+    names = ", ".join(file.filename for file in change.files) or "something"
+    if change.action == INITIALIZE:
+        names = ", ".join(change.repositories) or "something"
+    where = f" in {change.repository}" if change.repository else ""
+    if outcome == "done":
+        return f"{_PAST[change.action]} {names}{where} from {asker.address}"
+    said = str(error) if isinstance(error, PrivatePypiError) else type(error).__name__
+    return f"{outcome} to {change.action} {names}{where} from {asker.address}: {said}"

@@ -1,0 +1,230 @@
+"""The log: one line for each event and each request, as text or JSON; it decides nothing.
+
+A line never holds a secret: of a request it has the path without the query, and none of the headers
+but the user agent. What strangers write (a path, a name, a user agent) can neither end a line nor
+begin one.
+
+Lines of requests are written by a thread of their own, some at a time and up to a tenth of a second
+later: whoever reads slowly holds up nobody, and loses lines when too many wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii
+from typing import Any, Literal, TextIO
+
+from flask import has_request_context, request
+
+from private_pypi.web.serving import REQUEST_ID, Exchange
+
+LogFormat = Literal["text", "json"]
+
+LOGGER = "private_pypi.requests"
+"""What lines of requests have where others have the name of their logger."""
+
+_TOGETHER = 0.1  # seconds for which lines of requests gather
+_MOST_WAITING = 50_000  # lines of requests, about 20 MB
+_LONGEST_PATH = 1000  # characters
+_LONGEST_AGENT = 150  # characters; pip's goes on about the machine
+_USERINFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@\"'<>]*@")
+# A string in quotes, in ASCII: nothing in it ends a line for anybody.
+_quoted = encode_basestring_ascii
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class Log:
+    """Whole lines to one stream, from any thread; a stream that is gone is nobody's error."""
+
+    def __init__(self, stream: TextIO, form: LogFormat) -> None:
+        self.form: LogFormat = form
+        self._stream = stream
+        self._lock = threading.Lock()  # lines do not mix
+
+    def install(self, *, debug: bool) -> None:
+        """Take everything that this process logs."""
+        handler = _Handler(self)
+        handler.setFormatter(_JsonFormatter() if self.form == "json" else _TextFormatter())
+        root = logging.getLogger()
+        root.handlers[:] = [handler]
+        root.setLevel(logging.DEBUG if debug else logging.INFO)
+        logging.getLogger("filelock").setLevel(logging.INFO)  # four lines for every lock
+
+    def write(self, lines: str) -> None:
+        """Write lines with their ends."""
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            self._stream.write(lines)
+            self._stream.flush()
+
+
+class RequestLog:
+    """A line for each request; `close` it at the end."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._format = _json_request if log.form == "json" else _text_request
+        self._clock = _Clock(log.form)
+        self._waiting: deque[str] = deque()
+        self._some = threading.Event()
+        self._ends = threading.Event()
+        self._drop_lock = threading.Lock()  # guards dropped
+        self.dropped = 0
+        """Lines that were not written because too many waited."""
+        self._thread = threading.Thread(target=self._run, name="request log", daemon=True)
+        self._thread.start()
+
+    def append(self, exchange: Exchange, route: str, repository: str) -> None:
+        """Have a line written; waits for nothing."""
+        if len(self._waiting) >= _MOST_WAITING:
+            with self._drop_lock:
+                self.dropped += 1
+            return
+        self._waiting.append(self._format(self._clock.now(), exchange, route, repository))
+        if not self._some.is_set():
+            self._some.set()
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        self._ends.set()
+        self._some.set()
+        self._thread.join(2)  # a stream that nobody reads must not keep the server
+
+    def _run(self) -> None:
+        while not self._ends.is_set():
+            self._some.wait()
+            self._ends.wait(_TOGETHER)
+            self._some.clear()
+            self._write_waiting()
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        self._log.write("".join(self._waiting.popleft() for _ in range(len(self._waiting))))
+
+
+class _Clock:
+    """The time of a line, formatted once a second."""
+
+    def __init__(self, form: LogFormat) -> None:
+        self._is_json = form == "json"
+        self._second = (0, "")
+
+    def now(self) -> str:
+        now = time.time()
+        whole = int(now)
+        second, text = self._second
+        if second != whole:
+            if self._is_json:
+                text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(whole))
+            else:
+                text = time.strftime("%Y-%m-%d %H:%M:%S,", time.localtime(whole))
+            self._second = (whole, text)  # at once, for other threads
+        return f"{text}{int((now - whole) * 1000):03d}"
+
+
+def _text_request(now: str, exchange: Exchange, route: str, repository: str) -> str:
+    method, path, address, agent = _facts(exchange.environ)
+    return (
+        f"{now} INFO {LOGGER}: {address} {repository or '-'} {_quoted(f'{method} {path}')} "
+        f"{exchange.status} {exchange.sent} B {exchange.seconds * 1000:.2f} ms {agent} "
+        f"{exchange.request_id}\n"
+    )
+
+
+def _json_request(now: str, exchange: Exchange, route: str, repository: str) -> str:
+    method, path, address, agent = _facts(exchange.environ)
+    return (
+        f'{{"time": "{now}Z", "level": "info", "logger": "{LOGGER}", "message": "request", '
+        f'"request_id": "{exchange.request_id}", "method": {_quoted(method)}, '
+        f'"path": {_quoted(path)}, "route": {_quoted(route)}, "status": {exchange.status}, '
+        f'"bytes": {exchange.sent}, "seconds": {exchange.seconds:.6f}, '
+        f'"repository": {_quoted(repository) if repository else "null"}, '
+        f'"address": {_quoted(address)}, "user_agent": {agent}}}\n'
+    )
+
+
+def _facts(environ: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
+    """Method, path, address and, in quotes, the user agent."""
+    if environ is None:
+        return "-", "-", "-", '""'
+    path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
+    if not path.isascii():  # WSGI has bytes in the guise of latin-1
+        path = path.encode("latin-1", "replace").decode("utf-8", "replace")
+    return (
+        environ["REQUEST_METHOD"],
+        path if len(path) <= _LONGEST_PATH else path[:_LONGEST_PATH] + "…",
+        environ["REMOTE_ADDR"],
+        _agent(environ.get("HTTP_USER_AGENT", "")),
+    )
+
+
+@functools.lru_cache(maxsize=256)  # tools say the same thing thousands of times
+def _agent(agent: str) -> str:
+    return _quoted(agent if len(agent) <= _LONGEST_AGENT else agent[:_LONGEST_AGENT] + "…")
+
+
+# -- events --------------------------------------------------------------------------------------
+
+
+class _Handler(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+        else:
+            self._log.write(line + "\n")
+
+
+class _TextFormatter(logging.Formatter):
+    """Further lines of a message or a traceback are indented: no line of ours begins so."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = _clean(super().format(record)).replace("\n", "\n    ")
+        request_id = _request_id()
+        return f"{text} [{request_id}]" if request_id and "\n" not in text else text
+
+
+class _JsonFormatter(logging.Formatter):
+    """An object; `extra={"fields": {…}}` of a record adds its own members."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, object] = {
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _clean(record.getMessage()),
+        }
+        request_id = _request_id()
+        if request_id:
+            line["request_id"] = request_id
+        if record.exc_info:
+            line["exception"] = _clean(self.formatException(record.exc_info))
+        line.update(getattr(record, "fields", {}))
+        return json.dumps(line)
+
+
+def _clean(text: str) -> str:
+    """Without passwords in addresses, and without control characters but ends of lines."""
+    text = _USERINFO.sub(r"\1…@", text)
+    return _CONTROL.sub(lambda found: _quoted(found[0])[1:-1], text)
+
+
+def _request_id() -> str:
+    return str(request.environ.get(REQUEST_ID, "")) if has_request_context() else ""

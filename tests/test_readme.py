@@ -1,0 +1,199 @@
+"""Descriptions as HTML: rendered in a process of its own, and harmless whatever they say."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from private_pypi import readme
+from private_pypi.descriptions import Description
+from private_pypi.readme import Readmes, adapt, plain, render
+
+MARKDOWN = "text/markdown"
+RST = "text/x-rst"
+
+_ATTRIBUTES = {
+    "href", "rel", "class", "id", "title", "align", "colspan", "rowspan", "start", "tabindex",
+}  # fmt: skip
+
+
+class Harmless(HTMLParser):
+    """Fails for whatever could run, load, submit, or leave for anywhere but the web."""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in {
+            "script", "style", "iframe", "object", "embed", "form", "input", "button", "img", "svg",
+            "math", "link", "meta", "base", "video", "audio", "source", "template", "h1", "h2",
+        }, tag  # fmt: skip
+        for name, value in attrs:
+            assert name in _ATTRIBUTES, (tag, name)
+            if name == "href":
+                assert re.match(r"https?://|mailto:|#user-content-", value or ""), value
+            if name == "id":
+                assert (value or "").startswith("user-content-")
+
+    handle_startendtag = handle_starttag
+
+
+def check(html: str) -> None:
+    parser = Harmless()
+    parser.feed(html)
+    parser.close()
+
+
+def rendered(text: str, content_type: str = MARKDOWN) -> str:
+    html = render(text, content_type)
+    assert html is not None
+    check(html)
+    return html
+
+
+def test_headings_begin_below_those_of_the_page_and_leave_none_out() -> None:
+    html = rendered("# One\n#### Two\n# Three\n")
+    assert re.findall(r"<h(\d)[^>]*>(\w+)", html) == [("3", "One"), ("4", "Two"), ("3", "Three")]
+
+
+def test_images_are_words() -> None:
+    html = rendered(
+        "![logo](https://a.example/l.png) [![ci](https://a.example/b.svg)](https://c.d)"
+    )
+    outside = 'rel="nofollow noopener noreferrer"'
+    assert html == (
+        f'<p><a href="https://a.example/l.png" {outside} class="image">logo</a> '
+        f'<a href="https://c.d" {outside}><span class="image">ci</span></a></p>\n'
+    )
+
+
+def test_links_into_the_checkout_are_words() -> None:
+    assert rendered("[docs](docs/a.md) [up](../../logout/)") == (
+        "<p><span>docs</span> <span>up</span></p>\n"
+    )
+
+
+def test_a_task_list_has_no_controls() -> None:
+    html = rendered("- [x] done\n- [ ] not\n")
+    assert "☑ done" in html
+    assert "☐ not" in html
+
+
+def test_code_is_highlighted_and_can_be_scrolled_to() -> None:
+    html = rendered("```python\nimport this\n```\n")
+    assert '<pre tabindex="0"><span class="kn">import</span>' in html
+
+
+def test_classes_of_ours_are_not_to_be_had() -> None:
+    html = rendered('<p class="card primary k">a</p><div class="message" id="content">b</div>')
+    assert 'class="k"' in html
+    assert 'id="user-content-content"' in html
+    assert not re.search("card|primary|message", html)
+
+
+def test_reference_links_stay_within_the_description() -> None:
+    html = rendered("a[^1]\n\n[^1]: b\n")
+    assert 'href="#user-content-fn-1"' in html
+    assert 'id="user-content-fn-1"' in html
+
+
+def test_restructured_text() -> None:
+    html = rendered("Demo\n====\n\n.. note:: look\n\n`there <https://a.example>`_\n", RST)
+    assert re.search(r"<h3>Demo</h3>", html)
+    assert '<div class="admonition note">' in html
+    assert 'href="https://a.example"' in html
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".. raw:: html\n\n   <script>alert(1)</script>\n",
+        ".. include:: /etc/passwd\n",
+        ".. csv-table::\n   :file: /etc/passwd\n",
+        "Title\n==\n\n.. nonsense:: x\n",
+    ],
+)
+def test_restructured_text_that_may_not_be_is_shown_as_written(text: str) -> None:
+    assert Readmes().html(Description(text=text, content_type=RST)) == plain(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "<a href='javascript:alert(1)'>x</a>",
+        "[x](javascript:alert(1)) [y](data:text/html,z) <javascript:alert(1)>",
+        "<svg onload=alert(1)><style>*{}</style></svg>",
+        "<form action=/logout/><button>x</button><input type=text name=token></form>",
+        "<iframe srcdoc='<script>alert(1)</script>'></iframe><base href=//evil.example>",
+        "<p style='position:fixed' onclick=x>y</p><math><mi href='javascript:x'>z</mi></math>",
+        "<details open ontoggle=alert(1)><summary>x</summary></details>",
+        "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
+        '```"><script>alert(1)</script>\nx\n```',
+    ],
+)
+def test_nothing_in_a_description_runs(text: str) -> None:
+    rendered(text)
+
+
+_pieces = st.sampled_from(
+    ["<", ">", '"', "'", "&", "=", "/", "`", "[", "](", ")", "!", "#", "\n", " ", "javascript:",
+     "script", "img src=x", "onerror=", "a href=", "https://a.example", "&#x3c;", "-->", "<!--",
+     "style", "svg", "math", "]]>", "|", "id=content", "class=card"]
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(_pieces, max_size=30).map("".join))
+def test_nothing_that_is_put_together_of_markup_runs(text: str) -> None:
+    html = render(text, MARKDOWN)
+    if html is not None:
+        check(html)
+
+
+@given(st.lists(_pieces, max_size=30).map("".join))
+def test_what_was_not_sanitised_makes_no_scripts_either(text: str) -> None:
+    html = adapt(text)
+    assert "<script" not in html
+    assert not re.search(r"<[^>]*\bon\w+=", html)
+    assert not re.search(r'href="javascript', html)
+
+
+def test_plain_text_is_escaped() -> None:
+    description = Description(text="<b>&\n", content_type="text/plain; charset=UTF-8")
+    assert Readmes().html(description) == '<pre class="plain" tabindex="0">&lt;b&gt;&amp;\n</pre>'
+
+
+def test_an_unknown_type_is_shown_as_written() -> None:
+    description = Description(text="<b>", content_type="application/x")
+    assert Readmes().html(description) == plain("<b>")
+
+
+def test_no_text_is_nothing() -> None:
+    assert Readmes().html(Description(text=" \n")) == ""
+
+
+def test_a_text_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    readmes = Readmes()
+    description = Description(text="# Demo", content_type=MARKDOWN)
+    first = readmes.html(description)
+    assert first == '<h3 id="user-content-demo">Demo</h3>\n'
+    monkeypatch.setattr(readme.subprocess, "run", None)
+    assert readmes.html(description) == first
+
+
+def test_what_takes_for_ever_is_shown_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readme, "_SECONDS", 0.001)
+    description = Description(text="# Demo", content_type=MARKDOWN)
+    assert Readmes().html(description) == plain("# Demo")
+
+
+def test_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readme, "_CACHE_BYTES", 100)
+    monkeypatch.setattr(readme, "_render_apart", lambda description: description.text * 2)
+    readmes = Readmes()
+    for number in range(10):
+        readmes.html(Description(text=f"{number}" * 30, content_type=MARKDOWN))
+    assert (len(readmes._kept), readmes._bytes) == (1, 60)
