@@ -21,6 +21,10 @@ class StillRunning(BackendUnavailable):
     """The call goes on; asking again later finds its result, or what it left behind."""
 
 
+class NotStarted(BackendUnavailable):
+    """There was no thread for the call; asking again at once would find none either."""
+
+
 class Background:
     """Runs calls in threads of its own, at most `most` at a time, equal ones once.
 
@@ -43,8 +47,8 @@ class Background:
     def result(self, key: Hashable, call: Callable[[], T], *, wait: float) -> T:
         """What the call under this key returns or raises: the one that runs, else this one.
 
-        Raises `StillRunning` when that takes longer than `wait` seconds, `BackendUnavailable` when
-        too many others run all that time. A call that somebody gave up already is waited for only a
+        Raises `StillRunning` when that takes longer than `wait` seconds, `NotStarted` when too many
+        others run all that time. A call that somebody gave up already is waited for only a
         moment, so that a storage that hangs does not hold every thread.
         """
         deadline = time.monotonic() + wait
@@ -79,7 +83,7 @@ class Background:
             if running is not None:
                 return running
             if self.is_closed:
-                raise BackendUnavailable("the server is stopping")
+                raise NotStarted("the server is stopping")
             if len(self._calls) < self._most:
                 running = self._calls[key] = _Call()
                 threading.Thread(
@@ -88,7 +92,7 @@ class Background:
                 return running
             is_hanging = all(each.is_overdue for each in self._calls.values())
             if is_hanging or not self._changed.wait(deadline - time.monotonic()):
-                raise BackendUnavailable(
+                raise NotStarted(
                     f"{self._name}: too much is asked of the storage at once", retry_after=5
                 )
 

@@ -26,6 +26,14 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         name, words, given = words[0], words[1:], None
     else:
         from_environment = command_line.from_environment(environ)
+        stray = command_line.stray_variable(environ)
+        if stray is not None:
+            sys.stderr.write(
+                f"error: the environment has {stray}, but no command: "
+                f"{command_line.VARIABLES[0]} names it\n\n"
+            )
+            sys.stderr.write(command_line.synopsis(names))
+            return 2
         name, given = from_environment or ("--help", None)
     if name in ("-h", "--help"):
         sys.stdout.write(command_line.synopsis(names))
@@ -50,7 +58,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return command_line.run(command, values, environ)
     except UsageError as error:
         _complain(error)
-        usage = command_line.usage(command)
+        usage = command_line.usage(command).replace("\n", "\n       ")
         sys.stderr.write(f"usage: {usage}\nhelp:  {command_line.PROGRAM} {name} --help\n")
         return 2
     except PrivatePypiError as error:

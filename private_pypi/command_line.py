@@ -148,6 +148,14 @@ def from_environment(environ: Mapping[str, str]) -> tuple[str, list[Given]] | No
     return command, list(flags.values())
 
 
+def stray_variable(environ: Mapping[str, str]) -> str | None:
+    """A variable of the environment mode that is there although none names a command."""
+    if from_environment(environ) is not None:
+        return None
+    starts = tuple(f"{name}_" for name in VARIABLES)
+    return next((name for name in environ if f"{name.upper()}_".startswith(starts)), None)
+
+
 def from_words(command: Command, words: Sequence[str]) -> list[Given]:
     """The arguments that words give; which word is a flag's value, the flag's type decides."""
     if command.more is not None:
@@ -227,7 +235,9 @@ def synopsis(commands: Iterable[str]) -> str:
 
 
 def usage(command: Command) -> str:
-    """One line: `private_pypi server ROOT <flags>`."""
+    """A line such as `private_pypi server ROOT <flags>`, or those that its docstring gives."""
+    if command.usage:
+        return command.usage
     words = [PROGRAM, command.name]
     for each in command.parameters:
         if each.by_position:
@@ -248,7 +258,7 @@ def help_text(command: Command, words: Sequence[str] = ()) -> str:
             more = command.more(_texts(command, given))
         except PrivatePypiError:
             more = ()  # the help is told, whatever else is wrong with the line
-    blocks = [f"{command.summary}\n", _section("SYNOPSIS", [command.usage or usage(command)])]
+    blocks = [f"{command.summary}\n", _section("SYNOPSIS", [usage(command)])]
     if command.description:
         blocks.append(f"{command.description}\n")
     positional = [each for each in command.parameters if each.by_position]

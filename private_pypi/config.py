@@ -47,6 +47,11 @@ _COMMON: Final = {
 }
 
 
+def is_repository_name(text: str) -> bool:
+    """Whether a table of the configuration may have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """A text of TOML, and where it came from."""

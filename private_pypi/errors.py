@@ -31,6 +31,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def cause_of(error: BaseException) -> str:
+    """What the system says at the bottom of an error, such as `Connection refused`.
+
+    The errors of HTTP libraries quote whole requests, with addresses that may be secret; what the
+    system says holds none. The error's type where the system says nothing.
+    """
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return type(error).__name__
+
+
 class PrivatePypiError(Exception):
     """The root of the tree; `str(error)` is a sentence for the person who has to act on it."""
 
@@ -76,8 +90,8 @@ class NotFound(PrivatePypiError):
 class ProjectNotFound(NotFound):
     """The index is whole, and this project is not in it."""
 
-    def __init__(self, project: str) -> None:
-        super().__init__(f"no project {project!r} in this repository")
+    def __init__(self, project: str, hint: str = "") -> None:
+        super().__init__(f"no project {project!r} in this repository" + (hint and f": {hint}"))
         self.project = project
 
 

@@ -21,8 +21,21 @@ _SWEEP_BELOW = 0.9  # of the size limit: leave room, so that not every new file 
 class FileCache:
     """Files named by their sha256 in `folder`, at most `max_bytes` of them (bytes)."""
 
-    def __init__(self, folder: Path, tmp: Path, *, max_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tmp: Path,
+        *,
+        max_bytes: int,
+        others: str = "",
+        of: FileCache | None = None,
+    ) -> None:
+        """`others`: a pattern, seen from the parent of `folder`, of the folders of caches that are
+        made `of` this one: its limit is for all of them together.
+        """
         self._folder = folder
+        self._others = others
+        self._of = of
         self._tmp = tmp
         self._max_bytes = max_bytes
         # One download for any number of callers that miss the same file at the same time.
@@ -49,8 +62,11 @@ class FileCache:
 
     @property
     def size(self) -> int | None:
-        """Bytes that are kept, as far as this process knows; None before its first `add`."""
-        return self._size
+        """Bytes that are kept, as far as this process knows; None before its first `add`.
+
+        With those of all caches that share the limit.
+        """
+        return self._size if self._of is None else self._of.size
 
     def missing(self, sha256: str) -> threading.Lock:
         """The lock to hold between `find` and `add` of one file."""
@@ -83,7 +99,7 @@ class FileCache:
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()
-        self._grow(size)
+        (self._of or self)._grow(size)
         return found, path
 
     def _path(self, sha256: str) -> Path:
@@ -100,10 +116,12 @@ class FileCache:
 
     def _entries(self) -> list[tuple[float, int, Path]]:
         entries = []
-        for path in self._folder.glob("*/*"):
-            with contextlib.suppress(FileNotFoundError):
-                stat = path.stat()
-                entries.append((stat.st_mtime, stat.st_size, path))
+        others = self._folder.parent.glob(self._others) if self._others else ()
+        for folder in (self._folder, *others):
+            for path in folder.glob("*/*"):
+                with contextlib.suppress(FileNotFoundError):
+                    stat = path.stat()
+                    entries.append((stat.st_mtime, stat.st_size, path))
         return entries
 
     def _sweep(self) -> int:

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import requests
 from requests.auth import HTTPBasicAuth
 
+from private_pypi import __version__
 from private_pypi.backend import Secret
 from private_pypi.errors import (
     BackendError,
@@ -22,6 +23,7 @@ from private_pypi.errors import (
     PrivatePypiError,
     Unsupported,
     WrongSecret,
+    cause_of,
 )
 from private_pypi.filenames import normalize
 
@@ -84,14 +86,14 @@ class IndexClient:
                 url,
                 data=form,
                 auth=auth,
-                headers={"Accept": "application/json"},
+                headers={"Accept": "application/json", "User-Agent": f"private_pypi/{__version__}"},
                 timeout=_TIMEOUT,
                 allow_redirects=False,
             )
         except requests.Timeout as error:
             raise BackendUnavailable(f"{self.url} does not answer in time") from error
         except requests.RequestException as error:
-            raise BackendUnavailable(f"cannot reach {self.url}: {_cause(error)}") from error
+            raise BackendUnavailable(f"cannot reach {self.url}: {cause_of(error)}") from error
         if response.is_redirect:
             raise BackendError(f"{self.url} has moved; use the address that it moved to")
         if response.status_code != requests.codes.ok:
@@ -155,13 +157,3 @@ def _json(response: requests.Response) -> Any:
         return json.loads(response.content)
     except ValueError:
         return None
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason, such as `Connection refused`; the outer ones quote whole requests."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, OSError) and inner.strerror:
-            return inner.strerror
-        inner = inner.__cause__ or inner.__context__
-    return type(error).__name__

@@ -413,10 +413,13 @@ class LocalIndex:
     def take_look(self, look: Look) -> None:
         """Make a project what its storage said, in one transaction; unchanged takes no serial.
 
-        What is younger than the look stays as it is: an upload, a yank or a delete wins.
+        What is younger than the look stays as it is: an upload, a yank or a delete wins, and so
+        does a later look of another process.
         """
         with self.translated():
             connection = self._connection()
+            if _is_overtaken(connection, look):
+                return
             changes = _changes(connection, look)
             if not changes:
                 with self._write_lock:
@@ -425,6 +428,8 @@ class LocalIndex:
         new_project = self.project_serial(look.project) is None
         with self.writing(durable=new_project) as connection:
             # Once more: others may have written since.
+            if _is_overtaken(connection, look):
+                return
             for sql, parameters in _changes(connection, look):
                 connection.execute(sql, parameters)
             _note_look(connection, look)
@@ -695,6 +700,14 @@ def _changes(connection: sqlite3.Connection, look: Look) -> list[tuple[str, tupl
                 ("INSERT OR REPLACE INTO broken VALUES (?, ?, ?)", (filename, *found))
             )
     return statements
+
+
+def _is_overtaken(connection: sqlite3.Connection, look: Look) -> bool:
+    """Whether the storage was asked again since; a time that is yet to come says nothing."""
+    row = connection.execute(
+        "SELECT looked_at FROM looks WHERE project = ?", (look.project,)
+    ).fetchone()
+    return row is not None and look.looked_at < row[0] <= time.time()
 
 
 def _note_look(connection: sqlite3.Connection, look: Look) -> None:

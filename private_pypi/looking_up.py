@@ -29,7 +29,7 @@ from private_pypi.backend import (
     SupportsParts,
     SupportsYank,
 )
-from private_pypi.background import Background, StillRunning
+from private_pypi.background import Background, NotStarted, StillRunning
 from private_pypi.core_metadata import Examined, examine, examine_parts
 from private_pypi.errors import (
     AccessError,
@@ -172,27 +172,37 @@ class ProjectLooks:
             try:
                 self._background.result(("look", self._place, project), look, wait=wait)
             except StillRunning as error:
-                raise StillRunning(
-                    f"project {project!r} is still being looked up; ask again", retry_after=5
-                ) from error
-            except PrivatePypiError:
-                # What another secret met says nothing about ours.
-                if by or wait == 0.0 or self._refusal(project, secret) is not None:
+                raise self._still_looked_up(project) from error
+            except NotStarted:
+                raise
+            except PrivatePypiError as error:
+                if by:
                     raise
+                # What another secret met says nothing about ours.
+                refusal = self._refusal(project, secret)
+                if refusal is not None:
+                    raise refusal from error
+                if wait == 0.0:
+                    raise self._still_looked_up(project) from error
             else:
                 return
+
+    def _still_looked_up(self, project: str) -> StillRunning:
+        return StillRunning(
+            f"project {project!r} is still being looked up; ask again", retry_after=5
+        )
 
     def _refusal(self, project: str, secret: bytes) -> PrivatePypiError | None:
         with self._lock:
             refusal = self._refusals.get((project, secret))
         if refusal is None or time.monotonic() >= refusal.until:
             return None
-        return refusal.error
+        return _bare(refusal.error)
 
     def _refuse(self, project: str, secret: bytes, error: PrivatePypiError) -> None:
         seconds = _ABSENT_SECONDS if isinstance(error, NotFound) else _TROUBLE_SECONDS
         with self._lock:
-            self._refusals[project, secret] = _Refusal(error, time.monotonic() + seconds)
+            self._refusals[project, secret] = _Refusal(_bare(error), time.monotonic() + seconds)
             self._refusals.move_to_end((project, secret))
             while len(self._refusals) > _MAX_REFUSALS:
                 self._refusals.popitem(last=False)
@@ -313,7 +323,12 @@ class ProjectLooks:
         """The facts of a file, remembered at once; None when it is known to be gone."""
         self._check_stop()
         try:
-            examined = _examined(backend, stored, folder)
+            try:
+                examined = _examined(backend, stored, folder)
+            except FileNotFound:
+                # It was listed a moment ago, and providers in trouble call things absent, too:
+                # believed at once, that would be a short page.
+                examined = _examined(backend, stored, folder)
         except FileNotFound:
             return None
         except InvalidUpload as error:
@@ -327,6 +342,13 @@ class ProjectLooks:
             with contextlib.suppress(OSError):  # a full disk: then it is read again
                 self._metadata.add(sha256, iter([content]))
         return examined.file
+
+
+def _bare(error: PrivatePypiError) -> PrivatePypiError:
+    """The same error without its traceback, which would keep all that was being read alive."""
+    bare = type(error).__new__(type(error), *error.args)
+    bare.__dict__.update(error.__dict__)
+    return bare
 
 
 def remote_file(backend: SupportsParts, file: DistributionFile | StoredFile) -> BinaryIO:

@@ -35,7 +35,11 @@ def publish(upload: Upload, *, backend: AnyBackend, index: LocalIndex) -> Distri
     stored = backend.put_file(upload)
     # The record is that of the first writer, whose upload time counts.
     file = file_from_record(stored) or replace(
-        upload.file, location=stored.location, yanked=stored.yanked
+        upload.file,
+        location=stored.location,
+        yanked=stored.yanked,
+        # What listings will say on every server.
+        uploaded_at=stored.uploaded_at or upload.file.uploaded_at,
     )
     index.add_file(file, stored.stamp)
     # Somebody may have begun the local index anew meanwhile. Until it is ready it does not know

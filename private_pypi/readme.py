@@ -19,6 +19,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -30,8 +31,8 @@ logger = logging.getLogger(__name__)
 _SECONDS = 8.0  # for one description, with the start of the process
 _WAIT_SECONDS = 4.0  # for one of the places below
 _AT_A_TIME = 2
-_MEMORY = 1 << 30  # bytes
-_LARGEST = 4 * 2**20  # bytes of HTML
+_MEMORY = 1 << 29  # bytes; what people write takes less than half of it
+_LARGEST = 4 * 2**20  # bytes of an answer
 _CACHE_BYTES = 16 * 2**20
 
 _PREFIX = "user-content-"
@@ -40,8 +41,8 @@ _DROPPED = {"script", "style"}  # none is left; were one, its text would not be 
 _AS_DIV = {"section", "aside", "nav", "figure", "picture"}
 _VOID = {"br", "hr", "col"}
 _KEPT_ATTRIBUTES = {"title", "align", "colspan", "rowspan", "start"}
-# Pygments' short names, and what docutils and comrak call their boxes.
-_CLASS = re.compile(r"[a-z][a-z0-9]{0,2}|admonition|admonition-title|note|tip|warning|caution")
+# Pygments' short names (we have longer ones), and what docutils and comrak call their boxes.
+_CLASS = re.compile(r"[a-z][a-z0-9]?|admonition|admonition-title|note|tip|warning|caution")
 
 
 class Readmes:
@@ -137,10 +138,9 @@ def _render_apart(description: Description) -> str | None:
     except subprocess.TimeoutExpired:
         logger.warning("a description was not rendered within %.0f s", _SECONDS)
         return None
-    if done.returncode != 0 or len(done.stdout) > _LARGEST:
-        logger.warning(
-            "a description was not rendered: %d, %d bytes", done.returncode, len(done.stdout)
-        )
+    if done.returncode != 0:
+        said = done.stderr[-200:].decode(errors="replace").strip()
+        logger.warning("a description was not rendered: %d, %s", done.returncode, said)
         return None
     answer = json.loads(done.stdout)
     return None if answer is None else str(answer)
@@ -148,7 +148,10 @@ def _render_apart(description: Description) -> str | None:
 
 class _Adapter(HTMLParser):
     def __init__(self) -> None:
+        from readme_renderer.clean import ALLOWED_TAGS
+
         super().__init__(convert_charrefs=True)
+        self._allowed = ALLOWED_TAGS
         self._out: list[str] = []
         # The tag as it was, what closes ours, and where ours is in `_out`.
         self._open: list[tuple[str, str, int]] = []
@@ -176,6 +179,8 @@ class _Adapter(HTMLParser):
         elif tag == "input":  # a task list: a control that nobody can use is none
             if given.get("type") == "checkbox":
                 self._out.append("☑" if "checked" in given else "☐")
+        elif tag not in self._allowed:
+            pass  # only its words are left
         elif tag in _VOID:
             self._out.append(f"<{tag}>")
         else:
@@ -256,10 +261,17 @@ def main() -> int:
     import resource
 
     os.nice(5)  # the server goes first
+    with suppress(OSError):  # and, where memory is short, the child
+        Path("/proc/self/oom_score_adj").write_text("1000")
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (int(_SECONDS), int(_SECONDS)))
     text, content_type = json.load(sys.stdin)
-    json.dump(render(text, content_type), sys.stdout)
+    answer = json.dumps(render(text, content_type))
+    # A few lines of reStructuredText make a gigabyte: the server would have to take it in.
+    if len(answer) > _LARGEST:
+        sys.stderr.write(f"it became {len(answer)} bytes")
+        return 1
+    sys.stdout.write(answer)
     return 0
 
 

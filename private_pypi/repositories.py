@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import logging
 import re
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from packaging.utils import NormalizedName, is_normalized_name
+from packaging.version import Version
 
 from private_pypi.backend import (
     Access,
@@ -47,7 +50,7 @@ from private_pypi.errors import (
     WrongSecret,
 )
 from private_pypi.file_cache import FileCache
-from private_pypi.filenames import normalize, parse_filename
+from private_pypi.filenames import is_version, normalize, parse_filename
 from private_pypi.indexing import chunks_of
 from private_pypi.local_index import LocalIndex
 from private_pypi.looking_up import BUDGET, ProjectLooks, remote_file
@@ -66,6 +69,9 @@ from private_pypi.retrying import retrying
 from private_pypi.synchronizing import SyncCounts, Synchronizer
 from private_pypi.verdicts import Asked, Expiry, Verdicts
 
+_log = logging.getLogger(__name__)
+
+_QUIET = 1.0  # seconds that a start waits without a word
 _MAX_BACKENDS = 1_000
 _MAX_LISTS = 1_000  # of projects, one for each secret
 # A name is a part of paths: nothing that leads elsewhere.
@@ -101,6 +107,8 @@ class _Shared:
     background: Background
     facts: RememberedFacts
     verdicts: Verdicts  # of the table: whether a secret is any good
+    files: FileCache  # of the table: whose limit is for all
+    metadata: FileCache  # likewise
 
 
 @dataclass(slots=True)
@@ -162,9 +170,20 @@ class Repository:
         self._lists: OrderedDict[bytes, _ProjectList] = OrderedDict()
         self._kept_lock = threading.Lock()  # guards both
         cache_bytes = _cache_bytes(settings.backend)
-        self.files = FileCache(folders.cache / "files", folders.tmp, max_bytes=cache_bytes)
+        # Owners may be many: what the table may keep is for all of them together.
+        self.files = FileCache(
+            folders.cache / "files",
+            folders.tmp,
+            max_bytes=cache_bytes,
+            others="tenants/*/files",
+            of=None if shared is None else shared.files,
+        )
         self.metadata = FileCache(
-            folders.cache / "metadata", folders.tmp, max_bytes=cache_bytes // 10
+            folders.cache / "metadata",
+            folders.tmp,
+            max_bytes=cache_bytes // 10,
+            others="tenants/*/metadata",
+            of=None if shared is None else shared.metadata,
         )
         self._tenants: OrderedDict[str, _Tenant] = OrderedDict()
         self._tenants_lock = threading.Lock()  # guards _tenants
@@ -178,7 +197,7 @@ class Repository:
         if background is not None:
             if self._shared is None:
                 facts = RememberedFacts(folders.cache / "facts.sqlite")
-                self._shared = _Shared(background, facts, self._verdicts)
+                self._shared = _Shared(background, facts, self._verdicts, self.files, self.metadata)
             self._looks = ProjectLooks(
                 self.index,
                 self._shared.facts,
@@ -209,6 +228,8 @@ class Repository:
         """Begin to synchronise in the background."""
         if self._synchronizer is not None:
             self._synchronizer.start()
+        elif not self.looks_up:
+            _log.warning("%s", self._without_secret())
 
     def close(self) -> None:
         """Stop synchronising and close the local index."""
@@ -312,7 +333,7 @@ class Repository:
 
     def _make_tenant(self, user: str, settings: BackendSettings, shared: _Shared) -> Repository:
         return Repository(
-            replace(self.settings, name=user, backend=settings),
+            replace(self.settings, name=user, backend=settings, anonymous_read=False),
             folders=Folders(
                 cache=self.folders.cache / "tenants" / user,
                 lock=self.folders.lock / "tenants" / user,
@@ -326,19 +347,26 @@ class Repository:
 
     def _make_room(self) -> None:
         while len(self._tenants) >= _MAX_TENANTS:
-            user, longest = next(iter(self._tenants.items()))
-            if time.monotonic() - longest.used_at < _TENANT_REQUESTS:
+            over = time.monotonic() - _TENANT_REQUESTS
+            # The one not used for the longest. Where nobody was let in yet, nothing is lost, also
+            # to a request that is on its way: whoever makes names up keeps nobody out.
+            ended = (
+                user
+                for user, tenant in self._tenants.items()
+                if tenant.used_at <= over or not tenant.repository.has_index()
+            )
+            user = next(ended, None)
+            if user is None:
                 raise BackendUnavailable(
                     f"too many tenants of {self.name!r} at once", retry_after=30
                 )
-            del self._tenants[user]
-            longest.repository.close()
+            self._tenants.pop(user).repository.close()
 
     # -- looking up --------------------------------------------------------------------------------
 
     def is_fresh(self, project: NormalizedName) -> bool:
         """Whether the local index has a project as it is, as far as one interval goes."""
-        return self._looks is None or (self._has_index() and self._looks.is_fresh(project))
+        return self._looks is None or (self.has_index() and self._looks.is_fresh(project))
 
     def look(self, project: NormalizedName, secret: Secret) -> float | None:
         """Look a project up, where that is how it is done (see `ProjectLooks.look`).
@@ -392,13 +420,15 @@ class Repository:
         backend = self.backend(secret)
         assert isinstance(backend, SupportsLookup)
         asked_at = time.monotonic()
-        names = sorted({normalize(name) for name in backend.projects()})
+        # One string for all the lists that have it: there is a list for each secret.
+        unique = {sys.intern(normalize(name)) for name in backend.projects()}
+        names = [NormalizedName(name) for name in sorted(unique)]
         with self._kept_lock:
             self._lists[key] = _ProjectList(names, asked_at)
             _keep(self._lists, key, _MAX_LISTS)
         return names
 
-    def _has_index(self) -> bool:
+    def has_index(self) -> bool:
         """Whether there may be something in the local index; asking it would make its file."""
         return not self._is_tenant or self._index_folder.is_dir()
 
@@ -470,7 +500,7 @@ class Repository:
         """
         if not self._extra_index_url or self.is_claimed(project) or not is_normalized_name(project):
             return None
-        if self._has_index() and self.index.project_serial(project) is not None:
+        if self.has_index() and self.index.project_serial(project) is not None:
             return None
         return f"{self._extra_index_url}{project}/"
 
@@ -490,18 +520,25 @@ class Repository:
     def release(self, project: NormalizedName, version: str) -> tuple[DistributionFile, ...]:
         """The files of a version (compared as PEP 440 does); raises `NotFound`."""
         self.require_fresh()
-        files = tuple(file for file in self.index.project_files(project) if file.version == version)
+        all_files = self.index.project_files(project)
+        # Where somebody has both 1.0 and 1.0.0, it is the one that was named.
+        files = tuple(file for file in all_files if file.version == version) or tuple(
+            file for file in all_files if is_version(version, Version(file.version))
+        )
         if not files:
             raise NotFound(f"no release {version!r} of project {project!r} in this repository")
         return files
 
     def _require_configured(self) -> Synchronizer:
         if self._synchronizer is None:
-            raise NotConfigured(
-                f"repository {self.name!r} needs a secret of its own: add a table "
-                f"[{self.name}] to admin_secret.toml"
-            )
+            raise NotConfigured(self._without_secret())
         return self._synchronizer
+
+    def _without_secret(self) -> str:
+        return (
+            f"repository {self.name!r} needs a secret of its own: add a table "
+            f"[{self.name}] to admin_secret.toml"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -535,7 +572,9 @@ class Grant:
             return
         access = self.repository.access(self.secret, need, project=project, ask=ask)
         if access is Access.NONE:
-            raise ProjectNotFound(project)
+            # Whoever publishes needs to be told what else may be wrong.
+            hint = "the storage has no place for it, or does not show it to this secret"
+            raise ProjectNotFound(project, hint if need > Access.READ else "")
         if access < need:
             raise NotAllowed(f"this secret may read project {project!r}, but not change it")
 
@@ -679,6 +718,12 @@ class Grant:
 
     # -- changing --------------------------------------------------------------------------------
 
+    def is_published(self, upload: Upload) -> bool:
+        """Whether a file of this name is known here already; raises what `publish` raises."""
+        self.check_project(upload.file.project, Access.WRITE)
+        self.repository.make_folders()
+        return self.repository.index.file(upload.file.filename) is not None
+
     def publish(self, upload: Upload) -> DistributionFile:
         """Store and show a file (see `publishing.publish`)."""
         self.check_project(upload.file.project, Access.WRITE)
@@ -764,7 +809,13 @@ class Repositories:
             repository.start()
         deadline = time.monotonic() + wait
         for repository in self:
-            repository.wait_until_ready(max(0.0, deadline - time.monotonic()))
+            told_at = min(deadline, time.monotonic() + _QUIET)
+            if repository.wait_until_ready(max(0.0, told_at - time.monotonic())):
+                continue
+            left = deadline - time.monotonic()
+            if told_at <= time.monotonic() < deadline:  # else its thread has told why
+                _log.info("waiting %.0f s at most for repository %r", left, repository.name)
+            repository.wait_until_ready(max(0.0, left))
 
     def close(self) -> None:
         """Stop everything; the files stay."""
@@ -781,7 +832,8 @@ class Repositories:
         place, secret = self._choose(credentials, name)
         table = place.table
         if secret is None:
-            if not table.is_public or need > Access.READ:
+            # Whatever owner a stranger names: nobody fetches that with the server's own secret.
+            if not table.is_public or place.user is not None or need > Access.READ:
                 raise WrongSecret(
                     "a repository name and its secret are needed (Basic authentication)"
                 )

@@ -10,6 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.github_results import (
+    install_of_pypihub,
+    install_of_seed,
+    page_of_pypihub,
+    start_of_seed,
+    update_of_seed,
+    upload_of_seed,
+)
+
 ROOT = Path(__file__).parent.parent
 
 EVERY_SERVER = {
@@ -89,3 +98,93 @@ def test_an_unknown_group_is_refused_with_the_known_ones() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
     assert "'speed' is none of start, pages, files, install, uploads, large" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def over_github(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one quick run over a GitHub of our own has put its results."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    command = [sys.executable, "-m", "benchmarks", "github", "--quick", "--out", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "GITHUB.md").read_text() in done.stdout
+    return folder
+
+
+def test_a_run_over_github_counts_what_was_asked(over_github: Path) -> None:
+    """Four packages of three releases: file and metadata of each, or of each release a look."""
+    rows = json.loads((over_github / "github.json").read_text())
+    assert [row for row in rows if row["seconds"] <= 0] == []
+    asked = {
+        (row["task"], row["way"]): (row["counted"], row["not_counted"], row["storage"])
+        for row in rows
+    }
+    expected = {
+        ("A synchronisation without change", "20 releases"): (0, 2, 0),
+        ("`update_index`, nothing new", "20 releases"): (4, 0, 0),
+        ("One file, the first of its publisher", "`github`"): (6, 0, 0),
+        ("2 files, 4 at a time", "`github`"): (10, 0, 0),
+        ("uv, cold", "`github`, proxy"): (1 + 2 * 4, 0, 2 * 4),
+        ("uv, warm", "`github`, proxy"): (0, 0, 0),
+        ("uv, warm, another token", "`github`, proxy"): (1, 0, 0),
+        ("uv, cold", "`github`, redirect"): (1 + 2 * 4, 0, 2 * 4),
+        ("uv, warm", "`github`, redirect"): (0, 0, 2 * 4),
+        ("uv, cold", "`github_projects`"): (4 * (2 + 3), 1, 4 * (3 + 1)),
+        ("uv, warm", "`github_projects`"): (0, 0, 0),
+        ("The page, unchanged", "5 releases"): (0, 1, 0),
+    }
+    assert {key: asked.get(key) for key in expected} == expected
+
+
+def test_the_report_over_github_says_what_is_measured_and_what_computed(over_github: Path) -> None:
+    report = (over_github / "GITHUB.md").read_text()
+    headings = [line for line in report.splitlines() if line.startswith("#")]
+    assert headings == [
+        "# Benchmark of the GitHub types",
+        "## Targets",
+        "## Listing and synchronising, `github`",
+        "## Publishing",
+        "## Installing 4 packages that need each other, three releases of each",
+        "## One project with many releases, `github_projects`",
+        "## What the others would have asked",
+    ]
+    assert "Each of its answers comes 2 ms later than it could" in report
+    assert "Computed from what is known of these systems, not measured" in report
+    assert "not measured |" not in report
+    assert "**missed**" not in report  # these are requests, not times
+
+
+def test_the_picture_over_github_has_a_bar_for_everybody(over_github: Path) -> None:
+    rows = json.loads((over_github / "github.json").read_text())
+    picture = ElementTree.fromstring((over_github / "github.svg").read_text())
+    _, *bars = [element for element in picture.iter() if element.tag.endswith("rect")]
+    assert len(bars) == sum(1 + len(row["computed"]) for row in rows if row["computed"])
+    assert all(float(bar.attrib["width"]) > 0 for bar in bars)
+
+
+def test_what_others_would_have_asked_is_computed_from_what_is_known_of_them() -> None:
+    assert [
+        update_of_seed(10_000, changed=True).requests,  # login 3, pages 100, read, write
+        update_of_seed(101, changed=False).requests,  # login 3, pages 2, read
+        start_of_seed().requests,  # synchronisation 4, login 3
+        upload_of_seed(20).requests,  # login 3, each 4
+        install_of_seed(60, again=False).requests,  # login 3, each 1
+        install_of_seed(60, again=True).requests,
+        page_of_pypihub(64).requests,
+        page_of_pypihub(65).requests,
+        install_of_pypihub(60, 3).requests,  # a page and a file of each
+    ] == [105, 6, 7, 83, 63, 60, 1, 2, 120]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--only", "speed"], "'speed' is none of sync, publish, install, project"),
+        (["--delay", "5000"], "'5000' is no number of milliseconds up to 1000"),
+    ],
+)
+def test_what_a_run_over_github_cannot_do_is_refused(arguments: list[str], told: str) -> None:
+    command = [sys.executable, "-m", "benchmarks", "github", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert told in done.stderr

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -260,6 +261,15 @@ def test_an_admin_token_that_cannot_be_had_is_told(run: Run, tmp_path: Path) -> 
     assert (ended.code, ended.err) == (1, "error: --admin_token_env: the secret is empty\n")
 
 
+def test_a_key_for_sessions_that_is_none_is_told_and_leaves_nothing_behind(
+    run: Run, tmp_path: Path
+) -> None:
+    ended = run("server", tmp_path, environ={"PRIVATE_PYPI_SECRET_KEY": "short"})
+    assert (ended.code, ended.out) == (1, "")
+    assert "key 1 for sessions" in ended.err
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 def test_a_wrong_text_for_a_configuration_is_not_kept(run: Run, tmp_path: Path) -> None:
     ended = run(
         "server", tmp_path, "--config_or_admin_secret_can_be_text", "--config", "[mine]\ntype = 1\n"
@@ -269,6 +279,15 @@ def test_a_wrong_text_for_a_configuration_is_not_kept(run: Run, tmp_path: Path) 
         "error: --config: [mine] type: must be text, such as 'file_system'\n",
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_misspelled_path_where_a_text_may_be_is_told_to_be_no_file(
+    run: Run, tmp_path: Path
+) -> None:
+    ended = run("server", tmp_path, "--config_or_admin_secret_can_be_text", "--config=konfig.toml")
+    assert ended.err.startswith(
+        "error: --config (the text, because it is no file), line 1, column 12: no TOML: "
+    )
 
 
 def test_debug_shows_where_an_error_comes_from(run: Run, tmp_path: Path) -> None:
@@ -374,6 +393,15 @@ def test_an_unknown_command_in_the_environment_is_a_wrong_call(run: Run) -> None
     assert run(environ={"PYWHARF_COMMAND": "sever"}).code == 2
 
 
+def test_an_environment_with_flags_and_no_command_is_a_wrong_call(run: Run) -> None:
+    ended = run(environ={"PRIVATE_PYPI_COMAND": "server", "PRIVATE_PYPI_COMMAND_ROOT": "root"})
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(
+        "error: the environment has PRIVATE_PYPI_COMMAND_ROOT, but no command: "
+        "PRIVATE_PYPI_COMMAND names it\n\nSYNOPSIS\n"
+    )
+
+
 # -- backends that others install ----------------------------------------------------------------
 
 VAULT = '''
@@ -400,7 +428,9 @@ class VaultBackend(FileSystemBackend):
     )
 
     def access(self, project=None):
-        return Access.WRITE if self.secret == Secret("-1e5") else Access.READ
+        if self.secret == Secret("reader"):
+            return Access.READ
+        return Access.WRITE if self.secret == Secret("-1e5") else Access.NONE
 
 
 def open_door(door: str, *, level: int = 1, token: str | None = None, environ) -> str:
@@ -495,7 +525,13 @@ def test_update_index_needs_a_secret_that_may_write(run: Run, tmp_path: Path) ->
     assert run(*words, "--secret", "wrong") == Ended(
         1,
         "",
-        "error: the secret may not write to the storage of 'mine'; nothing was done\n",
+        "error: the storage of 'mine' does not accept the secret, or is not where the "
+        "configuration says; nothing was done\n",
+    )
+    assert run(*words, "--secret", "reader") == Ended(
+        1,
+        "",
+        "error: the secret may read the storage of 'mine', but not write to it; nothing was done\n",
     )
     assert list(storage.iterdir()) == []
     done = Ended(0, "mine: 0 added, 0 removed, 0 unchanged\n", "")
@@ -664,6 +700,7 @@ def test_quickstart_makes_a_repository_once_and_serves_it_again(tmp_path: Path) 
         assert stat.S_IMODE((root / "config.toml").stat().st_mode) == 0o600
         assert stat.S_IMODE(root.stat().st_mode) == 0o700  # what is private lies below
         index = first.url
+        start = index.removesuffix("r/acme/simple")
         assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/r/acme/simple", index)
         readable = index.replace("//", f"//acme:{read}@")
         upload = f"--username acme --password {write} dist/*"
@@ -674,17 +711,13 @@ def test_quickstart_makes_a_repository_once_and_serves_it_again(tmp_path: Path) 
             f"uv pip install --index-url {readable}/ PACKAGE",
             f"poetry config repositories.acme {index}/",
             f"poetry config http-basic.acme acme {write}",
+            f"{start} in a browser; sign in with acme and a password of above",
         ):
             assert f"\n    {line}\n" in first.out
         assert requests.get(f"{index}/", auth=("acme", read), timeout=10).status_code == 200
         assert first.stop(signal.SIGINT) == 0
     with serving_process("quickstart", root, "--port", "0", until="poetry add") as second:
-        assert (
-            second.out.replace(second.url, index).replace(
-                second.url.replace("//", f"//acme:{read}@"), readable
-            )
-            == first.out
-        )
+        assert second.out.replace(urlsplit(second.url).netloc, urlsplit(index).netloc) == first.out
 
 
 def test_releases_are_yanked_unyanked_and_deleted(run: Run, tmp_path: Path) -> None:

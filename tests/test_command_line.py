@@ -216,6 +216,19 @@ def test_an_environment_without_a_command_gives_none() -> None:
     assert command_line.from_environment({"PRIVATE_PYPI_COMMAND": ""}) is None
 
 
+@pytest.mark.parametrize(
+    ("environ", "stray"),
+    [
+        ({"HOME": "/", "pywharf_command_root": "r"}, "pywharf_command_root"),
+        ({"PRIVATE_PYPI_COMMAND": ""}, "PRIVATE_PYPI_COMMAND"),
+        ({"PRIVATE_PYPI_COMMAND": "server", "PRIVATE_PYPI_COMMAND_ROOT": "r"}, None),
+        ({"PRIVATE_PYPI_COMMANDER": "x", "PRIVATE_PYPI_SECRET_KEY": "x"}, None),
+    ],
+)
+def test_a_variable_without_a_command_is_found(environ: dict[str, str], stray: str | None) -> None:
+    assert command_line.stray_variable(environ) == stray
+
+
 def test_what_is_wrong_in_the_environment_is_told_by_variable() -> None:
     with pytest.raises(UsageError) as caught:
         environment(

@@ -35,6 +35,26 @@ def test_other_bytes_than_the_index_says_are_trouble_and_leave_nothing(tmp_path:
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_caches_below_another_share_its_limit(tmp_path: Path) -> None:
+    """Also those that nobody has opened since the start."""
+    (tmp_path / "tmp").mkdir()
+    table = FileCache(
+        tmp_path / "files", tmp_path / "tmp", max_bytes=1000, others="tenants/*/files"
+    )
+    found = []
+    for number in range(12):
+        folder = tmp_path / "tenants" / f"owner-{number}" / "files"
+        cache = FileCache(folder, tmp_path / "tmp", max_bytes=1000, of=table)
+        content = bytes([number]) * 200
+        path = cache.add(hashlib.sha256(content).hexdigest(), iter([content]))
+        os.utime(path, (number, number))  # nobody has asked for it lately
+        found.append(path)
+        kept = [path for path in found if path.exists()]
+        assert sum(path.stat().st_size for path in kept) <= 1000
+        assert kept == found[-len(kept) :]
+        assert table.size == cache.size == 200 * len(kept)
+
+
 def test_a_transfer_that_breaks_leaves_nothing(tmp_path: Path) -> None:
     cache = make_cache(tmp_path)
 

@@ -522,7 +522,7 @@ def test_a_look_that_sees_the_same_takes_no_serial(looked: LocalIndex) -> None:
     serial = looked.serial()
     looked.take_look(look(looked, "demo-1.0.tar.gz", broken=problem, looked_at=6.0))
     assert (looked.serial(), looked.looked_at(DEMO)) == (serial, 6.0)
-    looked.take_look(look(looked, "demo-1.0.tar.gz"))
+    looked.take_look(look(looked, "demo-1.0.tar.gz", looked_at=7.0))
     assert looked.serial() > serial
     assert looked.broken() == {}
 
@@ -542,6 +542,28 @@ def test_what_is_younger_than_a_look_stays(looked: LocalIndex) -> None:
     looked.take_look(look(looked, *names))
     found = {each.filename: each.yanked for each in looked.project_files(DEMO)}
     assert found == {"demo-1.0.tar.gz": None, "demo-2.0.tar.gz": None}
+
+
+def test_a_look_that_another_process_overtook_changes_nothing(
+    looked: LocalIndex, path: Path
+) -> None:
+    """It saw what is deleted since, and would bring it back."""
+    other = LocalIndex(path, identity="mine", always_ready=True)
+    looked.take_look(look(looked, "demo-1.0.tar.gz", "demo-2.0.tar.gz"))
+    slow = look(looked, "demo-1.0.tar.gz", "demo-2.0.tar.gz", looked_at=6.0)
+    other.take_look(look(other, "demo-1.0.tar.gz", looked_at=7.0))
+    looked.take_look(slow)
+    assert looked.project_files(DEMO) == (file("demo-1.0.tar.gz"),)
+    assert looked.looked_at(DEMO) == 7.0
+    other.close()
+
+
+def test_a_look_of_the_future_is_none(looked: LocalIndex) -> None:
+    """A clock that was set back must not keep everything as it is."""
+    looked.take_look(look(looked, "demo-1.0.tar.gz", looked_at=4e9))
+    looked.take_look(look(looked, "demo-2.0.tar.gz", looked_at=6.0))
+    assert looked.project_files(DEMO) == (file("demo-2.0.tar.gz"),)
+    assert looked.looked_at(DEMO) == 6.0
 
 
 def test_an_upload_stays_until_the_storage_lists_it_or_had_time_enough(looked: LocalIndex) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from private_pypi import readme
@@ -86,10 +88,10 @@ def test_code_is_highlighted_and_can_be_scrolled_to() -> None:
 
 
 def test_classes_of_ours_are_not_to_be_had() -> None:
-    html = rendered('<p class="card primary k">a</p><div class="message" id="content">b</div>')
+    html = rendered('<p class="card primary k">a</p><div class="message bar" id="content">b</div>')
     assert 'class="k"' in html
     assert 'id="user-content-content"' in html
-    assert not re.search("card|primary|message", html)
+    assert not re.search("card|primary|message|bar", html)
 
 
 def test_reference_links_stay_within_the_description() -> None:
@@ -153,9 +155,12 @@ def test_nothing_that_is_put_together_of_markup_runs(text: str) -> None:
         check(html)
 
 
+@example("<script]]>")
+@example("<iframe src='https://a.example'>")
 @given(st.lists(_pieces, max_size=30).map("".join))
 def test_what_was_not_sanitised_makes_no_scripts_either(text: str) -> None:
     html = adapt(text)
+    check(html)
     assert "<script" not in html
     assert not re.search(r"<[^>]*\bon\w+=", html)
     assert not re.search(r'href="javascript', html)
@@ -188,6 +193,22 @@ def test_what_takes_for_ever_is_shown_as_written(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(readme, "_SECONDS", 0.001)
     description = Description(text="# Demo", content_type=MARKDOWN)
     assert Readmes().html(description) == plain("# Demo")
+
+
+def test_a_text_that_becomes_enormous_is_shown_as_written_and_never_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = f".. |a| replace:: {'é' * 9000}\n\n" + "|a|\\\n" * 200
+    really, answered = subprocess.run, []
+
+    def run(*args: Any, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        done = really(*args, **options)
+        answered.append(len(done.stdout))
+        return done
+
+    monkeypatch.setattr(readme.subprocess, "run", run)
+    assert Readmes().html(Description(text=text, content_type="text/x-rst")) == plain(text)
+    assert answered == [0]
 
 
 def test_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,20 +6,25 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+may_be_root() {
+    [ "$(id -u)" -eq 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }
+}
+
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
-    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-        sudo -n "$@"
     else
-        echo "error: this needs root once: $*" >&2
-        return 1
+        sudo -n "$@"
     fi
 }
 
 debian_packages() {
     command -v apt-get >/dev/null || {
         echo "error: install these by hand (there is no apt-get): $*" >&2
+        return 1
+    }
+    may_be_root || {
+        echo "error: this needs root once: apt-get install $*" >&2
         return 1
     }
     echo "installing Debian packages: $*" >&2
@@ -70,6 +75,7 @@ install_once() {
     # shellcheck disable=SC2086 # a list of files
     now=$(cat $files | sha256sum)
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$now" ] && return
+    echo "installing into .venv, which takes a minute" >&2
     .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"
     echo "$now" >"$stamp"
 }

@@ -28,6 +28,7 @@ _GIVE_ONE = (
     "give --requirement, such as 'private-pypi @ git+https://HOST/OWNER/REPO@COMMIT' "
     "or the address of a wheel"
 )
+_UNTOLD = "where the workflow gets this program from cannot be told"
 _TIMEOUT = 30  # seconds
 
 
@@ -84,7 +85,9 @@ def installed_from(
         if url.startswith("file:") and "dir_info" in told:
             folder = Path(unquote(urlsplit(url).path), str(below or ""))
     elif not (folder / ".git").exists():
-        raise ConfigurationError(f"this installation does not say where it came from; {_GIVE_ONE}")
+        raise ConfigurationError(
+            f"{_UNTOLD}, because this installation does not say it; {_GIVE_ONE}"
+        )
     return _checkout(folder, environ)
 
 
@@ -108,12 +111,15 @@ def _checkout(folder: Path, environ: Mapping[str, str]) -> InstalledFrom:
     # Another project's repository may have this installation somewhere below it.
     top = _ask_git(folder, environ, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != folder.resolve():
-        raise ConfigurationError(f"this is installed from no git checkout; {_GIVE_ONE}")
+        raise ConfigurationError(
+            f"{_UNTOLD}, because this is installed from no git checkout; {_GIVE_ONE}"
+        )
     origin = _ask_git(folder, environ, "remote", "get-url", "origin")
     commit = _ask_git(folder, environ, "rev-parse", "HEAD")
     if not origin or commit is None:
         raise ConfigurationError(
-            f"the checkout that this is installed from has no origin and commit; {_GIVE_ONE}"
+            f"{_UNTOLD}, because the checkout that this is installed from has no origin and "
+            f"commit; {_GIVE_ONE}"
         )
     warnings = []
     if _ask_git(folder, environ, "status", "--porcelain", "--untracked-files=no"):

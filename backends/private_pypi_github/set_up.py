@@ -25,6 +25,7 @@ from private_pypi.errors import (
     ConfigurationError,
     NotAllowed,
     WrongSecret,
+    cause_of,
 )
 from private_pypi_github.workflow import MARK, WORKFLOW_PATH
 
@@ -503,7 +504,7 @@ def _trouble(doing: str) -> Iterator[None]:
         raise BackendError(said) from error
     except requests.RequestException as error:
         raise BackendUnavailable(
-            f"cannot {doing}: GitHub does not answer ({type(error).__name__})"
+            f"cannot {doing}: GitHub does not answer ({cause_of(error)})"
         ) from error
 
 

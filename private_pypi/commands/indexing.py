@@ -23,7 +23,7 @@ from private_pypi.config import (
     in_words,
     read_configuration,
 )
-from private_pypi.errors import ConfigurationError, NotAllowed
+from private_pypi.errors import ConfigurationError, NotAllowed, WrongSecret
 
 
 def update_index(
@@ -87,10 +87,18 @@ def update_index(
         backend: AnyBackend = settings.backend_class(settings.backend, secret_to_use, folders)
         if not backend.capabilities.is_local:
             backend = retrying(backend)
-        if backend.capabilities.needs_admin_secret and backend.access() < Access.WRITE:
-            raise NotAllowed(
-                f"the secret may not write to the storage of {settings.name!r}; nothing was done"
-            )
+        if backend.capabilities.needs_admin_secret:
+            access = backend.access()
+            if access is Access.NONE:
+                raise WrongSecret(
+                    f"the storage of {settings.name!r} does not accept the secret, or is not "
+                    "where the configuration says; nothing was done"
+                )
+            if access < Access.WRITE:
+                raise NotAllowed(
+                    f"the secret may read the storage of {settings.name!r}, but not write to it; "
+                    "nothing was done"
+                )
         progress = Progress()
         try:
             result = update(
@@ -244,7 +252,7 @@ def _existing_root(settings: RepositorySettings, root: str | None) -> Path | Non
         if is_below_root:
             raise UsageError(
                 f"{settings.type} keeps the files of {settings.name!r} below ROOT: give --root, "
-                "or the path of the storage"
+                "or --path, the folder of the files"
             )
         return None
     needed = Path(root, "cache", settings.name) if is_below_root else Path(root)

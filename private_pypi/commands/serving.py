@@ -280,7 +280,9 @@ def _sources(
         elif not value:
             raise UsageError(f"{flag} is empty; leave it out, or give a path")
         elif can_be_text and not _exists(value):
-            sources.append(Source(text=value, name=flag, folder=root))
+            # A path that is misspelled is taken for a text as well.
+            name = flag if "\n" in value else f"{flag} (the text, because it is no file)"
+            sources.append(Source(text=value, name=name, folder=root))
             texts[file] = value
         else:
             sources.append(read_source(Path(value)))
@@ -355,6 +357,9 @@ Publish what is in dist/
 Install
     pip install --index-url {readable} PACKAGE
     uv pip install --index-url {readable} PACKAGE
+
+Look
+    {base}/ in a browser; sign in with {shown.name} and a password of above
 
 Poetry
     poetry config repositories.{name} {index}

@@ -15,6 +15,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed, NotFound
+from werkzeug.routing import RequestRedirect
 
 from private_pypi.backend import Secret
 from private_pypi.config import Source
@@ -29,7 +30,7 @@ from private_pypi.web.deployment import Deployment
 from private_pypi.web.hot_path import HotPath
 from private_pypi.web.logs import Log, RequestLog
 from private_pypi.web.receiving import FormLimits
-from private_pypi.web.requests import EXTENSION, SEAL, respond, send_session
+from private_pypi.web.requests import EXTENSION, SEAL, redirect_within, respond, send_session
 from private_pypi.web.serving import serve
 from private_pypi.web.sessions import load_seal
 from private_pypi.web.watching import ROUTE, Watch, template
@@ -96,9 +97,9 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
     # All temporary files below ROOT: the system's folder may be small, or not writable at all.
     tempfile.tempdir = str(served.tmp)
     request_log = None if options.request_log is None else RequestLog(options.request_log)
-    app = create_app(served, options.limits, request_log)
-    hot_path = app.extensions[HOT_PATH]
     try:
+        app = create_app(served, options.limits, request_log)
+        hot_path = app.extensions[HOT_PATH]
         serve(
             app,
             legacy.make_gate(served, options.limits),
@@ -140,6 +141,7 @@ def create_app(
     watch = Watch(_finder(app), request_log)
     app.extensions[WATCH] = watch
     app.before_request(_note_route)
+    app.before_request(_lead_to_slash)
     for blueprint in (
         simple.make_blueprint(page_cache),
         legacy.make_blueprint(limits),
@@ -170,6 +172,14 @@ def create_app(
 def _note_route() -> None:
     rule = request.url_rule
     request.environ[ROUTE] = template(None if rule is None else rule.rule)
+
+
+def _lead_to_slash() -> Response | None:
+    # Flask's own redirect names the scheme, host and prefix that it believes itself to have.
+    if not isinstance(request.routing_exception, RequestRedirect):
+        return None
+    code = 301 if request.method in ("GET", "HEAD") else 308
+    return redirect_within(request.path.rpartition("/")[2], "", code=code)
 
 
 def _finder(app: Flask) -> Callable[[str, str], str | None]:

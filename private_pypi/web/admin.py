@@ -8,7 +8,7 @@ from private_pypi.backend import Access
 from private_pypi.errors import ConfigurationError
 from private_pypi.web.auth import parse_credentials
 from private_pypi.web.changes import INITIALIZE
-from private_pypi.web.requests import deployment, grant, noted
+from private_pypi.web.requests import deployment, grant, noted, require_own_form
 
 
 def make_blueprint() -> Blueprint:
@@ -17,8 +17,9 @@ def make_blueprint() -> Blueprint:
 
     def index_mtime(repository: str | None = None) -> Response:
         granted = grant(repository, Access.READ)
-        granted.repository.require_ready()
-        synced_at = granted.repository.index.sync_state().synced_at
+        served = granted.repository
+        served.require_ready()
+        synced_at = served.index.sync_state().synced_at if served.has_index() else None
         return _text(str(int(synced_at or 0)))
 
     for rule in ("/index_mtime/", "/index_mtime"):
@@ -33,6 +34,7 @@ def initialize() -> Response:
     with noted(INITIALIZE) as change:
         trusted = served.authorize_initialize(credentials)
         change.let_in("", credentials.secret if trusted and credentials is not None else None)
+        require_own_form()
         config = _submitted("config")
         if config is None:
             raise ConfigurationError("the form has no field or file 'config'")
@@ -55,4 +57,5 @@ def _submitted(name: str) -> str | None:
 
 
 def _text(text: str) -> Response:
-    return Response(text, content_type="text/plain; charset=utf-8")
+    headers = {"Cache-Control": "no-store"}
+    return Response(text, content_type="text/plain; charset=utf-8", headers=headers)

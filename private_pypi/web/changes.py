@@ -60,6 +60,7 @@ class Change:
     reason: str | None = None
     repositories: Sequence[str] = ()  # of a new configuration
     is_made: bool = True  # False: there was nothing to do
+    is_repeated: bool = False  # an upload of what was there already, in the same bytes
     is_known: bool = False
     """Whether the caller has a secret that is right, or needs none."""
 
@@ -90,7 +91,7 @@ class Changes:
         outcome = "done" if error is None else "refused" if status < 500 else "failed"
         with self._lock:
             self._counts[change.repository, change.action, outcome] += 1
-            if outcome == "done" and change.action == PUBLISH:
+            if outcome == "done" and change.action == PUBLISH and not change.is_repeated:
                 self._published[change.repository] += sum(file.size for file in change.files)
         if not change.is_known:
             return
@@ -131,6 +132,8 @@ class Changes:
                 for file in change.files
             ],
         }
+        if change.is_repeated and error is None:
+            entry["unchanged"] = True
         if change.action == YANK:
             entry["reason"] = change.reason or ""
         if change.action == INITIALIZE:
@@ -153,6 +156,7 @@ def _sentence(change: Change, asker: Asker, outcome: str, error: Exception | Non
         names = ", ".join(change.repositories) or "something"
     where = f" in {change.repository}" if change.repository else ""
     if outcome == "done":
-        return f"{_PAST[change.action]} {names}{where} from {asker.address}"
+        what = f"{names} (unchanged, it was there)" if change.is_repeated else names
+        return f"{_PAST[change.action]} {what}{where} from {asker.address}"
     said = str(error) if isinstance(error, PrivatePypiError) else type(error).__name__
     return f"{outcome} to {change.action} {names}{where} from {asker.address}: {said}"

@@ -38,6 +38,9 @@ CORS = ("Access-Control-Allow-Origin", "*")
 BLOCK = 256 * 1024
 """Bytes that leave a file at a time."""
 
+LONGEST_KEPT = 1000
+"""Characters of a header that is remembered with what it means; clients may send 256 KiB."""
+
 _CACHE_BYTES = 32 * 2**20
 _WORTH_COMPRESSING = 600  # bytes; below, the header costs more than it saves
 _WORTH_STREAMING = 64 * 1024  # bytes; what is smaller leaves with its headers in one packet
@@ -330,7 +333,11 @@ def none_matches(header: str | None, etag: str) -> bool:
     return header is not None and (header == etag or parse_etags(header).contains(etag[1:-1]))
 
 
-@functools.lru_cache(maxsize=256)
 def accepts_gzip(header: str | None) -> bool:
     """Whether `Accept-Encoding` lets us compress; a client that says nothing gets plain text."""
-    return header is not None and parse_accept_header(header)["gzip"] > 0
+    return header is not None and len(header) <= LONGEST_KEPT and _accepts_gzip(header)
+
+
+@functools.lru_cache(maxsize=256)
+def _accepts_gzip(header: str) -> bool:
+    return parse_accept_header(header)["gzip"] > 0

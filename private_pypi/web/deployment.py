@@ -88,6 +88,8 @@ class Deployment:
             self._kept = self._state_of_kept()
             configuration = self._read_kept()
         self._repositories = self._build(configuration)
+        if not len(self._repositories):
+            logger.info("there is no configuration yet; POST /initialize/ takes one")
         self._repositories.start(wait=_FIRST_SYNC)
 
     @property

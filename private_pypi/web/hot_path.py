@@ -16,9 +16,16 @@ from packaging.utils import NormalizedName
 
 from private_pypi.backend import Access
 from private_pypi.errors import PrivatePypiError
-from private_pypi.simple_api import negotiate
+from private_pypi.simple_api import Representation, negotiate
 from private_pypi.web.auth import parse_credentials
-from private_pypi.web.content import BLOCK, Conditions, Content, PageCache, page_content
+from private_pypi.web.content import (
+    BLOCK,
+    LONGEST_KEPT,
+    Conditions,
+    Content,
+    PageCache,
+    page_content,
+)
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.serving import Answer
 from private_pypi.web.simple import file_of, page_key, project_content
@@ -65,7 +72,7 @@ class HotPath:
         """A page that is rendered already, for one who was let in before; waits for nothing."""
         match = _PLAIN.fullmatch(environ["PATH_INFO"])
         repositories = self._served.known_repositories
-        representation = _negotiate(environ.get("HTTP_ACCEPT"))
+        representation = _representation(environ)
         if (
             environ.get("QUERY_STRING")
             or match is None
@@ -113,12 +120,18 @@ class HotPath:
                 return None
             if filename:
                 return file_of(granted, project, filename, asked)
-            representation = _negotiate(environ.get("HTTP_ACCEPT"))
+            representation = _representation(environ)
             if representation is None:
                 return None
             return project_content(self._pages, granted, project, representation, asked)
         except PrivatePypiError:
             return None  # the application finds the same, and says it
+
+
+def _representation(environ: dict[str, Any]) -> Representation | None:
+    """What is asked for; None when it is nothing that we have, or is said in too many words."""
+    accept = environ.get("HTTP_ACCEPT")
+    return None if accept is not None and len(accept) > LONGEST_KEPT else _negotiate(accept)
 
 
 def _conditions(environ: dict[str, Any]) -> Conditions:

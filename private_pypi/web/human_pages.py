@@ -118,11 +118,16 @@ def _here() -> str:
     return safe_next(path) or "/"
 
 
+def server_address() -> str:
+    """Where this server is, as this request came to it, without a final slash."""
+    host = shown_host(request.host) or "localhost"
+    return f"{request.scheme}://{host}{request.script_root}"
+
+
 def place_of(repository: Repository) -> Place:
     """Where tools find a repository, as this request came to it."""
-    host = shown_host(request.host) or "localhost"
     return Place(
-        base=f"{request.scheme}://{host}{request.script_root}",
+        base=server_address(),
         repository=repository.name,
         needs_secret=not repository.is_public,
     )

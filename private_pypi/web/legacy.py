@@ -135,6 +135,7 @@ def make_blueprint(limits: FormLimits) -> Blueprint:
                 now=datetime.now(UTC),
             )
             change.files = (checked.file,)
+            change.is_repeated = granted.is_published(checked)
             file = granted.publish(checked)
         finally:
             form.close()

@@ -37,6 +37,7 @@ _MOST_WAITING = 50_000  # lines of requests, about 20 MB
 _LONGEST_PATH = 1000  # characters
 _LONGEST_AGENT = 150  # characters; pip's goes on about the machine
 _USERINFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@\"'<>]*@")
+_QUERY = re.compile(r"\?[^\s\"']+")
 # A string in quotes, in ASCII: nothing in it ends a line for anybody.
 _quoted = encode_basestring_ascii
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -54,6 +55,7 @@ class Log:
         """Take everything that this process logs."""
         handler = _Handler(self)
         handler.setFormatter(_JsonFormatter() if self.form == "json" else _TextFormatter())
+        handler.addFilter(_without_queries)
         root = logging.getLogger()
         root.handlers[:] = [handler]
         root.setLevel(logging.DEBUG if debug else logging.INFO)
@@ -134,7 +136,8 @@ def _text_request(now: str, exchange: Exchange, route: str, repository: str) -> 
     method, path, address, agent = _facts(exchange.environ)
     return (
         f"{now} INFO {LOGGER}: {address} {repository or '-'} {_quoted(f'{method} {path}')} "
-        f"{exchange.status} {exchange.sent} B {exchange.seconds * 1000:.2f} ms {agent} "
+        f"{exchange.status} {exchange.sent} B {exchange.seconds * 1000:.2f} ms "
+        f"{_short_agent(agent)} "
         f"{exchange.request_id}\n"
     )
 
@@ -147,14 +150,14 @@ def _json_request(now: str, exchange: Exchange, route: str, repository: str) -> 
         f'"path": {_quoted(path)}, "route": {_quoted(route)}, "status": {exchange.status}, '
         f'"bytes": {exchange.sent}, "seconds": {exchange.seconds:.6f}, '
         f'"repository": {_quoted(repository) if repository else "null"}, '
-        f'"address": {_quoted(address)}, "user_agent": {agent}}}\n'
+        f'"address": {_quoted(address)}, "user_agent": {_quoted_agent(agent)}}}\n'
     )
 
 
 def _facts(environ: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
-    """Method, path, address and, in quotes, the user agent."""
+    """Method, path, address and user agent."""
     if environ is None:
-        return "-", "-", "-", '""'
+        return "-", "-", "-", ""
     path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
     if not path.isascii():  # WSGI has bytes in the guise of latin-1
         path = path.encode("latin-1", "replace").decode("utf-8", "replace")
@@ -162,12 +165,19 @@ def _facts(environ: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
         environ["REQUEST_METHOD"],
         path if len(path) <= _LONGEST_PATH else path[:_LONGEST_PATH] + "…",
         environ["REMOTE_ADDR"],
-        _agent(environ.get("HTTP_USER_AGENT", "")),
+        # Cut here: the whole may be a quarter of a megabyte, and is remembered.
+        environ.get("HTTP_USER_AGENT", "")[: _LONGEST_AGENT + 1],
     )
 
 
 @functools.lru_cache(maxsize=256)  # tools say the same thing thousands of times
-def _agent(agent: str) -> str:
+def _short_agent(agent: str) -> str:
+    """For people: pip and uv add an object with all about the machine."""
+    return _quoted_agent(agent.partition(" {")[0])
+
+
+@functools.lru_cache(maxsize=256)
+def _quoted_agent(agent: str) -> str:
     return _quoted(agent if len(agent) <= _LONGEST_AGENT else agent[:_LONGEST_AGENT] + "…")
 
 
@@ -186,6 +196,13 @@ class _Handler(logging.Handler):
             self.handleError(record)
         else:
             self._log.write(line + "\n")
+
+
+def _without_queries(record: logging.LogRecord) -> bool:
+    """What urllib3 tells when debugging has whole addresses, and some are signed."""
+    if record.name.startswith("urllib3"):
+        record.msg, record.args = _QUERY.sub("?…", record.getMessage()), ()
+    return True
 
 
 class _TextFormatter(logging.Formatter):

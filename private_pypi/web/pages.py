@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TypeVar
+from urllib.parse import quote
 
 from flask import Blueprint, Response, request
 from markupsafe import Markup
@@ -39,7 +40,7 @@ from private_pypi.model import DistributionFile, LocalFile, Redirect
 from private_pypi.readme import Readmes
 from private_pypi.repositories import Grant
 from private_pypi.web.browsers import is_browser, is_cross_site, to_root
-from private_pypi.web.human_pages import place_of, send_page
+from private_pypi.web.human_pages import place_of, send_page, server_address
 from private_pypi.web.presenting import (
     Release,
     current_release,
@@ -66,6 +67,7 @@ _FILES = 100
 _NEWEST = 6
 _MOST_WORDS = 5  # of a search
 _LARGEST_OPENED = 64 * 2**20  # bytes of a file that is opened for its description
+_MOST_OPENED = 3  # files of a release, of which the first ones say nothing
 _LARGEST_METADATA = 16 * 2**20  # bytes
 
 _START = re.compile("/r/[^/]+/")
@@ -76,6 +78,11 @@ _HINT = (
     "    pip install --index-url http://NAME:SECRET@HOST/r/NAME/simple/ PROJECT\n"
     "    twine upload --repository-url http://HOST/r/NAME/ -u NAME dist/*\n"
 )
+_NO_CONFIGURATION = (
+    "This is a private Python package index without a configuration. Start it with --config, or "
+    "submit one:\n\n"
+    "    curl -F config=@config.toml -F admin_secret=@admin_secret.toml {address}/initialize/\n"
+)
 
 
 def make_root_blueprint() -> Blueprint:
@@ -83,10 +90,13 @@ def make_root_blueprint() -> Blueprint:
     blueprint = Blueprint("current", __name__)
 
     def start() -> Response:
+        has_any = len(deployment().repositories) > 0
         if not is_browser(request.headers) and not request.headers.get("Authorization"):
-            return Response(_HINT, content_type="text/plain; charset=utf-8")
-        if not len(deployment().repositories):
-            return send_page("unconfigured.html")
+            hint = _HINT if has_any else _NO_CONFIGURATION.format(address=server_address())
+            headers = {"Cache-Control": "no-store"}  # a person gets something else
+            return Response(hint, content_type="text/plain; charset=utf-8", headers=headers)
+        if not has_any:
+            return send_page("unconfigured.html", address=server_address())
         return _to_current()
 
     def elsewhere(name: str = "", version: str = "") -> Response:
@@ -228,7 +238,7 @@ def _reader(repository: str) -> Grant:
 
 def _to_current() -> Response:
     granted = grant(None, Access.READ)
-    location = f"{to_root(request.path)}r/{granted.repository.name}{request.path}"
+    location = f"{to_root(request.path)}r/{granted.repository.name}{quote(request.path)}"
     if request.query_string:
         location += "?" + request.query_string.decode("latin-1")
     return Response(status=302, headers={"Location": location, "Cache-Control": "no-store"})
@@ -251,8 +261,9 @@ def _projects(granted: Grant, words: Sequence[str], offset: int) -> _Shown:
     # The local index has those that somebody looked up, and maybe some that this secret may not
     # see. So the storage's list counts, and what is known of the projects in it is added.
     names = [name for name, _ in granted.projects()]
+    has_index = granted.repository.has_index()
     if words:
-        known = index.search(words, limit=len(names), among=names)[1]
+        known = index.search(words, limit=len(names), among=names)[1] if has_index else ()
         with_summary = {line.name for line in known}
         names = [
             name
@@ -260,13 +271,16 @@ def _projects(granted: Grant, words: Sequence[str], offset: int) -> _Shown:
             if name in with_summary or all(word.lower() in name for word in words)
         ]
     part = names[offset : offset + _PROJECTS]
-    lines = {line.name: line for line in index.search(limit=len(part), among=part)[1]}
+    found = index.search(limit=len(part), among=part)[1] if has_index else ()
+    lines = {line.name: line for line in found}
     nothing_known = partial(ProjectLine, version="", summary=None, uploaded_at=None)
     return _Shown(len(names), [lines.get(name) or nothing_known(name=name) for name in part])
 
 
 def _newest(granted: Grant) -> Sequence[ProjectLine]:
     repository = granted.repository
+    if not repository.has_index():
+        return ()
     among = [name for name, _ in granted.projects()] if repository.looks_up else None
     return repository.index.newest_releases(_NEWEST, among=among)
 
@@ -293,7 +307,7 @@ def _release(releases: Sequence[Release], project: str, version: str) -> Release
 
 def _description(granted: Grant, release: Release) -> tuple[Description, str]:
     """What a release says of itself, or why that cannot be told now."""
-    for file in with_metadata_first(release.files):
+    for file in with_metadata_first(release.files)[:_MOST_OPENED]:
         try:
             content = _core_metadata(granted, file)
         except (FileNotFound, InvalidUpload):
@@ -312,7 +326,8 @@ def _core_metadata(granted: Grant, file: DistributionFile) -> bytes | None:
     if file.core_metadata_sha256 is not None:
         match granted.open_core_metadata(file):
             case LocalFile(path=path):
-                return path.read_bytes()
+                with path.open("rb") as content:
+                    return content.read(_LARGEST_METADATA)
             case Redirect() as there:
                 return _all_of(there, file.filename)
     if file.size > _LARGEST_OPENED:

@@ -15,6 +15,7 @@ from private_pypi.errors import NotAllowed, WrongSecret
 from private_pypi.repositories import Credentials, Grant
 from private_pypi.web.answers import Answer
 from private_pypi.web.auth import parse_credentials
+from private_pypi.web.browsers import is_own_form
 from private_pypi.web.changes import Asker, Change
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.serving import REQUEST_ID
@@ -84,7 +85,17 @@ def grant_change(change: Change, repository: str | None) -> Grant:
         change.refuse(deployment().repositories.meant(credentials, name=repository))
         raise
     change.let_in(granted.repository.name, granted.secret)
+    require_own_form()
     return granted
+
+
+def require_own_form() -> None:
+    """Raise when a page of another site sent this request.
+
+    A browser that was told a user and a password sends them along, whoever made the form.
+    """
+    if not is_own_form(request.headers, request.host):
+        raise NotAllowed("a page of another site sent this, so it was not used")
 
 
 def _asker() -> Asker:
@@ -130,6 +141,9 @@ def authorize_session(session: Session, name: str, secret: Secret) -> Grant | No
 
 def _vary_by_cookie(response: Response) -> Response:
     response.vary.add("Cookie")
+    # A shared cache keeps nothing that came for credentials (RFC 9111 §3.5), but cookies are none.
+    if not response.cache_control.no_store:
+        response.cache_control.private = True
     return response
 
 

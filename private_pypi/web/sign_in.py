@@ -7,7 +7,8 @@ import logging
 from flask import Blueprint, Response, request
 
 from private_pypi.backend import Access, Secret
-from private_pypi.errors import AccessError, BackendUnavailable, PrivatePypiError
+from private_pypi.config import is_repository_name
+from private_pypi.errors import BackendUnavailable, NotAllowed, PrivatePypiError, WrongSecret
 from private_pypi.repositories import Credentials
 from private_pypi.web.answers import answer_error
 from private_pypi.web.attempts import FailedSignIns
@@ -18,7 +19,6 @@ from private_pypi.web.requests import (
     end_session,
     find_session,
     keep_session,
-    redirect_within,
     some_session,
 )
 from private_pypi.web.sessions import LARGEST, SessionTooLarge
@@ -40,11 +40,13 @@ def make_blueprint(failures: FailedSignIns) -> Blueprint:
     blueprint = Blueprint("sign_in", __name__)
 
     def login() -> Response:
-        refused = request.args.get("refused")
+        refused = request.args.get("refused", "")
         notice = ""
-        if refused is not None:
+        if not is_repository_name(refused):  # a sentence, which somebody else would have us say
+            refused = ""
+        else:
             notice = (
-                f"The secret for {refused[:100]} is no longer accepted. "
+                f"The secret for {refused} is no longer accepted. "
                 "Sign in with the one that is valid now."
             )
         return _form(200, notice, name=refused or _named_in(request.args.get("next")))
@@ -61,7 +63,10 @@ def make_blueprint(failures: FailedSignIns) -> Blueprint:
             granted = deployment().repositories.authorize(
                 Credentials(name, Secret(raw)), name=name, need=Access.READ
             )
-        except AccessError:
+        except NotAllowed as error:
+            # The storage knows the secret, and a reason that this person can do something about.
+            return _form(403, f"The storage does not let you in: {error}.", name=name)
+        except WrongSecret:
             return _failed(failures, name)
         except PrivatePypiError as error:
             # Trouble of the storage says nothing about the secret.
@@ -94,12 +99,7 @@ def make_blueprint(failures: FailedSignIns) -> Blueprint:
     for rule, get, post in (("/login/", login, sign_in), ("/logout/", logout, sign_out)):
         blueprint.add_url_rule(rule, view_func=get, methods=["GET"])
         blueprint.add_url_rule(rule, view_func=post, methods=["POST"])
-        blueprint.add_url_rule(rule[:-1], endpoint=f"{rule[1:-1]}_to_slash", view_func=_to_slash)
     return blueprint
-
-
-def _to_slash() -> Response:
-    return redirect_within(request.path[1:], "")
 
 
 def _field(name: str) -> str:

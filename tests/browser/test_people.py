@@ -188,7 +188,7 @@ def test_a_hostile_package_does_nothing(reader: Person) -> None:
 def test_an_error_leads_on(reader: Person) -> None:
     reader.go("/r/harbour/project/nothing/")
     assert reader.heading == "Not Found"
-    assert "no project 'nothing' in this repository" in reader.page.locator("main").inner_text()
+    assert "No project 'nothing' in this repository" in reader.page.locator("main").inner_text()
     reader.page.get_by_role("link", name="Start page").last.click()
     assert reader.path == "/r/harbour/"
 

@@ -186,3 +186,15 @@ def test_a_start_removes_what_a_dead_process_left_and_nothing_else(
 def test_one_secret_for_each_role(client: FlaskClient) -> None:
     assert client.get("/simple/", headers=WRITER).status_code == 200
     assert client.get("/simple/", headers=READER).status_code == 200
+
+
+def test_a_page_of_another_site_does_not_configure(deploy: Deploy) -> None:
+    client = create_app(deploy(None, admin_token="t0ken")).test_client()
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
+        for credentials in ({}, basic("admin", "t0ken")):
+            refused = client.post(
+                "/initialize/", data={"config": MINE}, headers=headers | credentials
+            )
+            assert refused.status_code == 403
+            assert "another site" in refused.text
+    assert client.post("/initialize/", data={"config": MINE}).status_code == 200

@@ -6,9 +6,11 @@ from itertools import product
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import create_environ
 
 from private_pypi.testing.distributions import make_wheel
-from private_pypi.web import create_app
+from private_pypi.web import content, create_app, hot_path, logs
+from private_pypi.web.serving import Exchange
 
 from .conftest import MINE, OTHER, READER, Deploy, basic, publish
 
@@ -53,3 +55,27 @@ def test_what_is_not_plain_goes_the_long_way(
     assert publish(client, *make_wheel("demo", "1.0")).status_code == 200
     assert client.get(path, headers=headers).status_code == status
     assert client.get("/simple/demo/", headers=READER).status_code == 200
+
+
+def test_long_headers_are_answered_and_not_remembered(client: FlaskClient) -> None:
+    assert publish(client, *make_wheel("demo", "1.0")).status_code == 200
+    caches = (hot_path._negotiate, content._accepts_gzip, logs._short_agent, logs._quoted_agent)
+    for cache in caches:
+        cache.cache_clear()
+    json = "application/vnd.pypi.simple.v1+json"
+    headers = {
+        "Accept": f"a/b, {json}, " + "c/d, " * 500,
+        "Accept-Encoding": "gzip, " + "x, " * 999,
+    }
+    answer = client.get("/simple/demo/", headers=READER | headers)
+    assert (answer.status_code, answer.content_type) == (200, json)
+    assert "Content-Encoding" not in answer.headers
+    assert [cache.cache_info().currsize for cache in caches[:2]] == [0, 0]
+    for end in "ab":  # what is remembered of both is the same
+        environ = create_environ(
+            headers={"User-Agent": "agent" * 100 + end}, environ_overrides={"REMOTE_ADDR": "::1"}
+        )
+        exchange = Exchange("id", environ, 200, 0, 0.0)
+        assert "agentagent" in logs._text_request("now", exchange, "/", "")
+        assert "agentagent" in logs._json_request("now", exchange, "/", "")
+    assert [cache.cache_info().currsize for cache in caches[2:]] == [1, 1]

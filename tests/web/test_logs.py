@@ -202,6 +202,32 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield servers.start(folder / "root", flags=FLAGS, environ=TOKEN)
 
 
+@pytest.mark.parametrize(
+    ("head", "seen", "status"),
+    [
+        (b"GET /\xff HTTP/1.1", "- -", 400),
+        (b"GET http://[/ HTTP/1.1", "- -", 400),
+        (b"nonsense", "- -", 400),
+        (b"GET / HTTP/1.1\r\nno header", "- -", 400),
+        (b"GET /a HTTP/1.1\r\nContent-Length: x", "GET /a", 400),
+        (b"POST /a HTTP/1.1\r\nTransfer-Encoding: gzip", "POST /a", 501),
+    ],
+)
+def test_what_cannot_be_read_is_answered_and_has_a_line(
+    shared: Server, head: bytes, seen: str, status: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=20) as connection:
+        connection.sendall(head + b"\r\nHost: localhost\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(1000), b"")).decode()
+    assert answer.startswith(f"HTTP/1.1 {status} ") or answer.startswith(f"HTTP/1.0 {status} ")
+    found = re.search("^X-Request-ID: (.+?)\r$", answer, re.MULTILINE)
+    assert found is not None
+    eventually(lambda: found[1] in shared.log, "the line of the request")
+    (line,) = [each for each in shared.log.splitlines() if each.endswith(found[1])]
+    assert f' "{seen}" {status} ' in line
+    assert "Traceback" not in shared.log
+
+
 # -- forged lines and secrets --------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from private_pypi.errors import (
     BackendError,
     BackendUnavailable,
     ConfigurationError,
+    FileNotFound,
     Unsupported,
     WrongSecret,
 )
@@ -359,6 +360,17 @@ def test_trouble_is_neither_an_absence_nor_a_short_list(
     assert len(names(eventually(lambda: page(client), 200))) == 3
 
 
+def test_one_false_absence_of_a_listed_file_is_not_believed(
+    storage: MemoryStorage, serve: Serve
+) -> None:
+    """What is gone stays gone when it is asked for again."""
+    for version in ("1.0", "2.0"):
+        storage.drop(*make_wheel("demo", version))
+    client = serve()
+    storage.fail_next("read_part", FileNotFound("demo-2.0-py3-none-any.whl"))
+    assert len(names(page(client))) == 2
+
+
 def test_half_a_part_is_trouble_and_no_broken_file(
     storage: MemoryStorage, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -577,7 +589,12 @@ def test_who_may_publish_is_the_projects_business(storage: MemoryStorage, serve:
     assert publish(client, *wheel, headers=basic("mine", "wrong")).status_code == 401
     assert publish(client, *wheel, headers=READER).status_code == 403
     assert publish(client, *make_wheel("other", "1.0"), headers=PARTIAL).status_code == 404
-    assert publish(client, *make_wheel("nobody", "1.0"), headers=WRITER).status_code == 404
+    nowhere = publish(client, *make_wheel("nobody", "1.0"), headers=WRITER)
+    assert (nowhere.status_code, nowhere.text) == (
+        404,
+        "no project 'nobody' in this repository: the storage has no place for it, or does not "
+        "show it to this secret\n",
+    )
     assert storage.calls["put_file"] == 0
     for _ in range(2):
         assert publish(client, *wheel, headers=WRITER).status_code == 200
@@ -765,6 +782,42 @@ def test_a_stranger_leaves_nothing_behind(
         ("ann", "partial", "/simple/demo/demo-1.0.tar.gz"): 404,
     }
     assert list((tmp_path / "root").rglob("tenants/*")) == []
+
+
+def test_what_everybody_may_read_is_the_table_and_no_owner_that_somebody_names(
+    owners: dict[str, MemoryStorage], serve: Serve
+) -> None:
+    """Else strangers would have the server fetch whatever its own secret may see anywhere."""
+    for owner in ("mine", "ann"):
+        owners[owner].drop(*make_wheel("demo", "1.0"))
+    admin = '[mine]\ntype = "lookup"\nraw = "read"\n'
+    client = serve(OWNERS + "anonymous_read = true\n", admin_secret=admin)
+    assert client.get("/r/mine/simple/demo/").status_code == 200
+    for path in ("/r/ann/simple/demo/", "/r/ann/simple/", "/r/ann/", "/r/ann/index_mtime/"):
+        assert client.get(path).status_code == 401, path
+    assert page(client, headers=ANN).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/index_mtime/", "/r/ann/", "/r/ann/?q=demo", "/r/ann/setup/"])
+def test_an_owner_in_whose_projects_nobody_was_let_takes_no_disk(
+    owners: dict[str, MemoryStorage], serve: Serve, tmp_path: Path, path: str
+) -> None:
+    """Every name could be an owner."""
+    client = serve(OWNERS)
+    assert client.get(path, headers=ANN).status_code == 200
+    assert list((tmp_path / "root").rglob("tenants/*")) == []
+
+
+def test_owners_that_nobody_is_let_into_keep_nobody_out(
+    owners: dict[str, MemoryStorage],
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(repositories, "_MAX_TENANTS", 1)
+    owners["ben"].drop(*make_wheel("demo", "1.0"))
+    client = serve(OWNERS)
+    assert client.get("/simple/never-was/", headers=basic("ann", "partial")).status_code == 404
+    assert page(client, headers=BEN).status_code == 200
 
 
 def test_owners_that_nobody_asks_for_are_closed(

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from private_pypi.backend import Access
-from private_pypi.errors import BackendUnavailable
-from private_pypi.model import Redirect
+from private_pypi.errors import BackendUnavailable, FileNotFound
+from private_pypi.model import DistributionFile, LocalFile, Redirect
 from private_pypi.repositories import Grant, Repository
 from private_pypi.testing import MemoryStorage
 from private_pypi.testing.distributions import make_sdist, make_wheel
@@ -306,6 +306,43 @@ def test_an_sdist_that_offers_no_metadata_shows_its_description_all_the_same(
     )
     assert publish(client, *sdist).status_code == 200
     assert "From the sdist" in words(go(client, "/r/mine/project/demo/"))
+
+
+def test_few_files_are_opened_for_a_description(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = deploy(OPEN)
+    client = create_app(served).test_client()
+    put(client, "demo", "1.0")
+    repository = next(iter(served.repositories))
+    with repository.index.writing() as connection:
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)"
+            " INSERT INTO files SELECT 'demo-2.0-' || i || '-py3-none-any.whl', project,"
+            " '2.0', size, sha256, uploaded_at, requires_python, yanked, NULL, location,"
+            " summary, '00002!~!~!', stamp, documented, seen_at, serial FROM files, n"
+        )
+    opened = []
+
+    def open_file(grant: Grant, file: DistributionFile) -> None:
+        opened.append(file.filename)
+        raise FileNotFound(file.filename)
+
+    monkeypatch.setattr(Grant, "open_file", open_file)
+    assert "This release has no description." in words(go(client, "/r/mine/project/demo/2.0/"))
+    assert len(opened) == 3
+
+
+def test_core_metadata_that_is_enormous_is_not_read_whole(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    put(client)
+    enormous = tmp_path / "METADATA"
+    with enormous.open("wb") as file:
+        file.write(b"Name: demo\nDescription-Content-Type: text/plain\n\nThe beginning\n")
+        file.truncate(2**40)  # more than there is memory
+    monkeypatch.setattr(Grant, "open_core_metadata", lambda *_: LocalFile(enormous))
+    assert "The beginning" in words(go(client, "/r/mine/project/demo/"))
 
 
 def test_trouble_with_the_description_leaves_the_files(

@@ -11,14 +11,14 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from private_pypi.backend import Secret
-from private_pypi.errors import BackendUnavailable
+from private_pypi.errors import BackendUnavailable, NotAllowed
 from private_pypi.repositories import Repository
 from private_pypi.testing.distributions import encode_multipart, form_for, make_wheel
 from private_pypi.web import create_app
 from private_pypi.web.attempts import FAILURES_OF_ADDRESS
 from private_pypi.web.sessions import COOKIE, IDLE, KEY_VARIABLE
 
-from .conftest import MINE, OTHER, READER, Deploy, publish
+from .conftest import MINE, OTHER, READER, WRITER, Deploy, publish
 
 BROWSER = {"Sec-Fetch-Mode": "navigate", "Accept": "text/html"}
 OPEN = """
@@ -173,6 +173,29 @@ def test_trouble_of_the_storage_is_no_wrong_secret(
         assert "could not be checked: the storage is down" in answer.text
 
 
+def test_a_storage_that_lets_nobody_in_says_why(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def access(*_: object, **__: object) -> None:
+        raise NotAllowed("the organisation wants single sign-on for this token")
+
+    token = person.token()
+    monkeypatch.setattr(Repository, "access", access)
+    form = {"pkg_repo_name": "mine", "pkg_repo_secret_raw": "reader", "token": token}
+    for _ in range(FAILURES_OF_ADDRESS + 1):
+        answer = person.client.post("/login/", data=form, headers=BROWSER)
+        assert answer.status_code == 403
+        assert "the organisation wants single sign-on for this token" in answer.text
+
+
+@pytest.mark.parametrize("text", ["acme. Call 555-1234", "acme<br>", "a" * 65])
+def test_nobody_else_writes_on_the_sign_in_page(person: Person, text: str) -> None:
+    said = person.client.get("/login/", query_string={"refused": text}, headers=BROWSER).text
+    assert "no longer accepted" not in said
+    assert text[:10] not in said
+    assert "The secret for mine is no longer accepted" in person.go("/login/?refused=mine").text
+
+
 # -- forms ---------------------------------------------------------------------------------------
 
 
@@ -194,6 +217,27 @@ def test_a_form_of_another_site_is_not_used(person: Person, headers: dict[str, s
     form = {"token": person.token("/logout/")}
     person.client.post("/logout/", data=form, headers=BROWSER | headers)
     assert person.go("/r/mine/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
+)
+def test_another_site_changes_nothing_with_what_a_browser_remembers(
+    person: Person, headers: dict[str, str]
+) -> None:
+    # A browser that was told a user and a password sends them with the forms of any site.
+    filename, content = make_wheel()
+    refused = publish(person.client, filename, content, headers=WRITER | headers)
+    assert refused.status_code == 403
+    assert "another site" in refused.text
+    assert publish(person.client, filename, content).status_code == 200
+    path = f"/r/mine/simple/demo/{filename}"
+    assert person.client.post(path + "/yank", headers=WRITER | headers).status_code == 403
+    assert person.client.delete(path, headers=WRITER | headers).status_code == 403
+    page = person.client.get("/r/mine/simple/demo/", headers=READER).text
+    assert filename in page
+    assert "data-yanked" not in page
 
 
 def test_the_token_of_somebody_else_is_none(deploy: Deploy) -> None:
@@ -303,6 +347,20 @@ def test_a_session_reads_the_machine_pages_as_they_are(person: Person) -> None:
         assert "Cookie" in mine.headers["Vary"]
         assert "Cookie" not in theirs.headers["Vary"]
         assert person.client.head(path).status_code == 200
+
+
+def test_no_shared_cache_keeps_what_a_session_opened(person: Person) -> None:
+    filename, content = make_wheel()
+    publish(person.client, filename, content)
+    person.sign_in()
+    for path in ("/simple/", "/simple/demo/", f"/simple/demo/{filename}", "/index_mtime/"):
+        opened = person.go(f"/r/mine{path}")
+        assert opened.status_code == 200
+        assert "Cookie" in opened.vary
+        assert opened.cache_control.private or opened.cache_control.no_store
+        tools = person.client.get(f"/r/mine{path}", headers=READER)
+        assert "Cookie" not in tools.vary
+    assert tools.headers["Cache-Control"] == "no-store"
 
 
 def test_what_is_downloaded_is_no_page(person: Person) -> None:
@@ -439,6 +497,39 @@ def test_signing_out_needs_the_token(person: Person) -> None:
 def test_addresses_without_the_slash_lead_to_those_with_it(person: Person) -> None:
     for path in ("/login", "/logout", "/r/open"):
         assert target(person.go(path)) == path + "/"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/setup",
+        "/project/demo",
+        "/r/mine/setup",
+        "/r/mine/project/Demo",
+        "/r/mine/project/demo/1.0",
+        "/r/mine/+simple/demo",
+    ],
+)
+def test_the_way_to_the_slash_names_no_host(person: Person, path: str) -> None:
+    # A proxy in front may have another scheme, host and prefix, and a cache may keep the redirect.
+    for host in ("pypi.acme.example", "evil.example"):
+        answer = person.client.get(path + "?page=2", headers=BROWSER | {"Host": host})
+        assert (
+            answer.status_code,
+            answer.headers["Location"],
+            answer.headers["Cache-Control"],
+        ) == (
+            301,
+            path.rpartition("/")[2] + "/?page=2",
+            "no-cache",
+        )
+
+
+@pytest.mark.parametrize("name", ["a%0D%0Ab", "a%3Fb%23c", "%E2%82%AC", "100%25"])
+def test_whatever_is_in_an_address_goes_along(person: Person, name: str) -> None:
+    person.sign_in()
+    sent = person.go(f"/project/{name}/")
+    assert (sent.status_code, sent.headers["Location"]) == (302, f"../../r/mine/project/{name}/")
 
 
 def test_a_secret_does_not_show_itself() -> None:

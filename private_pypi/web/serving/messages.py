@@ -38,7 +38,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
     # waitress sets these only when it can read the head
     command = "GET"
     path = "/"
-    request_uri = ""
+    url_scheme = ""  # after all others
     expect_continue: bool
 
     def __init__(self, adj: Any) -> None:
@@ -65,7 +65,11 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
 
     def received(self, data: bytes) -> int:
         if not self.headers_finished:
-            taken: int = super().received(data)
+            try:
+                taken: int = super().received(data)
+            except ValueError:  # of urlsplit or int; the loop would close without a word
+                self.fail(BadRequest("The head of the request cannot be read"))
+                return len(data)
             # waitress would answer it by itself
             self.wants_continue, self.expect_continue = self.expect_continue, False
             return taken
@@ -224,7 +228,7 @@ class Failure(_Watched, ErrorTask):  # type: ignore[misc]
             super().service()
 
     def _seen(self) -> dict[str, Any] | None:
-        if not self.request.request_uri:
+        if not self.request.url_scheme:
             return None
         environ = Task(self.channel, self.request).get_environment()
         self.channel.running.find_client(environ)
