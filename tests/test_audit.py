@@ -20,8 +20,8 @@ import pytest
 from private_pypi.backend import Secret
 from private_pypi.testing.distributions import make_wheel
 from private_pypi.web import create_app
-from private_pypi.web.audit import AuditLog
 from private_pypi.web.legacy import make_gate
+from private_pypi.web.operations.audit import AuditLog
 from private_pypi.web.receiving import FormLimits
 from private_pypi.web.serving import Refuse, RequestHead
 from tests.machine import need
@@ -273,7 +273,7 @@ def test_threads_and_processes_share_the_file(tmp_path: Path) -> None:
     code = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from private_pypi.web.audit import AuditLog
+        from private_pypi.web.operations.audit import AuditLog
         audit = AuditLog(Path(sys.argv[1]))
         for number in range(100):
             audit.append({"writer": sys.argv[2], "number": number, "filler": "x" * 5000})

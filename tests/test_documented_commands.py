@@ -23,7 +23,7 @@ import tomli
 from private_pypi import cli, command_line
 from private_pypi.errors import PrivatePypiError
 from private_pypi.testing.distributions import make_sdist, make_wheel
-from private_pypi.web.sessions import SessionSeal, new_session
+from private_pypi.web.people.sessions import SessionSeal, new_session
 from tests.clients.environments import CLIENTS, Client, install_client, make_venv
 from tests.clients.releases import Release
 from tests.documents import ALL, DOCS, ROOT, Block, blocks, commands, says

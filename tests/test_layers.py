@@ -41,12 +41,12 @@ KEPT_TO = {
     "werkzeug": "web/",
     "waitress": "web/serving/",
     "fire": "command_line.py",
-    "prometheus_client": "web/metrics.py",
+    "prometheus_client": "web/operations/metrics.py",
     "pydantic": "config.py",
     "sqlite3": ("local_index.py", "reconciling.py", "remembered_facts.py"),
     "tomli": ("config.py", "index_file.py"),
     "readme_renderer": "readme.py",
-    "cryptography": "web/sessions.py",
+    "cryptography": "web/people/sessions.py",
 }
 
 # A backend's commands are no part of a server: they stand beside the core's own commands.

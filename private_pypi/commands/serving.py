@@ -110,7 +110,7 @@ def server(
         private_pypi server ./root --config config.toml --admin_secret admin_secret.toml
     """
     from private_pypi.web import ServerOptions, run_server
-    from private_pypi.web.logs import Log
+    from private_pypi.web.operations.logs import Log
     from private_pypi.web.receiving import FormLimits
 
     problems = [
@@ -219,7 +219,7 @@ def quickstart(
         private_pypi quickstart
     """
     from private_pypi.web import ServerOptions, run_server
-    from private_pypi.web.logs import Log
+    from private_pypi.web.operations.logs import Log
 
     if not 0 <= port <= 65535:
         raise UsageError(f"--port must be from 0 to 65535, but is {port}")

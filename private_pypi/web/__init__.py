@@ -21,19 +21,21 @@ from private_pypi.backend import Secret
 from private_pypi.config import Source
 from private_pypi.errors import ConfigurationError, PrivatePypiError
 from private_pypi.verdicts import Expiry
-from private_pypi.web import admin, health, human_pages, legacy, metrics, pages, sign_in, simple
+from private_pypi.web import admin, legacy, simple
 from private_pypi.web.answers import Answer, answer_error, answer_text
-from private_pypi.web.attempts import FailedSignIns
-from private_pypi.web.browsers import is_browser
 from private_pypi.web.content import PageCache
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.hot_path import HotPath
-from private_pypi.web.logs import Log, RequestLog
+from private_pypi.web.operations import health, metrics
+from private_pypi.web.operations.logs import Log, RequestLog
+from private_pypi.web.operations.watching import ROUTE, Watch, template
+from private_pypi.web.people import human_pages, pages, sign_in
+from private_pypi.web.people.attempts import FailedSignIns
+from private_pypi.web.people.browsers import is_browser
+from private_pypi.web.people.sessions import load_seal
 from private_pypi.web.receiving import FormLimits
 from private_pypi.web.requests import EXTENSION, SEAL, redirect_within, respond, send_session
 from private_pypi.web.serving import serve
-from private_pypi.web.sessions import load_seal
-from private_pypi.web.watching import ROUTE, Watch, template
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +134,7 @@ def create_app(
 ) -> Flask:
     """The WSGI application over a deployment; also runs under any other WSGI server."""
     limits = limits or FormLimits(max_file_bytes=0)
-    app = Flask(__name__, static_folder=None)
+    app = Flask(__name__, static_folder=None, template_folder="people/templates")
     app.extensions[EXTENSION] = served
     app.extensions[SEAL] = load_seal(served.root, served.environ)
     app.url_map.merge_slashes = False

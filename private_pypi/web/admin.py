@@ -7,7 +7,7 @@ from flask import Blueprint, Response, request
 from private_pypi.backend import Access
 from private_pypi.errors import ConfigurationError
 from private_pypi.web.auth import parse_credentials
-from private_pypi.web.changes import INITIALIZE
+from private_pypi.web.operations.changes import INITIALIZE
 from private_pypi.web.requests import deployment, grant, noted, require_own_form
 
 

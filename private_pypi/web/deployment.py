@@ -37,8 +37,8 @@ from private_pypi.errors import (
 from private_pypi.private_files import write_private
 from private_pypi.repositories import Credentials, Repositories, has_state
 from private_pypi.verdicts import Expiry
-from private_pypi.web.audit import AuditLog
-from private_pypi.web.changes import Changes
+from private_pypi.web.operations.audit import AuditLog
+from private_pypi.web.operations.changes import Changes
 
 logger = logging.getLogger(__name__)
 

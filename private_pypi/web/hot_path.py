@@ -27,9 +27,9 @@ from private_pypi.web.content import (
     page_content,
 )
 from private_pypi.web.deployment import Deployment
+from private_pypi.web.operations.watching import REPOSITORY, ROUTE
 from private_pypi.web.serving import Answer
 from private_pypi.web.simple import file_of, page_key, project_content
-from private_pypi.web.watching import REPOSITORY, ROUTE
 
 # Normalised names only: others are redirected (protocol 7).
 _PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]*)")

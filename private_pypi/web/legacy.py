@@ -27,7 +27,8 @@ from private_pypi.repositories import Grant
 from private_pypi.upload import check_upload
 from private_pypi.web.answers import answer_error
 from private_pypi.web.auth import parse_credentials
-from private_pypi.web.changes import (
+from private_pypi.web.deployment import Deployment
+from private_pypi.web.operations.changes import (
     DELETE,
     PUBLISH,
     UNYANK,
@@ -35,7 +36,6 @@ from private_pypi.web.changes import (
     Asker,
     Change,
 )
-from private_pypi.web.deployment import Deployment
 from private_pypi.web.receiving import FormLimits, receive_form
 from private_pypi.web.requests import deployment, grant_change, noted
 from private_pypi.web.serving import Gate, PassOn, ReceiveForm, Refuse, RequestHead

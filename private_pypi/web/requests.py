@@ -15,11 +15,11 @@ from private_pypi.errors import NotAllowed, WrongSecret
 from private_pypi.repositories import Credentials, Grant
 from private_pypi.web.answers import Answer
 from private_pypi.web.auth import parse_credentials
-from private_pypi.web.browsers import is_own_form
-from private_pypi.web.changes import Asker, Change
 from private_pypi.web.deployment import Deployment
-from private_pypi.web.serving import REQUEST_ID
-from private_pypi.web.sessions import (
+from private_pypi.web.operations.changes import Asker, Change
+from private_pypi.web.operations.watching import REPOSITORY
+from private_pypi.web.people.browsers import is_own_form
+from private_pypi.web.people.sessions import (
     COOKIE,
     IDLE,
     LONGEST,
@@ -28,7 +28,7 @@ from private_pypi.web.sessions import (
     SessionSeal,
     new_session,
 )
-from private_pypi.web.watching import REPOSITORY
+from private_pypi.web.serving import REQUEST_ID
 
 EXTENSION = "private_pypi"
 """The key of the deployment in `Flask.extensions`."""

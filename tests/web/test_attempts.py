@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from private_pypi.web.attempts import (
+from private_pypi.web.people.attempts import (
     FAILURES_OF_ADDRESS,
     FAILURES_OF_REPOSITORY,
     WINDOW,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.datastructures import Headers
 
-from private_pypi.web.browsers import is_browser, is_own_form, safe_next, shown_host, to_root
+from private_pypi.web.people.browsers import is_browser, is_own_form, safe_next, shown_host, to_root
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

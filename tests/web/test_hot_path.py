@@ -9,7 +9,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import create_environ
 
 from private_pypi.testing.distributions import make_wheel
-from private_pypi.web import content, create_app, hot_path, logs
+from private_pypi.web import content, create_app, hot_path
+from private_pypi.web.operations import logs
 from private_pypi.web.serving import Exchange
 
 from .conftest import MINE, OTHER, READER, Deploy, basic, publish

@@ -18,7 +18,13 @@ from typing import Any
 import pytest
 
 from private_pypi.testing.distributions import encode_multipart, form_for, make_wheel
-from private_pypi.web.logs import Log, LogFormat, RequestLog, _JsonFormatter, _TextFormatter
+from private_pypi.web.operations.logs import (
+    Log,
+    LogFormat,
+    RequestLog,
+    _JsonFormatter,
+    _TextFormatter,
+)
 from private_pypi.web.serving import Exchange
 from tests.faults.servers import Server, Servers, eventually, servers_below, table
 
@@ -387,7 +393,7 @@ EXCHANGE = Exchange("one", None, 400, 5, 0.25)
 
 
 def test_a_log_that_nobody_reads_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("private_pypi.web.logs._MOST_WAITING", 10)
+    monkeypatch.setattr("private_pypi.web.operations.logs._MOST_WAITING", 10)
     stream = Blocked()
     log = RequestLog(Log(stream, "text"))
     log.append(EXCHANGE, "(none)", "")

@@ -20,7 +20,7 @@ from private_pypi.testing.distributions import make_wheel
 from private_pypi.verdicts import Expiry
 from private_pypi.web import create_app
 from private_pypi.web.deployment import Deployment
-from private_pypi.web.watching import BUCKETS
+from private_pypi.web.operations.watching import BUCKETS
 from tests.faults.servers import Server, basic, eventually, servers_below
 from tests.github.fake import FakeGitHub
 from tests.machine import need

@@ -23,7 +23,7 @@ from private_pypi.repositories import Grant, Repository
 from private_pypi.testing import MemoryStorage
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from private_pypi.web import create_app
-from private_pypi.web.human_pages import CONTENT_SECURITY_POLICY
+from private_pypi.web.people.human_pages import CONTENT_SECURITY_POLICY
 from tests.test_readme import check
 
 from . import lookups

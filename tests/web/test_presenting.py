@@ -9,7 +9,7 @@ from packaging.utils import canonicalize_name
 
 from private_pypi.filenames import parse_filename
 from private_pypi.model import DistributionFile
-from private_pypi.web.presenting import (
+from private_pypi.web.people.presenting import (
     Command,
     Place,
     Release,

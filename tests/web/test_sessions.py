@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from private_pypi.backend import Secret
 from private_pypi.errors import BackendError, ConfigurationError
-from private_pypi.web.sessions import (
+from private_pypi.web.people.sessions import (
     IDLE,
     KEY_FILE,
     KEY_VARIABLE,

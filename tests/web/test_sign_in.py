@@ -15,8 +15,8 @@ from private_pypi.errors import BackendUnavailable, NotAllowed
 from private_pypi.repositories import Repository
 from private_pypi.testing.distributions import encode_multipart, form_for, make_wheel
 from private_pypi.web import create_app
-from private_pypi.web.attempts import FAILURES_OF_ADDRESS
-from private_pypi.web.sessions import COOKIE, IDLE, KEY_VARIABLE
+from private_pypi.web.people.attempts import FAILURES_OF_ADDRESS
+from private_pypi.web.people.sessions import COOKIE, IDLE, KEY_VARIABLE
 
 from .conftest import MINE, OTHER, READER, WRITER, Deploy, publish
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from private_pypi.web.operations.watching import template
 from private_pypi.web.serving import CLIENT_WENT, REQUEST_ID, Exchange, Load, Refuse, RequestHead
-from private_pypi.web.watching import template
 
 from .test_serving import HELLO, Server, answer, form, head, read_all, read_answer, wait_until
 

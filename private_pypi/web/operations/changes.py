@@ -20,7 +20,7 @@ from private_pypi.errors import PrivatePypiError
 from private_pypi.model import DistributionFile
 from private_pypi.repositories import Repository
 from private_pypi.web.answers import status_of
-from private_pypi.web.audit import AuditLog
+from private_pypi.web.operations.audit import AuditLog
 
 logger = logging.getLogger(__name__)
 

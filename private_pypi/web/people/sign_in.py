@@ -11,9 +11,10 @@ from private_pypi.config import is_repository_name
 from private_pypi.errors import BackendUnavailable, NotAllowed, PrivatePypiError, WrongSecret
 from private_pypi.repositories import Credentials
 from private_pypi.web.answers import answer_error
-from private_pypi.web.attempts import FailedSignIns
-from private_pypi.web.browsers import is_own_form, safe_next, to_root
-from private_pypi.web.human_pages import send_page
+from private_pypi.web.people.attempts import FailedSignIns
+from private_pypi.web.people.browsers import is_own_form, safe_next, to_root
+from private_pypi.web.people.human_pages import send_page
+from private_pypi.web.people.sessions import LARGEST, SessionTooLarge
 from private_pypi.web.requests import (
     deployment,
     end_session,
@@ -21,7 +22,6 @@ from private_pypi.web.requests import (
     keep_session,
     some_session,
 )
-from private_pypi.web.sessions import LARGEST, SessionTooLarge
 
 logger = logging.getLogger(__name__)
 

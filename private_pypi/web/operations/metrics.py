@@ -28,8 +28,8 @@ from private_pypi.repositories import Repository
 from private_pypi.web.auth import parse_credentials
 from private_pypi.web.content import PageCache
 from private_pypi.web.deployment import Deployment
+from private_pypi.web.operations.watching import BUCKETS, Watch
 from private_pypi.web.requests import deployment
-from private_pypi.web.watching import BUCKETS, Watch
 
 _OF_REQUEST = ("method", "route", "status")
 _OF_REPOSITORY = ("repository",)

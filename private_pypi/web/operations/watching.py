@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from private_pypi.web.logs import RequestLog
+from private_pypi.web.operations.logs import RequestLog
 from private_pypi.web.serving import Exchange, Load
 
 ROUTE = "private_pypi.route"

@@ -39,15 +39,16 @@ from private_pypi.local_index import ProjectLine
 from private_pypi.model import DistributionFile, LocalFile, Redirect
 from private_pypi.readme import Readmes
 from private_pypi.repositories import Grant
-from private_pypi.web.browsers import is_browser, is_cross_site, to_root
-from private_pypi.web.human_pages import place_of, send_page, server_address
-from private_pypi.web.presenting import (
+from private_pypi.web.people.browsers import is_browser, is_cross_site, to_root
+from private_pypi.web.people.human_pages import place_of, send_page, server_address
+from private_pypi.web.people.presenting import (
     Release,
     current_release,
     install_commands,
     releases_of,
     with_metadata_first,
 )
+from private_pypi.web.people.sessions import SessionTooLarge
 from private_pypi.web.requests import (
     deployment,
     find_session,
@@ -55,7 +56,6 @@ from private_pypi.web.requests import (
     keep_session,
     redirect_within,
 )
-from private_pypi.web.sessions import SessionTooLarge
 
 logger = logging.getLogger(__name__)
 

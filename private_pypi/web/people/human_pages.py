@@ -13,12 +13,12 @@ from werkzeug.exceptions import NotFound
 
 from private_pypi.records import format_time
 from private_pypi.repositories import Grant, Repository
-from private_pypi.web import presenting
 from private_pypi.web.answers import Answer
-from private_pypi.web.assets import CACHE_CONTROL, Asset, load_assets
-from private_pypi.web.browsers import safe_next, shown_host, to_root
 from private_pypi.web.content import accepts_gzip
-from private_pypi.web.presenting import Place
+from private_pypi.web.people import presenting
+from private_pypi.web.people.assets import CACHE_CONTROL, Asset, load_assets
+from private_pypi.web.people.browsers import safe_next, shown_host, to_root
+from private_pypi.web.people.presenting import Place
 from private_pypi.web.requests import find_session, renew_session
 
 _ASSETS = "private_pypi.assets"

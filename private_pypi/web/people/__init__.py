@@ -1,0 +1,1 @@
+"""What people see in a browser: sign in, sessions and pages; nothing that tools are answered."""
