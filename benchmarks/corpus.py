@@ -23,6 +23,8 @@ from private_pypi.testing.distributions import (
 )
 
 RELEASES = ("0.9.0", "1.0.0", "1.1.0", "1.2.0", "2.0.0")
+_GRAPH = ("1.0.0", "1.1.0", "2.0.0")
+GRAPH_RELEASES = len(_GRAPH)
 FILES_PER_PROJECT = 2 * len(RELEASES)  # a wheel and an sdist of each release
 
 _BLOCK = 2**20  # bytes
@@ -81,7 +83,7 @@ def make_graph(folder: Path, packages: int) -> Corpus:
             if number + 1 < packages:
                 later |= {choose.randrange(number + 1, packages) for _ in range(2)}
             needs = [("Requires-Dist", f"graph-{n:02d}>=1.0,<3") for n in sorted(later)]
-            for version in ("1.0.0", "1.1.0", "2.0.0"):
+            for version in _GRAPH:
                 name = f"graph-{number:02d}"
                 _write(building / name, *make_wheel(name, version, extra_metadata=needs))
         building.rename(target)

@@ -49,7 +49,7 @@ class Bar:
 
 def render(results: Results, plan: Plan, setting: Setting) -> str:
     """The picture; every group of bars has a scale of its own."""
-    canvas = _Canvas()
+    canvas = Canvas()
     canvas.text(24, 36, "private_pypi beside others", size=20, weight=600)
     servers = results.servers()
     versions = " · ".join(f"{name} {setting.versions.get(name, '')}" for name in servers)
@@ -94,7 +94,7 @@ def _growing(results: Results, plan: Plan) -> Iterator[tuple[Measure, list[Bar]]
             yield measure, bars
 
 
-class _Canvas:
+class Canvas:
     """Shapes from top to bottom; the height is known at the end."""
 
     def __init__(self) -> None:

@@ -153,7 +153,7 @@ def _lines(results: Results, plan: Plan, setting: Setting) -> Iterator[str]:
     yield ""
     yield "![The same figures as bars](results.svg)"
     yield ""
-    yield from _targets(targets(results, plan))
+    yield from show_targets(targets(results, plan))
     fair = results.times_better(scenarios.UPLOADS, "devpi", plan.files)
     if fair is not None:
         yield "Of an upload with a password devpi spends most on deriving a key from it."
@@ -197,10 +197,11 @@ def _method(plan: Plan) -> Iterator[str]:
     )
 
 
-def _targets(found: Sequence[Target]) -> Iterator[str]:
+def show_targets(found: Sequence[Target]) -> Iterator[str]:
+    """A section that holds what was promised against what came out."""
     yield "## Targets"
     yield ""
-    yield from _table(
+    yield from table(
         ["", "target", "measured", ""],
         [
             [
@@ -229,7 +230,7 @@ def _side_by_side(results: Results, plan: Plan, servers: Sequence[str]) -> Itera
     if rows:
         yield f"## Side by side, {plan.files:,} files"
         yield ""
-        yield from _table(["", *servers, *(f"against {peer}" for peer in peers)], rows)
+        yield from table(["", *servers, *(f"against {peer}" for peer in peers)], rows)
 
 
 def _large(results: Results, plan: Plan, servers: Sequence[str]) -> Iterator[str]:
@@ -254,7 +255,7 @@ def _large(results: Results, plan: Plan, servers: Sequence[str]) -> Iterator[str
         yield "“Once” is the same file read, hashed (SHA-256), written and synced in one process."
         yield "The client sends what twine sends; the wheels are not compressed."
         yield ""
-        yield from _table(["", "once", *servers, "ours against once"], rows)
+        yield from table(["", "once", *servers, "ours against once"], rows)
 
 
 def _growing(results: Results, plan: Plan, servers: Sequence[str]) -> Iterator[str]:
@@ -275,7 +276,7 @@ def _growing(results: Results, plan: Plan, servers: Sequence[str]) -> Iterator[s
         yield "## As the index grows"
         yield ""
         headings = [f"{size:,} files" for size in sizes]
-        yield from _table(["", *headings, f"{larger:,} against {smaller:,}"], rows)
+        yield from table(["", *headings, f"{larger:,} against {smaller:,}"], rows)
 
 
 def measure_grows(results: Results, measure: Measure) -> bool:
@@ -287,7 +288,7 @@ def _show(measure: Measure, value: float | None) -> str:
     return "–" if value is None else measure.unit.show(value)
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """A Markdown table with aligned columns: text to the left, figures to the right."""
     widths = [max(len(row[n]) for row in (headings, *rows)) for n in range(len(headings))]
 

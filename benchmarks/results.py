@@ -12,12 +12,13 @@ ONCE = "once"
 
 
 class Unit(Enum):
-    """What a value counts; samples are always in the plain unit (1/s, bytes/s, s, bytes)."""
+    """What a value counts; samples are always in the plain unit (1/s, bytes/s, s, bytes, 1)."""
 
     RATE = "per second"
     SPEED = "bytes per second"
     TIME = "seconds"
     MEMORY = "bytes"
+    COUNT = "number"
 
     @property
     def more_is_better(self) -> bool:
@@ -34,6 +35,8 @@ class Unit(Enum):
                 return f"{_digits(value * 1e3)} ms" if value < 1 else f"{_digits(value)} s"
             case Unit.MEMORY:
                 return f"{_digits(value / 1e6)} MB"
+            case Unit.COUNT:
+                return f"{value:,.3g}" if value % 1 else f"{value:,.0f}"
 
 
 @dataclass(frozen=True, slots=True)

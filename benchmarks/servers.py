@@ -43,7 +43,7 @@ class Server(ABC):
         """`tools` is the folder of its executables; None: they are on PATH."""
         folder.mkdir(parents=True)
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.processes: Processes | None = None
         self._tools = tools
 
@@ -85,7 +85,7 @@ class Server(ABC):
     @property
     def password_headers(self) -> Mapping[str, str]:
         """The credentials of those who publish with a password."""
-        return _basic(_USER, _PASSWORD)
+        return basic(_USER, _PASSWORD)
 
     @property
     def index_url(self) -> str:
@@ -278,7 +278,7 @@ class Devpi(Server):
 
         From a password, as twine sends it, devpi derives a key each time.
         """
-        return _basic(_USER, self._token)
+        return basic(_USER, self._token)
 
     def _login(self, user: str, password: str) -> str:
         content = json.dumps({"user": user, "password": password}).encode()
@@ -288,7 +288,7 @@ class Devpi(Server):
         return str(json.loads(answer.body)["result"]["password"])
 
     def _put(self, path: str, value: Mapping[str, object], token: str) -> None:
-        headers = {**_JSON_BODY, **_basic("root", token)}
+        headers = {**_JSON_BODY, **basic("root", token)}
         body = json.dumps(value).encode()
         answer = ask(self.port, path, headers, method="PUT", body=body)
         if answer.status not in (200, 201):
@@ -322,12 +322,14 @@ def _fill_by_upload(server: Server, corpora: Sequence[Corpus], *, limit: float) 
         server.stop()
 
 
-def _basic(user: str, password: str) -> dict[str, str]:
+def basic(user: str, password: str) -> dict[str, str]:
+    """The headers of a Basic login."""
     token = base64.b64encode(f"{user}:{password}".encode()).decode()
     return {"Authorization": f"Basic {token}"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody has yet."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

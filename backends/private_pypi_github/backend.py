@@ -145,11 +145,14 @@ class GitHubBackend(Backend[GitHubSettings]):
         self._name = f"{settings.owner}/{settings.repo}"
 
     def access(self, project: str | None = None) -> Access:
-        """Asks for the repository: tokens without a user cannot ask who they are."""
+        """Asks for the repository: tokens without a user cannot ask who they are.
+
+        Asked again it does not count against the limit, as long as nothing changed.
+        """
         if not is_token(self.secret):
             return Access.NONE
         for _ in range(2):  # in moments of trouble GitHub answers 404, too
-            answer = self._client.get(self._root, expected=(200, 401, 403, 404))
+            answer = self._client.get(self._root, expected=(200, 401, 403, 404), conditional=True)
             if answer.status != 404:
                 break
         if answer.status != 200:
@@ -247,7 +250,10 @@ class GitHubBackend(Backend[GitHubSettings]):
             found = data.get("repository")
             if not isinstance(found, dict) or not found.keys() >= names.keys():
                 raise BackendError("GitHub answered a query about releases without them")
-            yield from (tag for name, tag in names.items() if found[name] is not None)
+            # Nothing says that whoever may see drafts is not given one.
+            for name, tag in names.items():
+                if isinstance(found[name], dict) and found[name].get("isDraft") is False:
+                    yield tag
 
     def _sweep(
         self, drafts: Sequence[tuple[Release, datetime]], published: Collection[str]

@@ -30,7 +30,7 @@ from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
 from private_pypi.backend import Limit, Secret, Usage
-from private_pypi.errors import BackendError, BackendUnavailable, NotAllowed
+from private_pypi.errors import BackendError, BackendUnavailable, NotAllowed, cause_of
 
 JSON = "application/vnd.github+json"
 OBJECT = "application/vnd.github.object+json"
@@ -669,7 +669,7 @@ def _trouble(what: str) -> Iterator[None]:
         raise BackendUnavailable(f"GitHub took too long for {what}") from None
     except requests.RequestException as error:
         raise BackendUnavailable(
-            f"the connection to GitHub broke: {type(error).__name__} at {what}"
+            f"the connection to GitHub failed: {cause_of(error)} ({what})"
         ) from None
 
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from packaging.utils import NormalizedName, canonicalize_name
@@ -35,7 +35,7 @@ _ASSET_PATH = re.compile(
 # Versions.
 
 
-@cache
+@lru_cache(maxsize=10_000)  # strangers may call their tags as they like
 def parse_version(text: str) -> Version | None:
     """A version as PEP 440 reads it; None for what is none."""
     try:

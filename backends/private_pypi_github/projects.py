@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from private_pypi.backend import (
@@ -70,7 +70,10 @@ from private_pypi_github.shared import (
     check_owner,
     open_content,
     repository_access,
+    require_contents,
 )
+
+T = TypeVar("T")
 
 LISTING_ENDS_AT = 10_000
 """Releases after which GitHub lists no more; those beyond are found by their tags."""
@@ -145,6 +148,26 @@ class GitHubProjectsSettings(RemoteSettings):
         return tenant
 
 
+@dataclass(frozen=True, slots=True)
+class _Repository:
+    """A repository in a listing."""
+
+    owner: str
+    name: str
+    is_private: bool
+
+
+def _parse_repository(value: dict[str, Any]) -> _Repository:
+    try:
+        return _Repository(
+            owner=str(value["owner"]["login"]),
+            name=str(value["name"]),
+            is_private=value["private"] is not False,
+        )
+    except (KeyError, TypeError) as error:
+        raise BackendError("GitHub answered a repository of an unknown form") from error
+
+
 @contextlib.contextmanager
 def _own_errors() -> Iterator[None]:
     """The caller's token is the caller's affair: who sent a wrong one is told that."""
@@ -200,8 +223,8 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
     def _owner(self) -> str:
         if self.settings.owner is None:
             raise NotAllowed(
-                f"repository {self.settings.name!r} has no owner of its own: use the name of the "
-                "owner on GitHub as the user"
+                f"repository {self.settings.name!r} has no owner of its own: use the name of an "
+                "owner on GitHub that it serves as the user"
             )
         return self.settings.owner
 
@@ -281,7 +304,7 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
         """
         name = self._full_name(project)
         try:
-            listed = self._whole(f"/repos/{name}/releases?per_page={_PAGE}")
+            listed = self._whole(f"/repos/{name}/releases?per_page={_PAGE}", parse_release)
         except Moved:
             listed = None
         if listed is None:
@@ -289,27 +312,32 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
             if repository is None:
                 raise ProjectNotFound(project)
             name = str(repository.member("full_name"))
-            listed = self._whole(f"/repos/{name}/releases?per_page={_PAGE}")
+            listed = self._whole(f"/repos/{name}/releases?per_page={_PAGE}", parse_release)
             if listed is None:
                 raise BackendUnavailable(
                     f"GitHub shows the repository {name!r} to this token, but not its releases: "
                     "the token needs to read contents"
                 )
-        values, date = listed
-        releases = [self._with_all_assets(name, parse_release(value)) for value in values]
+        found, answer = listed
+        releases = [self._with_all_assets(name, release) for release in found]
         if len(releases) >= LISTING_ENDS_AT:
             releases += self._unlisted(name, {release.tag for release in releases})
-        return name, releases, date
+        return name, releases, answer.date
 
-    def _whole(self, path: str, *member: str) -> tuple[list[dict[str, Any]], datetime] | None:
-        """All items of a listing as they were at one time; None for 404.
+    def _whole(
+        self, path: str, parse: Callable[[dict[str, Any]], T], *member: str
+    ) -> tuple[list[T], Answer] | None:
+        """All items of a listing as they were at one time, and its last answer; None for 404.
+
+        They are parsed page by page: as JSON they take many times the memory.
 
         What is deleted while pages are read moves an item to a page that was read already. So
         unless GitHub confirms every page, they are read once more.
         """
         before: list[object] | None = None
         for _ in range(_PASSES):
-            items: list[dict[str, Any]] = []
+            items: list[T] = []
+            ids: list[object] = []
             is_new, number = False, 0
             while True:
                 number += 1
@@ -319,16 +347,16 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
                 if answer.status == 404:
                     raise BackendUnavailable("GitHub lists less than it announced")
                 page = answer.objects(*member)
-                items += page
+                items += map(parse, page)
+                ids += [(item.get("id"), len(item.get("assets") or ())) for item in page]
                 is_new = is_new or answer.is_new
                 # What GitHub confirms to be the same items may have got a page behind it since.
                 may_go_on = answer.has_next or (len(page) == _PAGE and not answer.is_new)
                 if not may_go_on or len(items) >= LISTING_ENDS_AT:
                     break
-            ids = [(item.get("id"), len(item.get("assets") or ())) for item in items]
             if number == 1 or not is_new or ids == before:
-                return items, answer.date
-            before = list(ids)
+                return items, answer
+            before = ids
         raise BackendUnavailable("GitHub's listing changes faster than it can be read")
 
     def _with_all_assets(self, name: str, release: Release) -> Release:
@@ -339,10 +367,10 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
         if not release.assets or len(release.assets) % _WHOLE_PAGE:
             return release
         path = f"/repos/{name}/releases/{release.id}/assets?per_page={_PAGE}"
-        listed = self._whole(path)
+        listed = self._whole(path, parse_asset)
         if listed is None:
             raise BackendUnavailable(f"release {release.tag!r} vanished while it was read")
-        return replace(release, assets=tuple(parse_asset(value) for value in listed[0]))
+        return replace(release, assets=tuple(listed[0]))
 
     def _unlisted(self, name: str, listed: Collection[str]) -> Iterator[Release]:
         """The published releases beyond the end of GitHub's listing."""
@@ -362,14 +390,23 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
             return iter(())
         owner = self.settings.owner
         names: set[str] = set()
-        for value in self._repositories(owner):
-            login = value.get("owner", {}).get("login", "")
-            if str(login).casefold() == owner.casefold():
-                names |= self.settings.rules.projects(str(value.get("name")))
+        is_checked = False
+        for listed, answer in self._repositories(owner):
+            ours = [each for each in listed if each.owner.casefold() == owner.casefold()]
+            private = next((each for each in ours if each.is_private), None)
+            if private is not None and not is_checked:
+                # Who may see projects is told what is known of them. A token has one set of rights
+                # for all the repositories that it may see.
+                full_name = f"{private.owner}/{private.name}"
+                require_contents(self._client, answer, full_name, is_private=True)
+                is_checked = True
+            for each in ours:
+                names |= self.settings.rules.projects(each.name)
         return iter(sorted(names))
 
-    def _repositories(self, owner: str) -> Iterator[dict[str, Any]]:
-        """All repositories of an owner that GitHub shows to the token, some of them twice.
+    def _repositories(self, owner: str) -> Iterator[tuple[list[_Repository], Answer]]:
+        """All repositories of an owner that GitHub shows to the token, some of them twice, and
+        others.
 
         The listing of a user never has private ones, and that of an organization not those of
         collaborators from outside: these are in the token's own listing.
@@ -378,17 +415,17 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
         if account.status == 404:
             return
         kind = "orgs" if account.member("type") == "Organization" else "users"
-        listings = [self._whole(f"/{kind}/{owner}/repos?per_page={_PAGE}")]
+        listings = [self._whole(f"/{kind}/{owner}/repos?per_page={_PAGE}", _parse_repository)]
         try:
             path = f"/user/repos?affiliation=owner,collaborator&per_page={_PAGE}"
-            listings.append(self._whole(path))
+            listings.append(self._whole(path, _parse_repository))
         except NotAllowed:  # the token has no user
             path = f"/installation/repositories?per_page={_PAGE}"
-            listings.append(self._whole(path, "repositories"))
+            listings.append(self._whole(path, _parse_repository, "repositories"))
         for listing in listings:
             if listing is None:
                 raise BackendUnavailable(f"GitHub shows {owner!r}, but not its repositories")
-            yield from listing[0]
+            yield listing
 
     # Opening.
 

@@ -7,9 +7,9 @@ import re
 from urllib.parse import urlsplit
 
 from private_pypi.backend import Access, Secret
-from private_pypi.errors import BackendUnavailable
+from private_pypi.errors import BackendUnavailable, NotAllowed
 from private_pypi.model import Download, Redirect, Stream
-from private_pypi_github.client import Answer, Chunks, Client
+from private_pypi_github.client import Answer, Chunks, Client, message_of
 
 _USER_TOKENS = ("ghp_", "github_pat_", "gho_", "ghu_")
 _OWNER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}[A-Za-z0-9_])?")
@@ -37,13 +37,38 @@ def repository_access(client: Client, token: Secret, repository: Answer) -> Acce
     """What a token may do with the repository that GitHub showed to it.
 
     Tokens without a user are never told that they may push, so they are believed to until GitHub
-    refuses.
+    refuses. Raises `NotAllowed` when the token sees the repository alone.
     """
+    full_name, private = repository.member("full_name"), repository.member("private")
+    require_contents(client, repository, str(full_name), is_private=private is not False)
     permissions = repository.member("permissions", default={})
     may_push = isinstance(permissions, dict) and any(
         permissions.get(right) for right in ("push", "maintain", "admin")
     )
     return Access.WRITE if may_push or _has_no_user(client, token, repository) else Access.READ
+
+
+def require_contents(client: Client, answer: Answer, full_name: str, *, is_private: bool) -> None:
+    """Raise `NotAllowed` unless a token may read what is in a repository that it was shown.
+
+    Fine-grained tokens and those of Apps and workflows have a right for each kind of thing: with
+    "Metadata" they are shown a private repository, with "Contents" also its releases. Whoever may
+    read a public repository may read all of it, and so may the scope `repo` of other tokens.
+    `answer` is one to this token.
+    """
+    scopes = answer.headers.get("X-OAuth-Scopes", "").replace(",", " ").split()
+    if not is_private or "repo" in scopes:
+        return
+    path = f"/repos/{full_name}/releases?per_page=1"
+    asked = client.get(path, expected=(200, 403, 404), conditional=True)
+    if asked.status == 200:
+        return
+    said = (
+        f"GitHub shows the repository {full_name!r} to this token, but not its releases: the token "
+        f"needs to read contents ({message_of(asked)})"
+    )
+    # GitHub answers 404 in moments of trouble, too.
+    raise NotAllowed(said) if asked.status == 403 else BackendUnavailable(said)
 
 
 def _has_no_user(client: Client, token: Secret, answer: Answer) -> bool:

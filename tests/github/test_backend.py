@@ -231,6 +231,24 @@ def test_a_token_without_a_user_is_known_whatever_it_looks_like(
     ]
 
 
+def test_a_token_whose_rights_did_not_change_is_checked_for_nothing(
+    github: FakeGitHub, backend: GitHubBackend
+) -> None:
+    """And one whose rights did is found out."""
+    token = github.make_token(user="wanda", rights={"acme/pkgs": "write"})
+    assert with_token(backend, token).access() == Access.WRITE
+    github.forget_requests()
+    again = with_token(backend, token)
+    assert again.access() == Access.WRITE
+    assert [(r.status, r.counted) for r in github.requests] == [(304, False)]
+    github.set_rights("wanda", {"acme/pkgs": "read"})
+    assert again.access() == Access.READ
+    github.set_rights("wanda", {"acme/pkgs": "none"})
+    assert again.access() == Access.NONE
+    github.revoke(token)
+    assert again.access() == Access.NONE
+
+
 def test_a_token_with_less_than_its_user_is_told_what_it_may_not(
     github: FakeGitHub, backend: GitHubBackend, tmp_path: Path
 ) -> None:
@@ -1158,6 +1176,22 @@ def test_a_tag_without_a_release_is_no_file(
     listed = names(backend.list_files(lambda filename, stamp: True))
     assert sorted(listed) == sorted(f"demo-{number}.tar.gz" for number in range(120, 130))
     assert len(github.requests) == 1 + 1 + 2
+
+
+def test_a_draft_beyond_the_end_of_the_listing_is_no_file(
+    github: FakeGitHub,
+    storage: Storage,
+    backend: GitHubBackend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put_releases(github, storage, 3)
+    oldest = github.releases("acme/pkgs")[-1]
+    call(storage, "DELETE", f"/releases/{oldest.id}")  # the tag stays
+    github.make_release("acme/pkgs", oldest.tag_name, draft=True)
+    github.listing_limit = 1
+    monkeypatch.setattr(private_pypi_github.backend, "LISTING_ENDS_AT", 1)
+    listed = names(backend.list_files(lambda filename, stamp: True))
+    assert sorted(listed) == ["demo-1.tar.gz", "demo-2.tar.gz"]
 
 
 @pytest.mark.parametrize(("kind", "applied"), FAULTS)

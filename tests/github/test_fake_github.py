@@ -427,6 +427,19 @@ def test_users_see_their_own_role_and_those_who_push_that_of_others(
     assert writer.ask("GET", f"{path}/bob/permission").json()["role_name"] == "read"
 
 
+def test_a_token_may_see_a_repository_and_nothing_of_what_is_in_it(fake: FakeGitHub) -> None:
+    """`permissions` are those of the user all the same."""
+    limited = fake.make_token("dave", {"acme/pkgs": "write"}, limited_to={"acme/pkgs": "metadata"})
+    job = fake.make_token(rights={"acme/pkgs": "metadata"})
+    for token, words in ((limited, "personal access token"), (job, "integration")):
+        client = Client(fake, token)
+        assert client.ask("GET", REPO).status_code == 200
+        assert [each["name"] for each in client.ask("GET", "/orgs/acme/repos").json()] == ["pkgs"]
+        refused = client.ask("GET", f"{REPO}/releases")
+        assert (refused.status_code, words in refused.json()["message"]) == (403, True)
+    assert Client(fake, limited).ask("GET", REPO).json()["permissions"]["push"] is True
+
+
 def test_a_token_may_expire_or_be_revoked(fake: FakeGitHub) -> None:
     brief = fake.make_token(rights={"acme/pkgs": "read"}, valid_for=timedelta(hours=1))
     revoked = fake.make_token("alice", {"acme/pkgs": "read"})

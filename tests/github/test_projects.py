@@ -278,7 +278,7 @@ def test_a_table_without_an_owner_says_how_it_is_asked(storage: Storage, tmp_pat
         lambda: backend.open_asset("x", WHEEL),
     ]
     for call in calls:
-        with pytest.raises(NotAllowed, match="use the name of the owner on GitHub as the user"):
+        with pytest.raises(NotAllowed, match="use the name of an owner on GitHub"):
             call()
 
 

@@ -548,3 +548,32 @@ def test_deleting_survives_trouble_at_every_request(
         assert isinstance(again, SupportsDelete)
         again.delete_file(file)
         assert list(backend.project_files("demo")) == []
+
+
+@pytest.mark.parametrize(("kind", "applied"), FAULTS)
+def test_yanking_survives_trouble_at_every_request(
+    github: FakeGitHub,
+    backend: GitHubProjectsBackend,
+    tmp_path: Path,
+    kind: Any,
+    applied: bool,
+) -> None:
+    """Success means yanked; again after an error makes it so; the file is there all the time."""
+    for at in range(2):
+        upload = make_upload(tmp_path, f"demo-{at}.0.zip", b"content")
+        file = published(upload, backend.put_file(upload))
+        fault = github.fail(kind, at=at + 1, applied=applied and (at > 0 or kind == "cut"))
+        with impatient(kind, 1.0):
+            result = outcome(backend.yank_file, file, "broken")
+        github.heal()
+        assert fault.happened == 1 or (kind == "timeout" and isinstance(result, BackendUnavailable))
+        reader = restarted(backend)
+        (left,) = (f for f in reader.project_files("demo") if f.filename == file.filename)
+        if result is None:
+            assert left.yanked == "broken"
+        else:
+            assert isinstance(result, (BackendError, NotAllowed, ProjectNotFound)), result
+            assert left.yanked in (None, "broken")
+        backend.yank_file(file, "broken")
+        assert {f.yanked for f in restarted(backend).project_files("demo")} == {"broken"}
+        assert content_of(reader.open_file(file)) == b"content"

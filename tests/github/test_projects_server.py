@@ -234,6 +234,50 @@ def test_nothing_of_a_project_is_given_to_whom_github_does_not_show_it(
     assert [project["name"] for project in listed["projects"]] == ["other"]
 
 
+def test_a_token_that_sees_a_repository_but_not_its_contents_gets_nothing_of_it(
+    github: FakeGitHub, serve: Serve, writer: str
+) -> None:
+    """GitHub shows the repository itself to every fine-grained token for it, and to every job."""
+    github.make_release("acme/demo", "v1.0", {FILENAME: WHEEL})
+    server = serve()
+    paths = [
+        "/simple/demo/",
+        f"/simple/demo/{FILENAME}",
+        f"/simple/demo/{FILENAME}.metadata",
+        f"/asset/{asset_id(github, 'acme/demo', FILENAME)}/{FILENAME}",
+        "/r/hub/project/demo/",
+    ]
+    assert [server.get(path, "hub", writer).status_code for path in paths] == [200] * 5
+    right = {"acme/demo": "metadata"}
+    for token in (
+        github.make_token("mia", {"acme/demo": "read"}, limited_to=right),
+        github.make_token(rights=right),
+    ):
+        assert [server.get(path, "hub", token).status_code for path in paths] == [403] * 5
+        assert "Resource not accessible by" in server.get(paths[0], "hub", token).text
+        # The start page says what is known of listed projects: version, summary and time.
+        for path in ("/simple/", "/r/hub/", "/r/hub/?q=demo"):
+            assert server.get(path, "hub", token).status_code == 403
+
+
+def test_the_time_of_an_upload_is_that_of_its_asset_on_every_server(
+    github: FakeGitHub, serve: Serve, writer: str
+) -> None:
+    """Also where the same bytes are uploaded again, to a server that never saw the page."""
+    github.make_release("acme/demo", "v1.0", {FILENAME: WHEEL})
+    github.clock.advance(86400)
+    one, other = serve(), serve()
+    assert one.publish(FILENAME, WHEEL, "hub", writer).status_code == 200
+    new, content = make_wheel("demo", "2.0")
+    assert one.publish(new, content, "hub", writer).status_code == 200
+    times = [
+        {file["filename"]: file["upload-time"] for file in server.files("demo", "hub", writer)}
+        for server in (one, other)
+    ]
+    assert times[0] == times[1]
+    assert times[0][FILENAME] < times[0][new]
+
+
 def test_an_upload_becomes_an_asset_and_is_on_the_page_at_once(
     github: FakeGitHub, serve: Serve, writer: str
 ) -> None:

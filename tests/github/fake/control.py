@@ -130,6 +130,10 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
     ) -> str:
         """A token that may do this: {"owner/name": "read" | "triage" | "write" | "admin"}.
 
+        One that is limited, or has no user, may also have the right "metadata": it sees that there
+        is a repository, and nothing of what is in it ("Permissions required for fine-grained
+        personal access tokens": releases need Contents).
+
         With a user it is theirs: the rights are given to the user (who is made when missing), and
         the token has all that the user has; `limited_to` makes it a fine-grained one that has no
         more than this. Without a user it is that of an Actions job or another App installation: it

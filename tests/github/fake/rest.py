@@ -214,7 +214,7 @@ def find_repository(
     """The repository, when the token may do what is needed with it; else GitHub's refusal."""
     repository = hub.repositories.get(f"{owner}/{name}".lower())
     role = hub.role_of(token, repository) if repository else Role.NONE
-    if repository is None or role < Role.READ:
+    if repository is None or role < Role.METADATA:
         raise Refusal(404, "Not Found")
     if role < need:
         if token is None:
@@ -244,7 +244,7 @@ def _shown_role(call: Call, repository: Repository) -> Role | None:
 
 
 def _repository(call: Call) -> Answer:
-    repository = _find(call)
+    repository = _find(call, Role.METADATA)
     role = _shown_role(call, repository)
     return Answer(body=call.shapes.repository(repository, role=role))
 
@@ -272,7 +272,7 @@ def _repositories_of(call: Call) -> Answer:
     public_only = "username" in call.parameters
 
     def belongs(repository: Repository) -> bool:
-        visible = call.hub.role_of(call.token, repository) >= Role.READ
+        visible = call.hub.role_of(call.token, repository) >= Role.METADATA
         return repository.owner is account and visible and not (public_only and repository.private)
 
     return _listed_repositories(call, belongs, minimal=True)

@@ -27,11 +27,12 @@ class Role(IntEnum):
     """What an account may do with a repository; each includes those before it."""
 
     NONE = 0
-    READ = 1
-    TRIAGE = 2
-    WRITE = 3
-    MAINTAIN = 4
-    ADMIN = 5
+    METADATA = 1  # of tokens alone: to see that there is a repository, and not what is in it
+    READ = 2
+    TRIAGE = 3
+    WRITE = 4
+    MAINTAIN = 5
+    ADMIN = 6
 
 
 class Clock:
