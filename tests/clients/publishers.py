@@ -46,6 +46,20 @@ def sent_files(client: Client) -> dict[str, str]:
     return {path.name: sha256(path) for path in (client.home / "project" / "dist").iterdir()}
 
 
+def how_shown(publisher: Client, outcome: Outcome, status: str, sentence: str) -> str:
+    """Assert that the client failed and told its user why; how it did, in words."""
+    assert outcome.code not in (0, None), outcome.output
+    if publisher.name != "pdm":
+        assert sentence in outcome.text, outcome.output
+        return "shows the sentence"
+    # pdm's cache of HTTP responses loses the reason phrase, and its log has the body.
+    assert status in outcome.text, outcome.output
+    logs = (publisher.home / "state" / "pdm" / "log").glob("pdm-publish-*.log")
+    newest = max(logs, key=lambda log: log.stat().st_mtime_ns).read_text()
+    assert sentence in newest, newest
+    return f"shows “{status}”, the sentence is in its log"
+
+
 _COMMANDS: Final[Mapping[str, Sequence[str]]] = {
     "uv": ("publish", "--trusted-publishing", "never"),
     "poetry": ("publish", "--repository", "acme"),

@@ -78,7 +78,11 @@ class Repository:
         session.headers["Accept"] = "application/vnd.pypi.simple.v1+json"
         found: dict[str, str] = {}
         for project in session.get(self.index_url, timeout=30).json()["projects"]:
-            page = session.get(f"{self.index_url}{project['name']}/", timeout=30).json()
+            answer = session.get(f"{self.index_url}{project['name']}/", timeout=30)
+            if answer.status_code == 404:  # a place for a project that has no files yet
+                continue
+            assert answer.status_code == 200, answer.text
+            page = answer.json()
             found |= {file["filename"]: file["hashes"]["sha256"] for file in page["files"]}
         return found
 
@@ -101,14 +105,36 @@ class Repository:
 @contextmanager
 def running_server(folder: Path, repositories: int) -> Iterator[list[Repository]]:
     """`private_pypi server` on loopback with so many empty repositories, until the block ends."""
-    root = folder / "root"
     names = [f"acme-{number}" for number in range(1, repositories + 1)]
-    config = folder / "config.toml"
-    config.write_text("".join(_table(name) for name in names), encoding="utf-8")
+    with serving(folder, "".join(_table(name) for name in names)) as origin:
+        yield [
+            Repository(
+                origin=origin,
+                name=name,
+                read_secret=f"read-{name}",
+                write_secret=f"write-{name}",
+            )
+            for name in names
+        ]
+
+
+@contextmanager
+def serving(folder: Path, config: str, admin_secret: str | None = None) -> Iterator[str]:
+    """`private_pypi server` on loopback with any configuration, until the block ends: its origin.
+
+    `folder` is made; the texts are TOML. It has to end without having failed meanwhile.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    root = folder / "root"
+    given: list[str | Path] = []
+    for name, text in (("config", config), ("admin_secret", admin_secret)):
+        if text is not None:
+            (folder / f"{name}.toml").write_text(text, encoding="utf-8")
+            given += [f"--{name}", folder / f"{name}.toml"]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [
-                *(_COMMAND, "server", root, "--config", config),
+                *(_COMMAND, "server", root, *given),
                 *("--extra_index_url=", "--host", "127.0.0.1", "--port", "0"),
             ],
             env={"PATH": os.environ["PATH"], "HOME": str(folder)},
@@ -116,16 +142,7 @@ def running_server(folder: Path, repositories: int) -> Iterator[list[Repository]
             stderr=log,
         )
         try:
-            origin = _announced(process, folder / "server.log")
-            yield [
-                Repository(
-                    origin=origin,
-                    name=name,
-                    read_secret=f"read-{name}",
-                    write_secret=f"write-{name}",
-                )
-                for name in names
-            ]
+            yield _announced(process, folder / "server.log")
         finally:
             process.send_signal(signal.SIGTERM)
             try:

@@ -8,8 +8,8 @@ from typing import Final
 import pytest
 
 from .compatibility import Found
-from .environments import Client, Outcome
-from .publishers import PUBLISHERS, publish, sent_files
+from .environments import Client
+from .publishers import PUBLISHERS, how_shown, publish, sent_files
 from .releases import Release
 from .serving import RecordingProxy, Repository
 
@@ -55,7 +55,7 @@ def test_other_content_under_a_taken_name_fails_and_shows_the_sentence(
     publish(publisher, FIRST, repository)
     before = repository.files()
     outcome = publish(publisher, SECOND, repository)
-    shown = _how_shown(publisher, outcome, "409 Conflict", "File already exists")
+    shown = how_shown(publisher, outcome, "409 Conflict", "File already exists")
     assert repository.files() == before
     found(name, "different", f"fails, {shown}")
 
@@ -137,7 +137,7 @@ def test_a_secret_that_may_only_read_is_refused_with_a_sentence(
     publisher = client(name)
     outcome = publish(publisher, FIRST, repository, secret=repository.read_secret)
     sentence = f"this secret may read repository '{repository.name}', but not change it"
-    shown = _how_shown(publisher, outcome, "403 Forbidden", sentence)
+    shown = how_shown(publisher, outcome, "403 Forbidden", sentence)
     assert repository.files() == {}
     found(name, "refused", f"fails, {shown}")
 
@@ -149,7 +149,7 @@ def test_a_wrong_secret_is_refused_and_not_shown(
     """protocol 40, 58"""
     publisher = client(name)
     outcome = publish(publisher, FIRST, repository, secret="open-sesame")
-    shown = _how_shown(publisher, outcome, "401 Unauthorized", "unknown repository or wrong secret")
+    shown = how_shown(publisher, outcome, "401 Unauthorized", "unknown repository or wrong secret")
     assert "open-sesame" not in outcome.output
     assert repository.files() == {}
     found(name, "unknown", f"fails, {shown}")
@@ -209,16 +209,3 @@ def test_credentials_come_from_pypirc(
     assert outcome.code == 0, outcome.output
     assert repository.files() == sent_files(publisher)
     found(name, "pypirc", "yes")
-
-
-def _how_shown(publisher: Client, outcome: Outcome, status: str, sentence: str) -> str:
-    """Assert that the client failed and told its user why; how it did, for the table."""
-    assert outcome.code not in (0, None), outcome.output
-    if publisher.name != "pdm":
-        assert sentence in outcome.text, outcome.output
-        return "shows the sentence"
-    # pdm's cache of HTTP responses loses the reason phrase, and its log has the body.
-    assert status in outcome.text, outcome.output
-    (log,) = (publisher.home / "state" / "pdm" / "log").glob("pdm-publish-*.log")
-    assert sentence in log.read_text(), log.read_text()
-    return f"shows “{status}”, the sentence is in its log"
