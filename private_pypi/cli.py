@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
 
 from private_pypi import __version__, command_line, plugins
 from private_pypi.command_line import Command, UsageError
-from private_pypi.errors import ConfigurationError, PrivatePypiError
+from private_pypi.errors import BackendUnavailable, ConfigurationError, PrivatePypiError
 
 _OWN_COMMANDS = ("server", "update_index", "quickstart", "yank", "unyank", "delete")
 
@@ -93,3 +94,6 @@ def _complain(error: PrivatePypiError) -> None:
     problems = error.problems if isinstance(error, ConfigurationError) else str(error).splitlines()
     for problem in problems:
         sys.stderr.write(f"error: {problem}\n")
+    if isinstance(error, BackendUnavailable) and error.retry_after >= 60:
+        minutes = math.ceil(error.retry_after / 60)
+        sys.stderr.write(f"run this again in {minutes} minute{'' if minutes == 1 else 's'}\n")

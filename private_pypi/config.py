@@ -121,8 +121,9 @@ def read_configuration(
     environ: Mapping[str, str],
     load_backend: LoadBackend = plugins.load_backend,
     submitted: Submitted | None = None,
+    only: str | None = None,
 ) -> Configuration:
-    """Check both texts whole.
+    """Check both texts whole, or the tables of one repository (`only`) as if there were no others.
 
     Raises `ConfigurationError` with a sentence for every mistake. A repository whose backend needs
     an admin secret may be without one: the server says so to whoever asks for that repository.
@@ -130,6 +131,14 @@ def read_configuration(
     problems: list[str] = []
     rules = _Rules(environ, submitted)
     tables = _tables(config, rules, problems)
+    if only is not None and only.lower() not in tables:
+        problems.append(
+            f"{config.name}: no repository {only!r}{plugins.did_you_mean(only, tables)}; "
+            f"it has: {', '.join(tables) or 'none'}"
+        )
+        raise ConfigurationError(*problems)
+    if only is not None:
+        tables = {only.lower(): tables[only.lower()]}
     repositories: dict[str, RepositorySettings] = {}
     for name, table in tables.items():
         checked = _repository(table, load_backend)
@@ -138,6 +147,8 @@ def read_configuration(
     admin_tables = _tables(admin_secret, rules, problems) if admin_secret is not None else {}
     for name, table in admin_tables.items():
         if name not in tables:
+            if only is not None:
+                continue
             table.problem(
                 f"there is no repository {name!r} in {config.name}"
                 + plugins.did_you_mean(name, tables)

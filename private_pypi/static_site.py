@@ -102,7 +102,7 @@ def write_site(
     with _usable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         ours = _read_list(folder)
-        _refuse_foreign(folder, wanted - ours)
+        _refuse_foreign(folder, wanted, ours)
         temporary = folder / _TEMPORARY
         with _emptied(temporary):
             place = _Place(folder, temporary)
@@ -327,13 +327,15 @@ def _format_list(paths: Iterable[str]) -> bytes:
     return json.dumps({"paths": sorted(paths)}, indent=0).encode() + b"\n"
 
 
-def _refuse_foreign(folder: Path, paths: Iterable[str]) -> None:
+def _refuse_foreign(folder: Path, wanted: Iterable[str], ours: set[str]) -> None:
     foreign = set()
-    for path in paths:
+    for path in wanted:
         target = folder / path
-        if os.path.lexists(target):
+        if path not in ours and os.path.lexists(target):
             foreign.add(path)
-        elif target.parent.is_symlink() or (target.parent.exists() and not target.parent.is_dir()):
+        elif path != target.name and (
+            target.parent.is_symlink() or (target.parent.exists() and not target.parent.is_dir())
+        ):
             foreign.add(target.parent.name)
     if foreign:
         named = sorted(foreign)

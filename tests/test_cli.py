@@ -561,6 +561,37 @@ def test_update_index_takes_a_table_of_a_configuration(run: Run, tmp_path: Path)
     )
 
 
+@pytest.mark.usefixtures("vault")
+def test_update_index_demands_the_variables_of_its_own_repository_alone(
+    run: Run, tmp_path: Path
+) -> None:
+    """The others may be rebuilt elsewhere, with secrets that are not here."""
+    (tmp_path / "storage").mkdir()
+    config, admin = tmp_path / "config.toml", tmp_path / "admin.toml"
+    config.write_text(
+        '[Mine]\ntype = "vault"\ndoor = "front"\npath = "storage"\n'
+        '[other]\ntype = "file_system"\nwrite_secret_env = "OTHERS"\n'
+        '[third]\ntype = "vault"\ndoor = "back"\npath = "gone"\n'
+    )
+    admin.write_text(
+        '[mine]\ntype = "vault"\nenv = "MINE"\n[third]\ntype = "vault"\nenv = "THIRDS"\n'
+    )
+    words = ["update_index", "mine", "--config", config, "--admin_secret", admin]
+    done = Ended(0, "mine: 0 added, 0 removed, 0 unchanged\n", "")
+    assert run(*words, environ={"MINE": "-1e5"}) == done
+    ended = run(*words)
+    assert (ended.code, ended.err) == (
+        1,
+        f"error: {admin}: [mine] env: the environment variable 'MINE' is not set\n",
+    )
+    ended = run("update_index", "thrid", "--config", config)
+    assert (ended.code, ended.err) == (
+        1,
+        f"error: {config}: no repository 'thrid'; did you mean 'third'?; "
+        "it has: mine, other, third\n",
+    )
+
+
 def test_update_index_reports_what_it_skips(run: Run, tmp_path: Path) -> None:
     filename, content = make_wheel()
     (tmp_path / "demo").mkdir()
@@ -704,12 +735,14 @@ def test_quickstart_makes_a_repository_once_and_serves_it_again(tmp_path: Path) 
         assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/r/acme/simple", index)
         readable = index.replace("//", f"//acme:{read}@")
         upload = f"--username acme --password {write} dist/*"
+        published = index.removesuffix("simple")
         for line in (
-            f"twine upload --repository-url {index}/ {upload}",
-            f"uv publish --publish-url {index}/ {upload}",
+            f"twine upload --repository-url {published} {upload}",
+            f"uv publish --publish-url {published} {upload}",
             f"pip install --index-url {readable}/ PACKAGE",
             f"uv pip install --index-url {readable}/ PACKAGE",
-            f"poetry config repositories.acme {index}/",
+            f"poetry config repositories.acme {published}",
+            f"poetry source add --priority=primary acme {index}/",
             f"poetry config http-basic.acme acme {write}",
             f"{start} in a browser; sign in with acme and a password of above",
         ):

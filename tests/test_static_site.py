@@ -297,6 +297,9 @@ def test_no_link_leads_out_of_the_folder(store: Store, site: Path, tmp_path: Pat
     (site / "demo").rmdir()
     (site / "demo").symlink_to(outside)
     before = tree(outside)
+    with pytest.raises(ConfigurationError, match="'demo'"):
+        write(site, store, replace(file, file=replace(file.file, yanked="broken")))
+    assert tree(outside) == before
     assert write(site, store).removed == 0
     assert tree(outside) == before
 

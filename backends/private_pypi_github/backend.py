@@ -21,7 +21,7 @@ import contextlib
 import hashlib
 import re
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -99,6 +99,7 @@ _PAGE = 100  # releases
 _SLOWEST = 64 * 1024  # bytes a second: who sends slower gives up
 _SHORTEST = 600.0  # seconds that even the smallest upload may take
 _DRAFT_MARGIN = timedelta(minutes=15)  # for the last request of an upload, and slow clocks
+_MAX_IN_FOLDER = 1000  # files that GitHub lists ("Get repository content")
 _NO_REF = (404, 409)  # 409: "Git Repository is empty."
 _REPO = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _GIT_ID = re.compile("[0-9a-f]{40}")
@@ -165,7 +166,7 @@ class GitHubBackend(Backend[GitHubSettings]):
     # Listing.
 
     def list_files(self, known: Known | None = None) -> Iterator[StoredFile]:
-        seen: set[str] = set()
+        seen: dict[str, int] = {}
         drafts: list[tuple[Release, datetime]] = []
         number = 0
         for page, date in self._pages(conditional=False):
@@ -174,7 +175,7 @@ class GitHubBackend(Backend[GitHubSettings]):
                 if release.is_draft:
                     drafts.append((release, date))
                 elif release.tag not in seen:
-                    seen.add(release.tag)
+                    seen[release.tag] = release.id
                     stored = stored_file(release)
                     if stored is not None:
                         yield stored
@@ -201,7 +202,7 @@ class GitHubBackend(Backend[GitHubSettings]):
         for page, date in self._pages(conditional=True):
             published = [release for release in page if release.published_at is not None]
             drafts = [(release, date) for release in page if release.is_draft]
-            self._sweep(drafts, {release.tag for release in published})
+            self._sweep(drafts, {release.tag: release.id for release in published})
             younger = [r for r in published if r.published_at and r.published_at >= since]
             for release in sorted(younger, key=lambda r: str(r.published_at), reverse=True):
                 stored = stored_file(release)
@@ -227,10 +228,15 @@ class GitHubBackend(Backend[GitHubSettings]):
             number += 1
 
     def _tags(self) -> list[str]:
-        answer = self._client.get(f"{self._root}/git/matching-refs/tags/", expected=(200, 409))
-        if answer.status == 409:  # "Git Repository is empty."
-            return []
-        return [str(ref.get("ref")).removeprefix("refs/tags/") for ref in answer.objects()]
+        tags: list[str] = []
+        path: str | None = f"{self._root}/git/matching-refs/tags/"
+        while path is not None:
+            answer = self._client.get(path, expected=(200, 409))
+            if answer.status == 409:  # "Git Repository is empty."
+                return []
+            tags += [str(ref.get("ref")).removeprefix("refs/tags/") for ref in answer.objects()]
+            path = answer.next_page
+        return tags
 
     def _released(self, tags: Sequence[str]) -> Iterator[str]:
         """Those of the tags that have a published release: a hundred are asked for at once.
@@ -256,23 +262,32 @@ class GitHubBackend(Backend[GitHubSettings]):
                     yield tag
 
     def _sweep(
-        self, drafts: Sequence[tuple[Release, datetime]], published: Collection[str]
+        self, drafts: Sequence[tuple[Release, datetime]], published: Mapping[str, int]
     ) -> None:
         """Remove our drafts among these, each seen at a time, that nobody can be at work on.
 
-        One under a published name is in vain: should its writer still be at work, it finds out what
-        was published, and would have been told the same at its end.
+        One under a name that another release has (`published`: its id) is in vain: should its
+        writer still be at work, it finds out what was published, and would have been told the same
+        at its end. One that was itself published since is no draft any more.
         """
         for release, seen_at in drafts:
             until = draft_until(release)
-            if until is not None and (release.tag in published or until < seen_at):
+            if until is None or published.get(release.tag) == release.id:
+                continue
+            if release.tag in published or until < seen_at:
                 self._discard(release.id)
 
     def _release(self, tag: str) -> Release | None:
-        """The published release of a tag; None also when we may not see the repository."""
+        """The published release of a tag; None also when we may not see the repository.
+
+        In moments of trouble GitHub answers 404, too: an absence is believed when told twice.
+        """
         path = f"{self._root}/releases/tags/{quote(tag, safe='')}"
-        answer = self._client.get(path, expected=(200, 404))
-        return None if answer.status == 404 else parse_release(answer.json())
+        for _ in range(2):
+            answer = self._client.get(path, expected=(200, 404))
+            if answer.status == 200:
+                return parse_release(answer.json())
+        return None
 
     def _require_visible(self) -> None:
         """Raise unless the repository is there: only then a 404 below it is an absence."""
@@ -503,11 +518,12 @@ class GitHubBackend(Backend[GitHubSettings]):
         """Work on a draft that is removed on failure, also by others should we be killed.
 
         It ends before the draft is published: what may be published already is not to be removed.
+        So the mark is there only while the lock is held, or after we were killed.
         """
-        path = self.folders.lock / f"draft-{draft}"
-        lock = filelock.FileLock(path)
+        mark, lock = self._mark(draft)
         with contextlib.suppress(OSError):  # a disk that is full: then the draft tells its own end
             lock.acquire()
+            mark.touch()
         try:
             yield
         except BaseException:
@@ -515,30 +531,42 @@ class GitHubBackend(Backend[GitHubSettings]):
             raise
         finally:
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                mark.unlink(missing_ok=True)
+                Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
+
+    def _mark(self, draft: int) -> tuple[Path, filelock.BaseFileLock]:
+        """What a draft leaves when its writer is killed, and what its writer holds until then."""
+        mark = self.folders.lock / f"draft-{draft}"
+        return mark, filelock.FileLock(mark.with_suffix(".lock"))
 
     def _discard_abandoned(self) -> None:
         """Remove what writers of this ROOT left when they were killed.
 
-        A file that came back after a power cut may name a release that was published since.
+        A mark that came back after a power cut may name a release that was published since. One
+        that is gone when we hold the lock was of a writer that has sent everything meanwhile.
         """
-        for path in self.folders.lock.glob("draft-[0-9]*"):
-            number = path.name.removeprefix("draft-")
-            lock = filelock.FileLock(path)
+        for path in self.folders.lock.glob("draft-*[0-9]"):
+            number = int(path.name.removeprefix("draft-"))
+            mark, lock = self._mark(number)
             try:
                 lock.acquire(timeout=0)
             except (filelock.Timeout, OSError):
                 continue
             try:
-                answer = self._client.get(f"{self._root}/releases/{number}", expected=(200, 404))
-                if answer.status == 200 and draft_until(parse_release(answer.json())) is not None:
-                    self._discard(int(number))
-                path.unlink(missing_ok=True)
+                if mark.exists():
+                    self._discard_if_draft(number)
+                    mark.unlink(missing_ok=True)
+                Path(lock.lock_file).unlink(missing_ok=True)
             except (BackendError, OSError):  # the publication shall say what the trouble is
                 return
             finally:
                 lock.release()
+
+    def _discard_if_draft(self, number: int) -> None:
+        answer = self._client.get(f"{self._root}/releases/{number}", expected=(200, 404))
+        if answer.status == 200 and draft_until(parse_release(answer.json())) is not None:
+            self._discard(number)
 
     def _discard(self, draft: int) -> None:
         """Remove a draft, or leave it to a later listing."""
@@ -550,8 +578,7 @@ class GitHubBackend(Backend[GitHubSettings]):
 
         The tag of an immutable release may stay protected; it is only a name then.
         """
-        # Without its tag a release turns into a draft, so one false 404 must not be believed.
-        release = self._release(file.filename) or self._release(file.filename)
+        release = self._release(file.filename)
         if release is not None:
             answer = self._client.send(
                 "DELETE", f"{self._root}/releases/{release.id}", expected=(204, 404)
@@ -603,6 +630,8 @@ class GitHubBackend(Backend[GitHubSettings]):
 
     def read_index(self, into: Path, unless: str | None = None) -> str:
         path = self._index_path()
+        if self.settings.connection.is_absent(path) and self._folder_lacks_index():
+            return NO_INDEX
         # In moments of trouble GitHub answers 404, too: an absence that is news is believed when it
         # is answered twice, and the repository was seen in between.
         for _ in range(1 if self.settings.connection.is_absent(path) else 2):
@@ -628,6 +657,7 @@ class GitHubBackend(Backend[GitHubSettings]):
                 self._contents_path(), value, file, expected=(200, 201, 404, 409, 422)
             )
         if answer.status in (200, 201):
+            self.settings.connection.note_absent(self._index_path(), False)
             return str(answer.member("content", "sha"))
         self._refuse_index(answer, replaces)
         raise StaleIndex("the index was written by somebody else since it was read")
@@ -644,12 +674,29 @@ class GitHubBackend(Backend[GitHubSettings]):
         if answer.status == 422:
             raise BackendError(said)
 
+    def _folder_lacks_index(self) -> bool:
+        """Whether the folder of the document lists no such file; False also when it may be cut.
+
+        An answer about a folder that did not change is not counted, and each 404 is.
+        """
+        folder, _, name = self.settings.index_filename.rpartition("/")
+        path = self._at_branch(f"{self._root}/contents/{quote(folder)}")
+        answer = self._client.get(path, expected=(200, 404), conditional=True)
+        if answer.status == 404:
+            return False
+        files = answer.objects()
+        return len(files) < _MAX_IN_FOLDER and all(file.get("name") != name for file in files)
+
     def _contents_path(self) -> str:
         return f"{self._root}/contents/{quote(self.settings.index_filename)}"
 
     def _index_path(self) -> str:
+        return self._at_branch(self._contents_path())
+
+    def _at_branch(self, path: str) -> str:
+        """The path, of the branch of the index."""
         branch = self.settings.branch
-        return self._contents_path() + (f"?ref={quote(branch, safe='')}" if branch else "")
+        return path + (f"?ref={quote(branch, safe='')}" if branch else "")
 
     def _require_branch(self) -> None:
         """Raise when the branch of the index is missing, unless nothing was committed yet."""

@@ -13,6 +13,7 @@ import hashlib
 import http.cookiejar
 import json
 import os
+import re
 import threading
 import time
 import zlib
@@ -39,6 +40,7 @@ CONTENT = "application/octet-stream"
 
 _VERSION = "2022-11-28"  # of the interface, supported by GitHub Enterprise Server as well
 _CHUNK = 1 << 20  # bytes
+_PART = 3 << 16  # bytes that are sent at once: each is given the time-out of connecting
 _POOL = 32  # connections to one host that are kept
 _ETAGS_BYTES = 32 << 20  # of packed answers that are kept for conditional requests
 _MAX_ADDRESSES = 20_000
@@ -46,6 +48,7 @@ _MAX_LIMITS = 1_000  # tokens whose limits are kept
 _MARGIN = 15.0  # seconds before its end at which a signed address is not given away any more
 _NO_LONGER_HOLDS = (400, 401, 403, 404, 410)  # what storages answer for an address that ended
 _WAIT_UNTOLD = 60  # seconds; what GitHub asks for when a secondary limit names no time
+_SECONDARY = re.compile("secondary rate limit|abuse detection|login attempts", re.IGNORECASE)
 
 
 class BadToken(BackendError):
@@ -101,9 +104,17 @@ class Answer:
         return _date(self.headers)
 
     @property
+    def next_page(self) -> str | None:
+        """The whole address of the next page of a listing (RFC 8288)."""
+        for link in requests.utils.parse_header_links(self.headers.get("Link", "")):
+            if link.get("rel") == "next":
+                return str(link["url"])
+        return None
+
+    @property
     def has_next(self) -> bool:
-        """Whether a listing has a further page (RFC 8288)."""
-        return 'rel="next"' in self.headers.get("Link", "")
+        """Whether a listing has a further page."""
+        return self.next_page is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +133,7 @@ class Connection:
     """
 
     timeout: ClassVar[tuple[float, float]] = (10, 60)
-    """Seconds to connect, and between two packets."""
+    """Seconds to connect or to send a part, and between two packets."""
     upload_timeout: ClassVar[tuple[float, float]] = (10, 300)
     """The same; the digest of 2 GiB is computed before the answer."""
 
@@ -133,6 +144,7 @@ class Connection:
         self._answers: OrderedDict[tuple[bytes, str], Answer] = OrderedDict()
         self._answers_bytes = 0
         self._addresses: OrderedDict[tuple[int, bytes], Address] = OrderedDict()
+        self._asking: dict[tuple[int, bytes], threading.Event] = {}  # set when it is done
         self._absent: set[str] = set()
         self._requests: dict[str, int] = {}  # by class of status
         self._limits: OrderedDict[bytes, dict[str, Limit]] = OrderedDict()
@@ -187,6 +199,25 @@ class Connection:
             self._addresses.move_to_end((number, owner))
             while len(self._addresses) > _MAX_ADDRESSES:
                 self._addresses.popitem(last=False)
+
+    @contextlib.contextmanager
+    def turn(self, owner: bytes, number: int) -> Iterator[None]:
+        """To ask for a signed address, or to look whether another thread, which asked, has got it.
+
+        Nobody waits for more than one other.
+        """
+        key, done = (number, owner), threading.Event()
+        with self._lock:
+            asking = self._asking.setdefault(key, done)
+        try:
+            if asking is not done:
+                asking.wait(sum(self.timeout))
+            yield
+        finally:
+            done.set()
+            with self._lock:
+                if self._asking.get(key) is done:
+                    del self._asking[key]
 
     def request(
         self, method: str, url: str, *, owner: bytes | None = None, **arguments: Any
@@ -322,13 +353,19 @@ class Client:
         url = f"{self._api_url.removesuffix('/v3')}/graphql"
         answer = self.send("POST", url, {"query": query, "variables": variables}, expected=(200,))
         errors = answer.member("errors", default=[])
+        said = message_of(answer)
+        # A secondary limit may come with status 200, too, and in the form of REST.
+        if _SECONDARY.search(said):
+            wait = _limit(answer, said) or _WAIT_UNTOLD
+            raise BackendUnavailable(f"GitHub's limit is reached: {said}", retry_after=wait)
         if errors:
-            said = message_of(answer)
             if all(isinstance(e, dict) and e.get("type") == "NOT_FOUND" for e in errors):
                 raise NoSuchNode(f"GitHub knows nothing like that: {said}")
             if any(isinstance(e, dict) and e.get("type") == "RATE_LIMITED" for e in errors):
                 wait = _limit(answer, said) or _WAIT_UNTOLD
                 raise BackendUnavailable(f"GitHub's limit is reached: {said}", retry_after=wait)
+            if "something went wrong" in said.lower():  # what GitHub says of its own time-outs
+                raise BackendUnavailable(f"GitHub is in trouble: {said}")
             raise BackendError(f"GitHub does not answer a query: {said}")
         data = answer.member("data")
         if not isinstance(data, dict):
@@ -416,6 +453,10 @@ class Client:
         address = self._connection.address(self._owner, number)
         if address is not None:
             return address
+        with self._connection.turn(self._owner, number):
+            return self._connection.address(self._owner, number) or self._ask(path, number)
+
+    def _ask(self, path: str, number: int) -> Address | Chunks | None:
         response = self._open("GET", path, headers={"Accept": CONTENT})
         try:
             status, headers = response.status_code, response.headers
@@ -575,10 +616,12 @@ def message_of(answer: Answer) -> str:
         return f"status {answer.status}"
     parts = [str(value.get("message", f"status {answer.status}"))]
     errors = value.get("errors")
-    for error in errors if isinstance(errors, list) else ():
+    for error in errors if isinstance(errors, list) else [errors]:
         if isinstance(error, dict):
             said = error.get("message") or f"{error.get('field')} {error.get('code')}"
             parts.append(str(said))
+        elif isinstance(error, str):
+            parts.append(error)
     return " ".join("; ".join(parts).split())[:500]
 
 
@@ -620,8 +663,7 @@ def _limit(answer: Answer, said: str) -> int | None:
     if answer.headers.get("X-RateLimit-Remaining") == "0":
         reset = _seconds(answer.headers.get("X-RateLimit-Reset"), 0)
         return max(1, reset - int(answer.date.timestamp()) + 1) if reset else _WAIT_UNTOLD
-    words = ("secondary rate limit", "abuse detection", "login attempts")
-    if answer.status == 429 or any(word in said.lower() for word in words):
+    if answer.status == 429 or _SECONDARY.search(said):
         return _WAIT_UNTOLD
     return None
 
@@ -753,7 +795,7 @@ class _TimedBody:
         return os.fstat(self._content.fileno()).st_size
 
     def __iter__(self) -> Iterator[bytes]:
-        while chunk := self._content.read(_CHUNK):
+        while chunk := self._content.read(_PART):
             if self._deadline is not None and time.monotonic() > self._deadline:
                 raise BackendUnavailable("sending the file to GitHub takes too long")
             yield chunk
@@ -775,6 +817,6 @@ class _Base64Body:
     def __iter__(self) -> Iterator[bytes]:
         self._content.seek(0)
         yield self._head
-        while chunk := self._content.read(3 * (_CHUNK // 4)):
+        while chunk := self._content.read(_PART):  # a multiple of three
             yield base64.b64encode(chunk)
         yield self._tail

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from private_pypi.errors import BackendError, NotAllowed
 from private_pypi.model import DistributionFile
-from private_pypi_github.client import Client
+from private_pypi_github.client import Client, message_of
 from private_pypi_github.releases import parse_location
 
 # "GitHub renames asset filenames that have special characters, non-alphanumeric characters, and
@@ -27,8 +27,10 @@ class Visibility:
 
 def visibility(client: Client, full_name: str) -> Visibility:
     """Ask GitHub; raises `NotAllowed` when the token may not see the repository."""
-    answer = client.get(f"/repos/{full_name}", expected=(200, 401, 403, 404))
-    if answer.status != 200:
+    answer = client.get(f"/repos/{full_name}", expected=(200, 403, 404))
+    if answer.status == 403:
+        raise NotAllowed(f"GitHub does not let this token see {full_name!r}: {message_of(answer)}")
+    if answer.status == 404:
         raise NotAllowed(f"GitHub shows no repository {full_name!r} to this token")
     return Visibility(answer.member("private") is True, str(answer.member("html_url")))
 

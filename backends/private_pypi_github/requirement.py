@@ -21,6 +21,7 @@ import private_pypi
 from private_pypi.errors import ConfigurationError
 
 PROJECT = "private-pypi"
+VARIABLE = "PRIVATE_PYPI_REQUIREMENT"
 
 _ABANDONED = "0.2.0"  # the newest release of 2020
 _COMMIT = re.compile("[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -40,25 +41,28 @@ class InstalledFrom:
     warnings: tuple[str, ...] = ()
 
 
-def check_requirement(text: str) -> str:
-    """What an operator gave; raises `ConfigurationError` for what would install something else."""
+def check_requirement(text: str, given_by: str = "--requirement") -> str:
+    """What an operator gave; raises `ConfigurationError` for what would install something else.
+
+    `given_by` is the flag or the variable that errors name.
+    """
     text = text.strip()
     if re.match(r"(?:git\+)?https?://", text):
         if "@" in urlsplit(text).netloc:
-            raise ConfigurationError("--requirement: must not hold a user or password")
+            raise ConfigurationError(f"{given_by}: must not hold a user or password")
         return text
     try:
         requirement = Requirement(text)
     except InvalidRequirement as error:
-        raise ConfigurationError(f"--requirement: {text!r} is none; {_GIVE_ONE}") from error
+        raise ConfigurationError(f"{given_by}: {text!r} is none; {_GIVE_ONE}") from error
     if requirement.url is not None:
         if "@" in urlsplit(requirement.url).netloc:
-            raise ConfigurationError("--requirement: must not hold a user or password")
+            raise ConfigurationError(f"{given_by}: must not hold a user or password")
     elif canonicalize_name(requirement.name) != PROJECT:
-        raise ConfigurationError(f"--requirement: {text!r} is not this project; {_GIVE_ONE}")
+        raise ConfigurationError(f"{given_by}: {text!r} is not this project; {_GIVE_ONE}")
     elif requirement.specifier.contains(_ABANDONED):
         raise ConfigurationError(
-            f"--requirement: {text!r} may install the abandoned release {_ABANDONED} of 2020; "
+            f"{given_by}: {text!r} may install the abandoned release {_ABANDONED} of 2020; "
             f"{_GIVE_ONE}"
         )
     return text
@@ -69,9 +73,13 @@ def installed_from(
 ) -> InstalledFrom:
     """The origin of this installation, at its commit.
 
-    PEP 610 tells it, and git for a checkout. Raises `ConfigurationError` when it cannot be told,
-    or when nobody else could install from there. The arguments are for tests.
+    The variable tells it in an image, PEP 610 elsewhere, and git for a checkout. Raises
+    `ConfigurationError` when it cannot be told, or when nobody else could install from there.
+    The arguments are for tests.
     """
+    given = environ.get(VARIABLE, "").strip()
+    if given:
+        return InstalledFrom(requirement=check_requirement(given, VARIABLE))
     told = _direct_url(installed)
     folder = source or Path(private_pypi.__file__).parent.parent
     if told is not None:

@@ -512,7 +512,8 @@ def _said(error: GithubException) -> str:
     data = error.data if isinstance(error.data, dict) else {}
     parts = [str(data.get("message") or error.message or "nothing more")]
     errors = data.get("errors")
-    for each in errors if isinstance(errors, list) else ():
-        if isinstance(each, dict) and each.get("message"):
-            parts.append(str(each["message"]))
+    for each in errors if isinstance(errors, list) else [errors]:
+        said = each.get("message") if isinstance(each, dict) else each
+        if said:
+            parts.append(str(said))
     return "; ".join(parts)[:500]

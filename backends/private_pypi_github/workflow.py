@@ -7,7 +7,6 @@ of a command: commands read variables.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 
 from private_pypi.errors import ConfigurationError
@@ -43,10 +42,10 @@ def workflow_text(facts: WorkflowFacts) -> str:
 
 
 def _quoted(key: str, value: str) -> str:
-    """A double-quoted scalar of YAML, which takes what JSON writes."""
-    if "${{" in value or re.search(r"[\x00-\x1f\x7f]", value):
+    """A double-quoted scalar of YAML, which takes what JSON writes, but for its surrogates."""
+    if "${{" in value or not value.isprintable():
         raise ConfigurationError(f"--{key.lower()}: {value!r} cannot stand in a workflow")
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 _HEAD = """\

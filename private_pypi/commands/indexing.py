@@ -214,17 +214,13 @@ def _from_configuration(
         type_, name = None, type_
     if name is None:
         raise UsageError("missing NAME; right is update_index NAME --config FILE")
-    repositories = read_configuration(
+    # Only its own tables: the secrets of the others may be elsewhere.
+    settings = read_configuration(
         read_source(config),
         read_source(Path(admin_secret)) if admin_secret is not None else None,
         environ=environ,
-    ).repositories
-    if name.lower() not in repositories:
-        raise ConfigurationError(
-            f"{config}: no repository {name!r}{plugins.did_you_mean(name, repositories)}; "
-            f"it has: {', '.join(repositories) or 'none'}"
-        )
-    settings = repositories[name.lower()]
+        only=name,
+    ).repositories[name.lower()]
     if type_ is not None and type_ != settings.type:
         raise ConfigurationError(f"{config}: [{settings.name}] is {settings.type}, not {type_}")
     return settings

@@ -338,7 +338,8 @@ def _welcome(url: str, shown: RepositorySettings | None, config: Path) -> str:
         return f"private_pypi serves {url} as {config} says"
     # 0.0.0.0 is where the server listens, not where clients go.
     base = url.rstrip("/").replace("//0.0.0.0:", "//127.0.0.1:")
-    index = f"{base}/r/{shown.name}/simple/"
+    publish = f"{base}/r/{shown.name}/"
+    index = f"{publish}simple/"
     name = shlex.quote(shown.name)
     read = _first_secret(shown, "read_secret") or _first_secret(shown, "write_secret")
     write = _first_secret(shown, "write_secret")
@@ -351,8 +352,8 @@ private_pypi serves {index}
 The configuration is {config}; Ctrl-C ends the server.
 
 Publish what is in dist/
-    twine upload --repository-url {index} {upload} dist/*
-    uv publish --publish-url {index} {upload} dist/*
+    twine upload --repository-url {publish} {upload} dist/*
+    uv publish --publish-url {publish} {upload} dist/*
 
 Install
     pip install --index-url {readable} PACKAGE
@@ -362,7 +363,7 @@ Look
     {base}/ in a browser; sign in with {shown.name} and a password of above
 
 Poetry
-    poetry config repositories.{name} {index}
+    poetry config repositories.{name} {publish}
     poetry config http-basic.{name} {name} {shlex.quote(write)}
     poetry publish --build --repository {name}
     poetry source add --priority=primary {name} {index}

@@ -261,7 +261,8 @@ def conditions() -> Conditions:
 def send(content: Content) -> Response:
     """Content as Flask sends it."""
     if isinstance(content.body, bytes):
-        return Response(content.body, status=content.status, headers=content.headers)
+        # As a list: of bytes alone Flask tells the length, which would be 0 in answers to HEAD.
+        return Response([content.body], status=content.status, headers=content.headers)
     # The server sends it without holding a thread while the client is slow.
     body = wrap_file(request.environ, cast(IO[bytes], content.body), BLOCK)
     response = Response(

@@ -116,6 +116,27 @@ def test_it_says_what_it_is_and_how_it_runs(engine: Engine, image: str) -> None:
     assert labels["org.opencontainers.image.base.name"] == engine.base()
 
 
+def test_it_knows_from_where_workflows_install_it(machine: Machine, tmp_path: Path) -> None:
+    command = ("github.init_pkg_repo", "--name=acme", "--repo=packages", "--token=none")
+    untold = machine.engine.docker("run", "--rm", IMAGE, *command, check=False)
+    assert untold.code == 1
+    assert "give --requirement" in untold.err
+
+    # buildah 1.28 takes a layer that was made with other arguments; another spelling is another.
+    written = (CHECKOUT / "docker" / "Dockerfile").read_text()
+    assert written.count("${REQUIREMENT}") == 1
+    recipe = tmp_path / "Dockerfile"
+    recipe.write_text(written.replace("${REQUIREMENT}", "${REQUIREMENT:-}"))
+    told = f"{IMAGE}-told"
+    build = ("build", "--file", recipe, "--tag", told)
+    # A release of 2020: the command refuses it before it asks GitHub anything.
+    machine.engine.docker(*build, "--build-arg", "REQUIREMENT=private-pypi==0.2.0", ".")
+    refused = machine.engine.docker("run", "--rm", told, *command, check=False)
+    machine.engine.docker("rmi", told)
+    assert refused.code == 1
+    assert "PRIVATE_PYPI_REQUIREMENT: 'private-pypi==0.2.0' may install" in refused.err
+
+
 def test_it_is_small(engine: Engine, image: str) -> None:
     assert engine.inspect(image)["Size"] - engine.inspect(engine.base())["Size"] < LARGEST
 

@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -47,7 +48,8 @@ from private_pypi.testing.contract import (
     published,
 )
 from private_pypi_github import GitHubBackend, GitHubSettings
-from private_pypi_github.client import Connection
+from private_pypi_github.client import Answer, Connection
+from private_pypi_github.releases import format_draft_notes
 from tests.github.fake import FakeGitHub
 from tests.github.fake.server import Request
 
@@ -659,6 +661,55 @@ def test_what_was_published_is_not_taken_for_a_draft(
     assert not lock.exists()
 
 
+def test_a_draft_that_is_published_while_everything_is_listed_stays(
+    github: FakeGitHub,
+    storage: Storage,
+    backend: GitHubBackend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is seen twice: on one page as a draft, on a later one under its name."""
+    monkeypatch.setattr(private_pypi_github.backend, "_PAGE", 1)
+    put_releases(github, storage, 1)
+    github.clock.advance(60)
+    notes = format_draft_notes(github.now() + timedelta(hours=1))
+    value = {"tag_name": WHEEL, "body": notes, "draft": True}
+    draft = call(storage, "POST", "/releases", value)
+
+    def hook(_: str) -> None:
+        if len(github.requests) == 1:  # the first page was read
+            github.before_request(None)
+            call(storage, "PATCH", f"/releases/{draft['id']}", {"draft": False})
+            github.clock.advance(60)
+            github.commit("acme/pkgs", "README.md", b"changed")
+            github.make_release("acme/pkgs", "v1.0")
+
+    github.forget_requests()
+    github.before_request(hook)
+    list(backend.list_files())
+    pages = [r for r in github.asked("GET /repos/*/releases") if r.status == 200]
+    assert len(pages) == 3
+    listed = [release.tag_name for release in github.releases("acme/pkgs", drafts=True)]
+    assert listed == ["v1.0", WHEEL, "demo-0.tar.gz"]
+
+
+def test_a_writer_that_has_just_sent_everything_is_not_taken_for_a_killed_one(
+    github: FakeGitHub,
+    storage: Storage,
+    backend: GitHubBackend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who looked before it was done finds its draft, not held and not published for a moment."""
+    notes = format_draft_notes(github.now() + timedelta(hours=1))
+    value = {"tag_name": WHEEL, "body": notes, "draft": True}
+    draft = call(storage, "POST", "/releases", value)
+    seen = [backend.folders.lock / f"draft-{draft['id']}"]
+    monkeypatch.setattr(Path, "glob", lambda *_: iter(seen))
+    backend.put_file(make_upload(tmp_path, "other-1.0.tar.gz", b"content"))
+    assert drafts(github) == [WHEEL]
+    assert list(backend.folders.lock.iterdir()) == []
+
+
 def test_a_file_is_new_also_on_a_tag_that_was_there(
     github: FakeGitHub, storage: Storage, backend: GitHubBackend, tmp_path: Path
 ) -> None:
@@ -933,6 +984,31 @@ def test_a_signed_address_is_asked_for_once_while_it_holds(
     assert signed(github) == 2
 
 
+def test_a_signed_address_is_asked_for_once_by_all_who_want_it_at_a_time(
+    github: FakeGitHub, storage: Storage, tmp_path: Path
+) -> None:
+    storage = replace(storage, settings={"download": "redirect"})
+    backend = open_github(storage, "write-secret", new_folders(tmp_path))
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    file = published(upload, backend.put_file(upload))
+    github.latency = 0.3
+    github.forget_requests()
+    with ThreadPoolExecutor(8) as threads:
+        found = [threads.submit(backend.open_file, file) for _ in range(8)]
+    github.latency = 0
+    assert len({each.result() for each in found}) == 1
+    assert len(github.requests) == 1
+    # Who waited for somebody who failed asks for itself.
+    other = with_new_memory(backend)
+    github.fail("500")
+    github.latency = 0.3
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(lambda _: outcome(other.open_file, file), range(4)))
+    github.latency = 0
+    assert sum(isinstance(each, BackendUnavailable) for each in results) == 1
+    assert sum(isinstance(each, Redirect) for each in results) == 3
+
+
 def test_a_signed_address_is_kept_for_its_secret_alone(
     github: FakeGitHub, storage: Storage, backend: GitHubBackend, tmp_path: Path
 ) -> None:
@@ -1032,6 +1108,26 @@ def test_an_index_that_did_not_change_costs_nothing(
     github.forget_requests()
     assert backend.read_index(tmp_path / "read", unless=revision) == revision
     assert [(r.status, r.counted) for r in github.requests] == [(304, False)]
+
+
+@pytest.mark.parametrize("index_filename", ["index.toml", "indexes/mine.toml"])
+def test_an_index_that_is_still_not_there_costs_nothing(
+    github: FakeGitHub, tmp_path: Path, index_filename: str
+) -> None:
+    """GitHub counts each 404, but not the folder that did not change."""
+    storage = make_storage(github, index_filename=index_filename)
+    backend = open_github(storage, "write-secret", new_folders(tmp_path))
+    github.commit("acme/pkgs", "indexes/README.md", b"nothing here")
+    for _ in range(2):
+        assert backend.read_index(tmp_path / "read") == NO_INDEX
+    github.forget_requests()
+    assert backend.read_index(tmp_path / "read") == NO_INDEX
+    assert [(r.status, r.counted) for r in github.requests] == [(304, False)]
+    other = with_new_memory(backend)
+    revision = other.write_index(document(tmp_path, b"mtime = 1\n"), NO_INDEX)
+    assert backend.read_index(tmp_path / "read") == revision
+    github.commit("acme/pkgs", index_filename, None)
+    assert backend.read_index(tmp_path / "read") == NO_INDEX
 
 
 def test_a_missing_branch_is_no_missing_index(github: FakeGitHub, tmp_path: Path) -> None:
@@ -1218,6 +1314,61 @@ def test_trouble_with_tags_is_no_absence(
         assert fault.happened == 1
         assert isinstance(result, (BackendError, NotAllowed)), (path, result)
         assert listing() == known
+
+
+def test_tags_that_come_in_pages_are_all_read(
+    github: FakeGitHub,
+    storage: Storage,
+    backend: GitHubBackend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """GitHub describes a Link header for this listing, and no way to ask for a page."""
+    put_releases(github, storage, 5)
+    github.listing_limit = 1
+    monkeypatch.setattr(private_pypi_github.backend, "LISTING_ENDS_AT", 1)
+    get = backend._client.get
+    path = "/repos/acme/pkgs/git/matching-refs/tags/"
+    second = f"{storage.api_url}/repositories/1/git/matching-refs/tags/?page=2"
+
+    def paged(asked: str, **arguments: Any) -> Answer:
+        if asked not in (path, second):
+            return get(asked, **arguments)
+        answer = get(path, **arguments)
+        tags, headers = answer.json(), dict(answer.headers)
+        if asked == path:
+            headers["Link"] = f'<{second}>; rel="next", <{second}>; rel="last"'
+        part = tags[:2] if asked == path else tags[2:]
+        return replace(answer, headers=headers, body=json.dumps(part).encode())
+
+    monkeypatch.setattr(backend._client, "get", paged)
+    listed = names(backend.list_files(lambda filename, stamp: True))
+    assert sorted(listed) == [f"demo-{number}.tar.gz" for number in range(5)]
+
+
+def test_one_false_absence_of_a_release_is_not_believed(
+    github: FakeGitHub,
+    storage: Storage,
+    backend: GitHubBackend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In moments of trouble GitHub answers 404, too."""
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    file = published(upload, backend.put_file(upload))
+    github.clock.advance(60)
+    github.commit("acme/pkgs", "README.md", b"changed")
+    github.make_release("acme/pkgs", "v1.0")
+    github.listing_limit = 1
+    monkeypatch.setattr(private_pypi_github.backend, "LISTING_ENDS_AT", 1)
+    calls: dict[str, tuple[Callable[[], Any], Any]] = {
+        "list": (lambda: names(backend.list_files()), [WHEEL]),
+        "open": (lambda: content_of(backend.open_file(replace(file, location=""))), b"content"),
+        "yank": (lambda: backend.yank_file(file, "broken"), None),
+    }
+    for what, (ask, right) in calls.items():
+        fault = github.fail("404", on="GET /repos/*/releases/tags/*")
+        assert (what, outcome(ask)) == (what, right)
+        assert fault.happened == 1
 
 
 # Trouble at every single request.

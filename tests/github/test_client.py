@@ -24,6 +24,7 @@ from private_pypi.errors import (
     PrivatePypiError,
 )
 from private_pypi_github import GitHubSettings
+from private_pypi_github.backend import _SLOWEST
 from private_pypi_github.client import (
     Address,
     Answer,
@@ -31,8 +32,10 @@ from private_pypi_github.client import (
     Client,
     Connection,
     Moved,
+    _Base64Body,
     _checked,
     _expiry,
+    _TimedBody,
     _told_limit,
 )
 from tests.github.fake import FakeGitHub
@@ -106,13 +109,22 @@ def test_a_renamed_repository_is_named_as_the_reason() -> None:
     assert "renamed or transferred" in str(error_of("GET", answer(301)))
 
 
-def test_what_github_said_is_repeated_on_one_line() -> None:
-    body = {
-        "message": "Validation\nFailed",
-        "errors": [{"resource": "Release", "code": "already_exists", "field": "tag_name"}],
-    }
+@pytest.mark.parametrize(
+    ("errors", "why"),
+    [
+        (
+            [{"resource": "Release", "code": "already_exists", "field": "tag_name"}],
+            "; tag_name already_exists",
+        ),
+        (["Sorry.", "No\tspace."], "; Sorry.; No space."),  # `validation-error-simple`
+        ("Sorry.", "; Sorry."),
+        (None, ""),
+    ],
+)
+def test_what_github_said_is_repeated_on_one_line(errors: object, why: str) -> None:
+    body = {"message": "Validation\nFailed", "errors": errors}
     said = Answer(422, {}, json.dumps(body).encode())
-    assert str(error_of("POST", said)).endswith("Validation Failed; tag_name already_exists")
+    assert str(error_of("POST", said)).endswith(f"Validation Failed{why}")
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"content": "x"}'])
@@ -133,6 +145,16 @@ def test_an_answer_of_another_form_is_trouble(body: bytes) -> None:
             {"data": {"repository": None}, "errors": [{"type": "FORBIDDEN", "message": "No one"}]},
             BackendError,
             "does not answer a query: .*No one",
+        ),
+        (
+            {"message": "You have exceeded a secondary rate limit. Please wait a few minutes."},
+            BackendUnavailable,
+            "limit is reached: .*secondary",
+        ),
+        (
+            {"data": None, "errors": [{"message": "Something went wrong while executing your "}]},
+            BackendUnavailable,
+            "in trouble: .*Something went wrong",
         ),
         ({"data": None}, BackendError, "without 'data'"),
         ({"data": []}, BackendError, "no object"),
@@ -157,6 +179,19 @@ def test_an_error_in_the_answer_to_a_query_is_trouble(
         client.graphql("query { viewer { login } }", {})
     assert type(caught.value) is expected
     assert asked == ["POST https://github.example/api/graphql"]
+
+
+def test_who_sends_as_slowly_as_is_allowed_is_not_timed_out(tmp_path: Path) -> None:
+    """A time-out of a socket is for all that is sent at once (Python, `socket.sendall`), and while
+    a body is sent it is that of connecting (urllib3)."""
+    path = tmp_path / "content"
+    path.write_bytes(bytes(4 << 20))
+    with path.open("rb") as content:
+        for timeout, body in (
+            (Connection.upload_timeout, _TimedBody(content, None)),
+            (Connection.timeout, _Base64Body({}, content)),
+        ):
+            assert max(map(len, body)) / _SLOWEST <= timeout[0] / 2
 
 
 # Signed addresses.

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 import tomli
+from ruamel.yaml import YAML
 
 from private_pypi import cli
 from private_pypi.backend import Secret
 from private_pypi.config import Source, read_configuration
 from private_pypi.core_metadata import offered_core_metadata
-from private_pypi.errors import NotAllowed
+from private_pypi.errors import ConfigurationError, NotAllowed
 from private_pypi.static_site import LIST
 from private_pypi.testing.contract import make_upload, new_folders
 from private_pypi.testing.distributions import make_sdist, make_wheel
@@ -508,6 +509,35 @@ def test_the_token_must_come_from_somewhere(capsys: pytest.CaptureFixture[str]) 
 # The workflow.
 
 
+def test_every_value_reaches_the_workflow_as_it_is() -> None:
+    facts = WorkflowFacts(
+        name="acme",
+        requirement=REQUIREMENT,
+        index_filename="Pakete für \U0001f40d \\ \"'#: ${HOME}.toml",
+        branch="größe-\U0001f40d",
+        pages=True,
+    )
+    assert YAML(typ="safe").load(workflow_text(facts))["env"] == {
+        "NAME": facts.name,
+        "REQUIREMENT": facts.requirement,
+        "INDEX_FILENAME": facts.index_filename,
+        "BRANCH": facts.branch,
+    }
+
+
+@pytest.mark.parametrize("branch", ["a${{ github.token }}", "a\nb", "a\x85b", "a\u2028b", "a\x7f"])
+def test_what_a_workflow_would_not_take_as_it_is_is_refused(branch: str) -> None:
+    facts = WorkflowFacts(
+        name="acme",
+        requirement=REQUIREMENT,
+        index_filename="index.toml",
+        branch=branch,
+        pages=False,
+    )
+    with pytest.raises(ConfigurationError, match=r"--branch: .* cannot stand in a workflow"):
+        workflow_text(facts)
+
+
 @pytest.mark.parametrize("pages", [False, True])
 @pytest.mark.parametrize("branch", [None, "ind ex\"'$(id)"])
 def test_the_workflow_passes_every_linter(tmp_path: Path, pages: bool, branch: str | None) -> None:
@@ -610,8 +640,13 @@ def test_the_workflow_rebuilds_the_index_and_publishes_the_pages(
     assert ran.code == 0, ran.output
     assert filenames(github) == ["demo-1.0-py3-none-any.whl", "demo-2.0-py3-none-any.whl"]
     assert len(github.repo("acme/packages").dispatches) == 1
+
+    publish(github, token, tmp_path, *make_wheel("demo", "3.0"))
+    ran = act("schedule")
+    assert ran.code == 0, ran.output
+    assert filenames(github)[-1] == "demo-3.0-py3-none-any.whl"
     assert sorted(path.name for path in deployed.iterdir()) == ["demo", "index.html", "index.toml"]
-    assert installed_with_pip(deployed, tmp_path, "demo") == ["demo-2.0.dist-info"]
+    assert installed_with_pip(deployed, tmp_path, "demo") == ["demo-3.0.dist-info"]
 
 
 def installed_with_pip(folder: Path, tmp_path: Path, *requirements: str) -> list[str]:
@@ -836,12 +871,29 @@ def test_pages_never_show_less_than_the_index_has(packages: MakePackages) -> Non
 
 def test_who_may_not_read_gets_no_pages(packages: MakePackages) -> None:
     made = packages(private=True)
-    for token in (made.github.make_token("stranger"), "ghp_wrong"):
-        stranger = Packages(made.github, token, made.folder, made.run)
-        ran = stranger.make_pages()
-        assert ran.code == 1
-        assert "GitHub shows no repository 'acme/packages' to this token" in ran.err
+    for token, said in (
+        (made.github.make_token("stranger"), "shows no repository 'acme/packages' to this token"),
+        ("ghp_wrong", "does not accept the token (any more): Bad credentials"),
+    ):
+        ran = Packages(made.github, token, made.folder, made.run).make_pages()
+        assert (ran.code, ran.err) == (1, f"error: GitHub {said}\n")
+    made.github.fail("403", on="GET /repos/acme/packages")
+    ran = made.make_pages()
+    refused = "does not let this token see 'acme/packages': Resource not accessible by integration"
+    assert (ran.code, ran.err) == (1, f"error: GitHub {refused}\n")
     assert not made.site.exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "hint"),
+    [(59, ""), (60, "run this again in 1 minute\n"), (90, "run this again in 2 minutes\n")],
+)
+def test_a_limit_tells_when_it_ends(packages: MakePackages, seconds: int, hint: str) -> None:
+    made = packages()
+    made.github.fail("secondary", on="GET /repos/acme/packages", seconds=seconds)
+    ran = made.make_pages()
+    said = "error: GitHub's limit is reached: You have exceeded a secondary rate limit.\n"
+    assert (ran.code, ran.err) == (1, said + hint)
 
 
 def test_a_download_that_breaks_leaves_the_pages_as_they_were(packages: MakePackages) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from private_pypi.errors import ConfigurationError
 from private_pypi_github import requirement
-from private_pypi_github.requirement import check_requirement, installed_from
+from private_pypi_github.requirement import InstalledFrom, check_requirement, installed_from
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHA256 = "ab" * 32
@@ -202,6 +202,26 @@ def test_what_would_install_something_else_is_refused(text: str) -> None:
 )
 def test_what_an_operator_gives_is_taken(text: str) -> None:
     assert check_requirement(f" {text} ") == text
+
+
+def test_an_image_is_told_when_it_is_built(tmp_path: Path) -> None:
+    given = f"private-pypi @ git+https://code.invalid/acme/private_pypi@{COMMIT}"
+    told = installed_from(
+        {"PRIVATE_PYPI_REQUIREMENT": f" {given}"}, installed=installed(tmp_path), source=tmp_path
+    )
+    assert told == InstalledFrom(requirement=given)
+
+
+def test_an_image_that_was_told_nothing_asks_for_a_requirement(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="give --requirement"):
+        installed_from(
+            {"PRIVATE_PYPI_REQUIREMENT": ""}, installed=installed(tmp_path), source=tmp_path
+        )
+
+
+def test_what_an_image_was_told_is_checked_like_a_flag(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^PRIVATE_PYPI_REQUIREMENT: .*abandoned"):
+        installed_from({"PRIVATE_PYPI_REQUIREMENT": "private-pypi"}, installed=installed(tmp_path))
 
 
 def test_a_machine_without_git_asks_for_a_requirement(tmp_path: Path, checkout: Path) -> None:

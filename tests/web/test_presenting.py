@@ -80,6 +80,7 @@ def test_files_that_offer_their_metadata_are_asked_first() -> None:
     [
         ("demo-1.0.tar.gz", "source"),
         ("demo-1.0-py3-none-any.whl", "wheel for py3"),
+        ("demo-1.0-cp312-cp312-win_amd64.whl", "wheel for cp312, win_amd64"),
         ("demo-1.0-1-cp312-abi3-macosx_11_0_arm64.whl", "wheel for cp312, abi3, macosx_11_0_arm64"),
     ],
 )

@@ -118,6 +118,16 @@ def test_jobs_end_and_ask_for_what_they_need(path: Path) -> None:
         assert inherits or "permissions" in job or "permissions" in document, name
 
 
+@pytest.mark.parametrize("path", RUNNABLE, ids=names(RUNNABLE))
+def test_what_runs_an_image_may_read_it(path: Path) -> None:
+    """What a list of permissions leaves out is taken away, also from what a caller gives."""
+    document = loaded(path)
+    for name, job in document["jobs"].items():
+        listed = job.get("permissions", document.get("permissions"))
+        if "services" in job and listed is not None:
+            assert listed.get("packages") == "read", name
+
+
 def test_the_steps_that_start_a_server_are_the_same_everywhere() -> None:
     paths = [
         WORKFLOWS / "publish.yml",

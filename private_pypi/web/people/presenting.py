@@ -85,8 +85,8 @@ def kind_of(file: DistributionFile) -> str:
     if parsed.kind == "sdist":
         return "source"
     python, abi, platform = file.filename.removesuffix(".whl").rsplit("-", 3)[1:]
-    words = [python] + [tag for tag in (abi, platform) if tag not in ("none", "any")]
-    return "wheel for " + ", ".join(words)
+    tags = dict.fromkeys((python, abi, platform))  # the first two are often the same
+    return "wheel for " + ", ".join(tag for tag in tags if tag not in ("none", "any"))
 
 
 def size_of(size: int) -> str:
