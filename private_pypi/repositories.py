@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from packaging.utils import NormalizedName, is_normalized_name
 from packaging.version import Version
@@ -68,6 +68,8 @@ from private_pypi.remembered_facts import RememberedFacts
 from private_pypi.retrying import retrying
 from private_pypi.synchronizing import SyncCounts, Synchronizer
 from private_pypi.verdicts import Asked, Expiry, Verdicts
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -289,10 +291,10 @@ class Repository:
         try:
             return self._verdicts.access(Asked(_key(secret), project), need, call)
         except WrongSecret:
-            self._forget(secret)
+            self.forget(secret)
             raise
 
-    def _forget(self, secret: Secret) -> None:
+    def forget(self, secret: Secret) -> None:
         """The storage has ceased to accept a secret."""
         self._verdicts.forget(_key(secret))
         if self._shared is not None:
@@ -380,7 +382,7 @@ class Repository:
         try:
             return self._looks.look(project, self.backend(secret), key)
         except WrongSecret:
-            self._forget(secret)
+            self.forget(secret)
             raise
         except ProjectNotFound:
             self._verdicts.forget_project(Asked(key, project))
@@ -407,7 +409,7 @@ class Repository:
                 wait=BUDGET,
             )
         except WrongSecret:
-            self._forget(secret)
+            self.forget(secret)
             raise
         except BackendError:
             stale_for = self.settings.stale_for.total_seconds()
@@ -714,7 +716,15 @@ class Grant:
             cached = cache.find(sha256)
             if cached is not None:
                 return LocalFile(cached)
-            return _kept(cache, sha256, fetch())
+            return _kept(cache, sha256, self._ask(fetch))
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        """A call of the storage; what was believed of a secret ends when the storage refuses it."""
+        try:
+            return call()
+        except WrongSecret:
+            self.repository.forget(self.secret)
+            raise
 
     # -- changing --------------------------------------------------------------------------------
 
@@ -729,27 +739,31 @@ class Grant:
         self.check_project(upload.file.project, Access.WRITE)
         self.repository.make_folders()
         self._refresh_burnt_names()
-        return publish(upload, backend=self.backend, index=self.repository.index)
+        return self._ask(lambda: publish(upload, backend=self.backend, index=self.repository.index))
 
     def yank(self, files: Sequence[DistributionFile], reason: str | None) -> None:
         """Yank or un-yank files (see `publishing.yank`)."""
-        yank(
-            files,
-            reason,
-            backend=self.backend,
-            index=self.repository.index,
-            folders=self.repository.folders,
-            backend_type=self.repository.settings.type,
+        self._ask(
+            lambda: yank(
+                files,
+                reason,
+                backend=self.backend,
+                index=self.repository.index,
+                folders=self.repository.folders,
+                backend_type=self.repository.settings.type,
+            )
         )
 
     def delete(self, files: Sequence[DistributionFile]) -> None:
         """Delete files for ever (see `publishing.delete`)."""
-        delete(
-            files,
-            backend=self.backend,
-            index=self.repository.index,
-            folders=self.repository.folders,
-            backend_type=self.repository.settings.type,
+        self._ask(
+            lambda: delete(
+                files,
+                backend=self.backend,
+                index=self.repository.index,
+                folders=self.repository.folders,
+                backend_type=self.repository.settings.type,
+            )
         )
 
     def _refresh_burnt_names(self) -> None:

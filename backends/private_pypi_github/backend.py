@@ -85,6 +85,7 @@ from private_pypi_github.releases import (
     yanked_notes,
 )
 from private_pypi_github.shared import (
+    callers_token,
     check_api_url,
     check_owner,
     hash_content,
@@ -300,6 +301,7 @@ class GitHubBackend(Backend[GitHubSettings]):
 
     # Opening.
 
+    @callers_token()
     def open_file(self, file: DistributionFile) -> Download:
         location = _location_of(file)
         download = None if location is None else self._open(location.asset, file.size)
@@ -312,6 +314,7 @@ class GitHubBackend(Backend[GitHubSettings]):
             raise BackendUnavailable(f"the release of {file.filename!r} is being changed")
         return download
 
+    @callers_token()
     def open_core_metadata(self, file: DistributionFile) -> Download:
         location = _location_of(file) or parse_location(self._find(file).location)
         for _ in range(2):
@@ -341,6 +344,7 @@ class GitHubBackend(Backend[GitHubSettings]):
 
     # Publishing.
 
+    @callers_token()
     def put_file(self, upload: Upload) -> StoredFile:
         filename = upload.file.filename
         if not is_filename(filename):
@@ -573,6 +577,7 @@ class GitHubBackend(Backend[GitHubSettings]):
         with contextlib.suppress(BackendError, NotAllowed):
             self._client.send("DELETE", f"{self._root}/releases/{draft}", expected=(204, 404))
 
+    @callers_token()
     def delete_file(self, file: DistributionFile) -> None:
         """The release first: one that lost its tag turns into a draft, which nobody would remove.
 
@@ -597,6 +602,7 @@ class GitHubBackend(Backend[GitHubSettings]):
                 if release is None:
                     raise
 
+    @callers_token()
     def yank_file(self, file: DistributionFile, reason: str | None) -> None:
         filename = file.filename
         release = self._release(filename)

@@ -39,12 +39,10 @@ from private_pypi.errors import (
     NotAllowed,
     ProjectNotFound,
     Unsupported,
-    WrongSecret,
 )
 from private_pypi.model import DistributionFile, Download, StoredFile, Stream, Upload
 from private_pypi_github.client import (
     Answer,
-    BadToken,
     Chunks,
     Client,
     Connection,
@@ -66,6 +64,7 @@ from private_pypi_github.project_names import Replacement, Rules
 from private_pypi_github.project_publishing import Publisher
 from private_pypi_github.releases import Asset, Release, parse_asset, parse_release
 from private_pypi_github.shared import (
+    callers_token,
     check_api_url,
     check_owner,
     open_content,
@@ -168,15 +167,6 @@ def _parse_repository(value: dict[str, Any]) -> _Repository:
         raise BackendError("GitHub answered a repository of an unknown form") from error
 
 
-@contextlib.contextmanager
-def _own_errors() -> Iterator[None]:
-    """The caller's token is the caller's affair: who sent a wrong one is told that."""
-    try:
-        yield
-    except BadToken as error:
-        raise WrongSecret(str(error)) from error
-
-
 class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
     """The repositories of an owner, as far as a token may see them."""
 
@@ -198,7 +188,7 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
 
     # Access.
 
-    @_own_errors()
+    @callers_token()
     def access(self, project: str | None = None) -> Access:
         """Without a project: whether GitHub knows the token, which counts against no limit.
 
@@ -273,7 +263,7 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
 
     # Listings.
 
-    @_own_errors()
+    @callers_token()
     def project_files(self, project: str, known: Known | None = None) -> Iterator[StoredFile]:
         """The assets of all published releases that are distribution files of the project.
 
@@ -383,7 +373,7 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
                 if answer.status == 200:
                     yield self._with_all_assets(name, parse_release(answer.json()))
 
-    @_own_errors()
+    @callers_token()
     def projects(self) -> Iterator[str]:
         """What the names of the owner's repositories can tell; it opens none of them."""
         if self.settings.owner is None:
@@ -429,7 +419,7 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
 
     # Opening.
 
-    @_own_errors()
+    @callers_token()
     def open_file(self, file: DistributionFile) -> Download:
         place = self._place(file.location)
         if place is not None and place.is_of(file):
@@ -459,7 +449,7 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
         redirect = self.settings.download == "redirect"
         return open_content(self._client, place.path, place.asset, size, redirect=redirect)
 
-    @_own_errors()
+    @callers_token()
     def open_core_metadata(self, file: DistributionFile) -> Download:
         """The asset `<filename>.metadata` beside the file, if it is what the index advertises.
 
@@ -486,7 +476,7 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
             return None
         return Stream(iter([content]), len(content))
 
-    @_own_errors()
+    @callers_token()
     def read_part(self, location: str, start: int, length: int) -> bytes:
         place = self._place(location)
         content = None if place is None else self._read(place, start, length)
@@ -507,7 +497,7 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
             self._client.forget_address(place.asset)
         raise BackendUnavailable("GitHub's storage refuses the addresses that GitHub signs")
 
-    @_own_errors()
+    @callers_token()
     def open_asset(self, asset_id: str, filename: str) -> tuple[StoredFile, Download]:
         """A file by the global id that PyPIHub put into its links, as lock files keep them."""
         owner = self._owner()
@@ -543,15 +533,15 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
 
     # Publishing.
 
-    @_own_errors()
+    @callers_token()
     def put_file(self, upload: Upload) -> StoredFile:
         return self._publisher().put_file(upload)
 
-    @_own_errors()
+    @callers_token()
     def delete_file(self, file: DistributionFile) -> None:
         self._publisher().delete_file(file)
 
-    @_own_errors()
+    @callers_token()
     def yank_file(self, file: DistributionFile, reason: str | None) -> None:
         self._publisher().yank_file(file, reason)
 

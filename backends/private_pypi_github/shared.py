@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from private_pypi.backend import Access, Secret
-from private_pypi.errors import BackendUnavailable, NotAllowed
+from private_pypi.errors import BackendUnavailable, NotAllowed, WrongSecret
 from private_pypi.model import Download, Redirect, Stream
-from private_pypi_github.client import Answer, Chunks, Client, message_of
+from private_pypi_github.client import Answer, BadToken, Chunks, Client, message_of
 
 _USER_TOKENS = ("ghp_", "github_pat_", "gho_", "ghu_")
 _OWNER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}[A-Za-z0-9_])?")
@@ -31,6 +33,15 @@ def check_api_url(api_url: str) -> None:
         )
     if "@" in url.netloc:
         raise ValueError("api_url: must not hold a user or password")
+
+
+@contextlib.contextmanager
+def callers_token() -> Iterator[None]:
+    """The caller's token is the caller's affair: who sent a wrong one is told that."""
+    try:
+        yield
+    except BadToken as error:
+        raise WrongSecret(str(error)) from error
 
 
 def repository_access(client: Client, token: Secret, repository: Answer) -> Access:

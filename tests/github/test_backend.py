@@ -29,6 +29,7 @@ from private_pypi.errors import (
     InvalidUpload,
     NotAllowed,
     StaleIndex,
+    WrongSecret,
 )
 from private_pypi.filenames import normalize
 from private_pypi.indexing import update_index
@@ -1016,8 +1017,8 @@ def test_a_signed_address_is_kept_for_its_secret_alone(
     upload = make_upload(tmp_path, WHEEL, b"content")
     file = published(upload, backend.put_file(upload))
     content_of(backend.open_file(file))
-    for token in (storage.tokens["stranger"], "wrong"):
-        with pytest.raises(BackendError):
+    for token, error in ((storage.tokens["stranger"], BackendError), ("wrong", WrongSecret)):
+        with pytest.raises(error):
             with_token(backend, token).open_file(file)
     reader = with_token(backend, storage.tokens["read-secret"])
     assert content_of(reader.open_file(file)) == b"content"

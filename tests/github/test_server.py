@@ -238,6 +238,20 @@ def test_a_wrong_secret_is_401_and_a_refused_one_403(github: FakeGitHub, serve: 
     assert server.publish(*make_wheel("demo", "1.0")) == 403
 
 
+def test_a_token_that_was_revoked_is_401_although_it_was_believed(
+    github: FakeGitHub, serve: Serve
+) -> None:
+    server = serve()
+    filename, content = make_wheel("demo", "1.0")
+    assert server.publish(filename, content) == 200
+    writer = github.make_token(user="amy", rights={"acme/pkgs": "write"})
+    server.headers = basic(writer)
+    assert server.publish(*make_wheel("demo", "2.0")) == 200
+    github.revoke(writer)
+    assert server.publish(*make_wheel("demo", "3.0")) == 401
+    assert server.client.get("/simple/", headers=basic(writer)).status_code == 401
+
+
 @pytest.mark.parametrize("download", ["proxy", "redirect"])
 def test_core_metadata_of_a_file_of_0_2_is_read_from_the_file(
     github: FakeGitHub, serve: Serve, tmp_path: Path, download: str
