@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import signal
 import sys
 import tempfile
@@ -17,7 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import plot, report
+from benchmarks.arguments import make_parser, some_of
 from benchmarks.load import find_generator
+from benchmarks.processes import find_uv
 from benchmarks.results import OURS, Results
 from benchmarks.scenarios import GROUPS, Benchmark, Make, Plan
 from benchmarks.servers import PEERS, PrivatePypi, is_installed
@@ -26,13 +27,17 @@ from benchmarks.servers import PEERS, PrivatePypi, is_installed
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the report and write it; 0 also when a target is missed."""
     words = sys.argv[1:] if arguments is None else arguments
+    # Servers have sessions of their own: however we end, they are to be stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if words[:1] == ["github"]:
         from benchmarks import github  # it needs what the tests need
 
         return github.main(words[1:])
+    if words[:1] == ["oci"]:
+        from benchmarks import oci
+
+        return oci.main(words[1:])
     options = _parse(words)
-    # Servers have sessions of their own: however we end, they are to be stopped.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = Plan().quick() if options.quick else Plan()
     plan = replace(plan, rounds=options.rounds or plan.rounds)
     results = Results()
@@ -61,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             plan=plan,
             makers=makers,
             generator=generator,
-            uv=options.uv or shutil.which("uv"),
+            uv=options.uv or find_uv(),
             corpora=options.folder or folder,
             folder=folder,
             results=results,
@@ -78,22 +83,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description="Measure this checkout, and pypiserver and devpi beside it where installed.",
-        epilog="`python -m benchmarks github` measures the GitHub types, with options of its own.",
-    )
-    parser.add_argument("--quick", action="store_true", help="next to nothing of everything")
-    parser.add_argument(
-        "--only",
-        type=_groups,
-        default=list(GROUPS),
-        metavar="GROUPS",
-        help=f"some of {','.join(GROUPS)}",
+    parser = make_parser(
+        "python -m benchmarks",
+        "Measure this checkout, and pypiserver and devpi beside it where installed.",
+        GROUPS,
+        "RESULTS.md, results.svg and results.json",
+        epilog="`python -m benchmarks github` measures the GitHub types, and "
+        "`python -m benchmarks oci` the type oci, with options of their own.",
     )
     parser.add_argument(
         "--peers",
-        type=_peers,
+        type=partial(some_of, list(PEERS)),
         default=None,
         metavar="NAMES",
         help=f"some of {','.join(PEERS)}; '' for none; default: those that are installed",
@@ -106,16 +106,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="NAME=FOLDER",
         help="the folder of a peer's executables, when they are not on PATH",
     )
-    parser.add_argument("--uv", metavar="PATH", help="uv, when it is not on PATH")
+    parser.add_argument("--uv", metavar="PATH", help="another uv than that of the environment")
     parser.add_argument("--rounds", type=int, help="how often each thing is measured")
     parser.add_argument(
         "--folder", type=Path, help="where servers and corpora live; corpora are kept there"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("build/benchmarks"),
-        help="where RESULTS.md, results.svg and results.json go (%(default)s)",
     )
     options = parser.parse_args(arguments)
     options.tools = dict(options.peer)
@@ -132,22 +126,6 @@ def _installed(wanted: Sequence[str] | None, tools: dict[str, Path], results: Re
         else:
             results.remark(f"{peer} is not installed here.")
     return found
-
-
-def _groups(text: str) -> list[str]:
-    return _some_of(GROUPS, text)
-
-
-def _peers(text: str) -> list[str]:
-    return _some_of(list(PEERS), text)
-
-
-def _some_of(known: Sequence[str], text: str) -> list[str]:
-    names = [name for name in text.split(",") if name]
-    for name in names:
-        if name not in known:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-    return names
 
 
 def _tools(text: str) -> tuple[str, Path]:

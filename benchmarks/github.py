@@ -10,8 +10,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +22,7 @@ from statistics import median
 import requests
 
 from benchmarks import corpus, github_report
+from benchmarks.arguments import make_parser
 from benchmarks.corpus import Corpus, small_form, small_uploads
 from benchmarks.github_report import Setting
 from benchmarks.github_results import (
@@ -39,8 +38,8 @@ from benchmarks.github_results import (
     update_of_seed,
     upload_of_seed,
 )
-from benchmarks.github_server import GitHubServer
-from benchmarks.processes import plain_environment
+from benchmarks.installing import install_graph
+from benchmarks.remote_server import RemoteServer
 from benchmarks.report import describe_machine
 from private_pypi.testing.distributions import make_wheel
 from tests.github.fake import FakeGitHub
@@ -52,7 +51,6 @@ _SINGLE = "packages"  # the repository of type `github` from which is installed
 _MANY = "many"  # the project with many releases
 _MONTH = 30 * 24 * 60 * 60.0  # seconds
 _MOST_DELAY = 1.0  # seconds
-_PATIENCE = 240.0  # seconds for one installation
 _USER = "walter"  # whose token may write everywhere
 _PER_PROJECT = 10  # files, where a repository has many
 _SOON = 0.5  # seconds after which one page is renewed
@@ -114,17 +112,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks github",
-        description="Measure the types github and github_projects over a GitHub of our own.",
-    )
-    parser.add_argument("--quick", action="store_true", help="next to nothing of everything")
-    parser.add_argument(
-        "--only",
-        type=_groups,
-        default=list(GROUPS),
-        metavar="GROUPS",
-        help=f"some of {','.join(GROUPS)}",
+    parser = make_parser(
+        "python -m benchmarks github",
+        "Measure the types github and github_projects over a GitHub of our own.",
+        GROUPS,
+        "GITHUB.md, github.svg and github.json",
     )
     parser.add_argument(
         "--delay",
@@ -132,21 +124,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="MILLISECONDS",
         help=f"before each answer of GitHub ({Plan().delay * 1000:.0f}; at most 1000)",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("build/benchmarks"),
-        help="where GITHUB.md, github.svg and github.json go (%(default)s)",
-    )
     return parser.parse_args(arguments)
-
-
-def _groups(text: str) -> list[str]:
-    names = [name for name in text.split(",") if name]
-    for name in names:
-        if name not in GROUPS:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(GROUPS)}")
-    return names
 
 
 def _delay(text: str) -> float:
@@ -168,7 +146,6 @@ class Benchmark:
         self._folder = folder
         self._outcomes = outcomes
         self._servers = 0  # so far, each with a folder of its own
-        self._uv = _find_uv()
 
     def run(self, groups: Sequence[str]) -> None:
         """Measure these groups."""
@@ -236,11 +213,11 @@ class Benchmark:
         place = {"owner": _ORG, "api_url": self._github.api_url}
         return {"type": "github_projects", **place, **keys}
 
-    def _server(self, tables: dict[str, dict[str, object]]) -> GitHubServer:
+    def _server(self, tables: dict[str, dict[str, object]]) -> RemoteServer:
         """A server that knows nothing yet, with a token that was never used."""
         self._servers += 1
         folder = self._folder / f"server-{self._servers}"
-        return GitHubServer(folder, tables, self._github.make_token(_USER))
+        return RemoteServer(folder, tables, self._github.make_token(_USER))
 
     def _weigh_the_fake(self) -> None:
         """How long it takes by itself: it checks everything against GitHub's descriptions."""
@@ -306,7 +283,7 @@ class Benchmark:
 
     def _start(
         self,
-        server: GitHubServer,
+        server: RemoteServer,
         task: str,
         way: str,
         repository: str,
@@ -321,7 +298,7 @@ class Benchmark:
         finally:
             server.stop()
 
-    def _idle(self, server: GitHubServer, repository: str, way: str) -> None:
+    def _idle(self, server: RemoteServer, repository: str, way: str) -> None:
         """Synchronisations of a server that found nothing new in the one before."""
         plan = self._plan
         before, seconds = server.wait_for_synchronizations(repository, 2)
@@ -388,26 +365,7 @@ class Benchmark:
                     self._install_with(client, index_url)
 
     def _install_with(self, client: str, index_url: str) -> None:
-        """With an empty cache of the client's own; `graph-00` needs all the others."""
-        target = self._folder / "installed"
-        python = sys.executable
-        if client == "uv":
-            command = [self._uv, "pip", "install", "--no-config", "--no-cache", "--python", python]
-        else:
-            command = [python, "-m", "pip", "--isolated", "install", "--no-cache-dir"]
-            command += ["--no-compile", "--disable-pip-version-check"]
-        command += ["--quiet", "--index-url", index_url, "--target", str(target), "graph-00"]
-        environment = plain_environment({"PIP_CONFIG_FILE": os.devnull})
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_PATIENCE
-        )
-        installed = len(list(target.glob("graph_*.dist-info")))
-        shutil.rmtree(target, ignore_errors=True)
-        if done.returncode or installed != self._plan.packages:
-            raise RuntimeError(
-                f"{client} installed {installed} packages, not {self._plan.packages}: "
-                f"{done.stdout[-800:]}{done.stderr[-800:]}"
-            )
+        install_graph(client, index_url, self._plan.packages, self._folder / "installed")
 
     def _project(self) -> None:
         """One project with many releases, in a repository of its own."""
@@ -419,8 +377,10 @@ class Benchmark:
                 server.wait_for_page(_ORG, _MANY, count)
         again = server.with_tables({_ORG: self._projects(sync_index_interval=_SOON)})
         with again:
-            # The first look after the start is to be forgotten: it is not conditional.
+            # The first look after the start does not count: it is not conditional. It only asks
+            # GitHub if the page has expired, and a start may be quicker than that.
             again.wait_until_ready()
+            time.sleep(2 * _SOON)
             again.wait_for_page(_ORG, _MANY, count)
             time.sleep(2 * _SOON)
             with self._task("project", github_report.PAGE_UNCHANGED, way, other):
@@ -447,15 +407,6 @@ def _filename(number: int) -> str:
     """The file of a release: ten of them are a project."""
     project = _project(number // _PER_PROJECT).replace("-", "_")
     return f"{project}-{number % _PER_PROJECT + 1}.0-py3-none-any.whl"
-
-
-def _find_uv() -> str:
-    """The uv of this environment, or one on PATH."""
-    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    found = shutil.which("uv", path=os.pathsep.join(folders))
-    if found is None:
-        raise SystemExit("uv is not installed; it is one of the development requirements")
-    return found
 
 
 def _say(sentence: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,15 @@ def plain_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process' environment without what would configure a server or a client."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(_CLIENT_VARIABLES)}
     return {**kept, "NO_PROXY": "*", "no_proxy": "*", **(extra or {})}
+
+
+def find_uv() -> str:
+    """The uv of this environment, or one on PATH."""
+    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    found = shutil.which("uv", path=os.pathsep.join(folders))
+    if found is None:
+        raise SystemExit("uv is not installed; it is one of the development requirements")
+    return found
 
 
 class Processes:

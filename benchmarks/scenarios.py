@@ -80,7 +80,7 @@ class Plan:
             sizes=(0, 20, 60),
             graph=6,
             rounds=1,
-            seconds=0.3,
+            seconds=0.1,
             starts=1,
             batch=4,
             download=2**20,
@@ -188,7 +188,7 @@ class Benchmark:
     plan: Plan
     makers: dict[str, Make]
     generator: Generator
-    uv: str | None
+    uv: str
     corpora: Path  # kept between runs when the user names a folder
     folder: Path  # of this run
     results: Results
@@ -279,9 +279,6 @@ class Benchmark:
                 subject.settle()
 
     def _install(self, subjects: Sequence[Subject]) -> None:
-        if self.uv is None:
-            self.results.remark("uv is not installed: nothing was installed with it.")
-            return
         self.say("installing with uv")
         for turn, subject in self._turns(subjects):
             if (self.results.value(INSTALL, subject.name, subject.files) or 0) > 10:

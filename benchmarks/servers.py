@@ -8,7 +8,6 @@ import html
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from benchmarks.corpus import Corpus, small_form
 from benchmarks.load import HOST, Answer, ask, upload
+from benchmarks.ports import free_port
 from benchmarks.processes import Processes, plain_environment
 
 HTML = "text/html"
@@ -326,13 +326,6 @@ def basic(user: str, password: str) -> dict[str, str]:
     """The headers of a Basic login."""
     token = base64.b64encode(f"{user}:{password}".encode()).decode()
     return {"Authorization": f"Basic {token}"}
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has yet."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _run(command: Sequence[str], limit: float = 120.0) -> str:

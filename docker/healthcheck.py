@@ -1,7 +1,8 @@
 """Asks the server of this container whether it lives; exit code 0 when it does.
 
-The address follows PRIVATE_PYPI_COMMAND_PORT; PRIVATE_PYPI_HEALTH_URL is another one, for a server
-that was given --port or --listen as a flag.
+The port is that of PRIVATE_PYPI_COMMAND_PORT, or of PORT if the server is started with the
+variables of PyOCI. PRIVATE_PYPI_HEALTH_URL is another address, for a server that was given --port
+or --listen as a flag.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ _TIMEOUT = 4  # seconds; the check itself has 5
 
 def main() -> str | None:
     """What is wrong, or None."""
-    port = os.environ.get("PRIVATE_PYPI_COMMAND_PORT") or "8888"
+    default = "8888"
+    if os.environ.get("PYOCI_REGISTRIES") and not os.environ.get("PRIVATE_PYPI_COMMAND"):
+        default = os.environ.get("PORT") or "8080"
+    port = os.environ.get("PRIVATE_PYPI_COMMAND_PORT") or default
     url = os.environ.get("PRIVATE_PYPI_HEALTH_URL") or f"http://127.0.0.1:{port}/health/"
     parts = urlsplit(url)
     # Not urllib's openers: they would go to the proxy that the environment may name.

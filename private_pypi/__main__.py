@@ -1,4 +1,4 @@
-"""`python -m private_pypi`: the same as the command `private_pypi`."""
+"""Runs `python -m private_pypi`, which is the same as the command `private_pypi`."""
 
 from __future__ import annotations
 

@@ -1,50 +1,65 @@
-"""The entry point: finds the command, has its arguments checked, runs it, says how it ended."""
+"""The entry point of the program: finds the command, checks its arguments, runs it."""
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint
 
-from private_pypi import __version__, command_line, plugins
-from private_pypi.command_line import Command, UsageError
+from private_pypi import __version__
+from private_pypi.commands import command_line, pyoci
+from private_pypi.commands.command_line import Command, UsageError
+from private_pypi.distributions.records import printable
 from private_pypi.errors import BackendUnavailable, ConfigurationError, PrivatePypiError
+from private_pypi.storage import plugins
 
-_OWN_COMMANDS = ("server", "update_index", "quickstart", "yank", "unyank", "delete")
+# The module of each command, and the function that gives the flags which depend on other flags.
+_OWN_COMMANDS = {
+    "server": ("serving", "waitress_flags"),
+    "update_index": ("indexing", "backend_flags"),
+    "quickstart": ("serving", None),
+    "yank": ("releases", None),
+    "unyank": ("releases", None),
+    "delete": ("releases", None),
+    "copy": ("copying", None),
+    "restore_name": ("indexing", None),
+}
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
-    """Run one command; `argv` is without the program's name.
+    """Run one command. `argv` does not include the name of the program.
 
-    Returns the exit code: 0, 1 for a failure that is told in a sentence, 2 for a wrong call, 130
-    when interrupted. Without arguments the environment gives them.
+    If there are no arguments, the environment variables PRIVATE_PYPI_COMMAND… give the command and
+    its flags, or those of PyOCI start a server. Returns the exit code: 0 for success, 1 for an
+    error, 2 for wrong arguments, 130 if it was interrupted.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     environ = os.environ if environ is None else environ
     names = [*_OWN_COMMANDS, *plugins.command_names()]
+    given = None
     if words:
-        name, words, given = words[0], words[1:], None
+        name, words = words[0], words[1:]
     else:
-        from_environment = command_line.from_environment(environ)
-        stray = command_line.stray_variable(environ)
-        if stray is not None:
-            sys.stderr.write(
-                f"error: the environment has {stray}, but no command: "
-                f"{command_line.VARIABLES[0]} names it\n\n"
-            )
-            sys.stderr.write(command_line.synopsis(names))
+        try:
+            variables = pyoci.as_command(environ)
+            name, given = command_line.from_environment(variables) or ("--help", None)
+        except UsageError as error:
+            sys.stderr.write(f"error: {error}\n\n{command_line.synopsis(_summaries(names))}")
             return 2
-        name, given = from_environment or ("--help", None)
     if name in ("-h", "--help"):
-        sys.stdout.write(command_line.synopsis(names))
+        sys.stdout.write(command_line.synopsis(_summaries(names)))
         return 0
     if name in ("-V", "--version"):
         sys.stdout.write(f"{command_line.PROGRAM} {__version__}\n")
         return 0
     if name not in names:
-        sys.stderr.write(f"error: unknown command {name!r}{plugins.did_you_mean(name, names)}\n\n")
-        sys.stderr.write(command_line.synopsis(names))
+        meant = plugins.did_you_mean(name, names)
+        sys.stderr.write(
+            f"error: unknown command {name!r}{meant}\n\n{command_line.synopsis(_summaries(names))}"
+        )
         return 2
     debug = False
     try:
@@ -72,28 +87,35 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 
 
 def _command(name: str) -> Command:
-    # Imported here: `private_pypi yank` needs no server.
-    if name in ("server", "quickstart"):
-        from private_pypi.commands import serving
+    if name not in _OWN_COMMANDS:
+        return Command(name, plugins.load_command(name))
+    module_name, more = _OWN_COMMANDS[name]
+    # Imported here, so that `private_pypi yank` does not import the whole server.
+    module = importlib.import_module(f"private_pypi.commands.{module_name}")
+    return Command(name, getattr(module, name), getattr(module, more) if more else None)
 
-        if name == "server":
-            return command_line.describe(name, serving.server, serving.waitress_flags)
-        return command_line.describe(name, serving.quickstart)
-    if name == "update_index":
-        from private_pypi.commands import indexing
 
-        return command_line.describe(name, indexing.update_index, indexing.backend_flags)
-    if name in ("yank", "unyank", "delete"):
-        from private_pypi.commands import releases
-
-        return command_line.describe(name, getattr(releases, name))
-    return command_line.describe(name, plugins.load_command(name))
+def _summaries(names: Sequence[str]) -> dict[str, str]:
+    """The first line of the help of each command."""
+    own = [
+        EntryPoint(name, f"private_pypi.commands.{module}:{name}", plugins.COMMANDS)
+        for name, (module, _) in _OWN_COMMANDS.items()
+    ]
+    summaries = {}
+    for name in names:
+        try:
+            summary = plugins.command_summary(name, own if name in _OWN_COMMANDS else None)
+            summaries[name] = printable(summary)
+        except Exception as error:  # the help must work even if a backend is broken
+            summaries[name] = f"cannot be used: {printable(str(error))}"
+    return summaries
 
 
 def _complain(error: PrivatePypiError) -> None:
     problems = error.problems if isinstance(error, ConfigurationError) else str(error).splitlines()
     for problem in problems:
-        sys.stderr.write(f"error: {problem}\n")
+        # It may quote a server, whose text must not contain control sequences for the terminal.
+        sys.stderr.write(f"error: {printable(problem)}\n")
     if isinstance(error, BackendUnavailable) and error.retry_after >= 60:
         minutes = math.ceil(error.retry_after / 60)
         sys.stderr.write(f"run this again in {minutes} minute{'' if minutes == 1 else 's'}\n")

@@ -1,29 +1,32 @@
-"""Every failure that private_pypi knows; statuses of HTTP are given to them in `web` alone.
+"""All errors that private_pypi raises on purpose. Their HTTP statuses are chosen in `web`.
 
     PrivatePypiError
-    ├── ConfigurationError            what an operator wrote is wrong; all mistakes at once
+    ├── ConfigurationError            the operator's configuration is wrong; lists all mistakes
     │   └── AlreadyConfigured         `POST /initialize/` on a server that has a configuration
     ├── NotConfigured                 something is missing before this repository can be served
     ├── AccessError
-    │   ├── WrongSecret               unknown repository or wrong secret: indistinguishable
-    │   └── NotAllowed                the secret is right, but may not do this
-    ├── NotFound                      a *known* absence, never trouble
+    │   ├── WrongSecret               unknown repository or wrong secret; the caller cannot tell
+    │   └── NotAllowed                the secret is valid, but does not allow this
+    ├── NotFound                      something is known not to exist
     │   ├── ProjectNotFound
     │   └── FileNotFound
-    ├── InvalidUpload                 the form or the file is not what an index can take
-    │   ├── InvalidFilename           no filename of a distribution file
-    │   ├── FilenameBurnt             the name was deleted once and stays burnt
-    │   └── TooLarge                  a file or a form over its limit
-    ├── FileAlreadyExists             other bytes are published under this name
+    ├── InvalidUpload                 the form or the file of an upload cannot be accepted
+    │   ├── InvalidFilename           not the filename of a distribution file
+    │   ├── FilenameBurnt             a file of this name, in any spelling, was deleted earlier
+    │   └── TooLarge                  a file or a form is larger than its limit
+    ├── FileAlreadyExists             a file with this name and other content is published already
     ├── InvalidIndex                  `index.toml` cannot be read
-    ├── StaleIndex                    compare-and-swap lost: somebody wrote the index first
-    ├── Unsupported                   this backend cannot do that
-    └── BackendError                  the storage is in trouble; never an absence
+    ├── StaleIndex                    the index was changed by somebody else since it was read
+    ├── Unsupported                   this backend cannot do what was asked
+    └── BackendError                  the storage failed; says nothing about what it contains
         ├── BackendUnavailable        try again later: down, slow, limited, not yet synchronised
         └── StorageFull               no space left for what was sent
 
-An error keeps its facts as attributes and composes its sentence in one place.
-No message ever holds a secret.
+The difference between `NotFound` and `BackendError` is important: when a project is known not to
+exist, clients are sent to another index, where a stranger may own its name. A storage that fails
+must therefore never look like one in which the project is missing.
+
+An error keeps its facts as attributes and builds its message itself. No message contains a secret.
 """
 
 from __future__ import annotations
@@ -32,10 +35,10 @@ from collections.abc import Sequence
 
 
 def cause_of(error: BaseException) -> str:
-    """What the system says at the bottom of an error, such as `Connection refused`.
+    """The operating system's message for the innermost cause, such as `Connection refused`.
 
-    The errors of HTTP libraries quote whole requests, with addresses that may be secret; what the
-    system says holds none. The error's type where the system says nothing.
+    The errors of HTTP libraries quote whole requests, whose addresses may contain secrets. The
+    messages of the operating system do not. If there is none, the type of the error is returned.
     """
     inner: BaseException | None = error
     while inner is not None:
@@ -46,13 +49,24 @@ def cause_of(error: BaseException) -> str:
 
 
 class PrivatePypiError(Exception):
-    """The root of the tree; `str(error)` is a sentence for the person who has to act on it."""
+    """The base class. `str(error)` is a sentence for the person who has to act on it."""
+
+
+def fresh(error: PrivatePypiError) -> PrivatePypiError:
+    """A copy of the error without its traceback.
+
+    Use it to remember an error, or to raise one error in several threads. A traceback refers to all
+    local variables of the calls it goes through, so they could not be freed.
+    """
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    return copy
 
 
 class ConfigurationError(PrivatePypiError):
-    """What an operator wrote is wrong.
+    """A configuration, or a flag of a command, is wrong.
 
-    `problems` has one sentence for each mistake, each naming table and key.
+    `problems` has one sentence for each mistake. Each names the table and the key.
     """
 
     def __init__(self, *problems: str) -> None:
@@ -61,34 +75,34 @@ class ConfigurationError(PrivatePypiError):
 
 
 class AlreadyConfigured(ConfigurationError):
-    """A configuration was submitted to a server that does not take one."""
+    """A configuration was submitted to a server that already has one."""
 
 
 class NotConfigured(PrivatePypiError):
-    """Something that only the operator can add is missing before the repository can be served."""
+    """The repository cannot be served until the operator adds something, such as a secret."""
 
 
 class AccessError(PrivatePypiError):
-    """The caller may not do this."""
+    """The caller is not allowed to do this."""
 
 
 class WrongSecret(AccessError):
-    """Unknown repository, wrong secret or none: the caller is not told which."""
+    """The repository is unknown, or the secret is wrong. The caller is not told which."""
 
     def __init__(self, message: str = "unknown repository or wrong secret") -> None:
         super().__init__(message)
 
 
 class NotAllowed(AccessError):
-    """The secret is known and does not reach far enough."""
+    """The secret is valid, but does not allow this."""
 
 
 class NotFound(PrivatePypiError):
-    """A known absence."""
+    """Something is known not to exist."""
 
 
 class ProjectNotFound(NotFound):
-    """The index is whole, and this project is not in it."""
+    """The repository does not have this project."""
 
     def __init__(self, project: str, hint: str = "") -> None:
         super().__init__(f"no project {project!r} in this repository" + (hint and f": {hint}"))
@@ -96,7 +110,7 @@ class ProjectNotFound(NotFound):
 
 
 class FileNotFound(NotFound):
-    """The index or the storage is whole, and this file is not in it."""
+    """The repository does not have this file."""
 
     def __init__(self, filename: str) -> None:
         super().__init__(f"no file {filename!r} in this repository")
@@ -104,7 +118,7 @@ class FileNotFound(NotFound):
 
 
 class InvalidUpload(PrivatePypiError):
-    """The form or the file is not what an index can take; sending it again will not help."""
+    """The form or the file of an upload cannot be accepted. Sending it again will not help."""
 
 
 class InvalidFilename(InvalidUpload):
@@ -116,37 +130,49 @@ class InvalidFilename(InvalidUpload):
 
 
 class FilenameBurnt(InvalidUpload):
-    """The name belonged to a file that was deleted; it is never used again."""
+    """A file of this name was deleted, and the name has not been released again."""
 
-    def __init__(self, filename: str) -> None:
+    def __init__(self, filename: str, *, deleted: str | None = None) -> None:
+        """`deleted` is the name of the deleted file, if it was spelled differently."""
+        as_other = _in_other_spelling(filename, deleted)
         super().__init__(
-            f"filename {filename!r} was previously used by a file that has since been deleted; "
-            "use a different version"
+            f"filename {filename!r} was previously used{as_other} by a file that has since been "
+            "deleted; use a different version, or ask the operator of this index to run "
+            "`private_pypi restore_name`"
         )
         self.filename = filename
 
 
 class TooLarge(InvalidUpload):
-    """A file or a form is over its limit (bytes, or parts)."""
+    """A file or a form is larger than its limit, in bytes or in parts."""
 
 
 class FileAlreadyExists(PrivatePypiError):
-    """Other bytes are published under this name."""
+    """A file with this name and other content is published already."""
 
-    def __init__(self, filename: str) -> None:
-        # twine, poetry, pdm and maturin look for "already exists" (protocol 56).
+    def __init__(self, filename: str, *, published: str | None = None) -> None:
+        """`published` is the name of the published file, if it is spelled differently."""
+        as_other = _in_other_spelling(filename, published)
+        # twine, poetry, pdm and maturin look for "already exists".
         super().__init__(
-            f"File already exists ({filename!r} with other content); use a different version"
+            f"File already exists ({filename!r} is published{as_other} with other content); "
+            "use a different version"
         )
         self.filename = filename
 
 
+def _in_other_spelling(filename: str, known: str | None) -> str:
+    if known in (None, filename):
+        return ""
+    return f" as {known!r}, which is the same file to installers,"
+
+
 class InvalidIndex(PrivatePypiError):
-    """The index document is damaged or of an unknown form."""
+    """The index document is damaged, or its format is unknown."""
 
 
 class StaleIndex(PrivatePypiError):
-    """The document was written by somebody else since it was read; read it again."""
+    """The index document was changed by somebody else since it was read. Read it again."""
 
 
 class Unsupported(PrivatePypiError):
@@ -154,13 +180,13 @@ class Unsupported(PrivatePypiError):
 
 
 class BackendError(PrivatePypiError):
-    """The storage answered something that it should not; it is unknown what holds now."""
+    """The storage failed. It is unknown what it contains now."""
 
 
 class BackendUnavailable(BackendError):
     """The storage cannot answer now.
 
-    `retry_after`: whole seconds after which asking again makes sense.
+    `retry_after` is the number of seconds after which it makes sense to ask again.
     """
 
     def __init__(self, message: str, *, retry_after: int = 5) -> None:

@@ -1,7 +1,9 @@
-"""The values that everybody speaks of: frozen, and without behaviour that reaches outside.
+"""The values that all parts of private_pypi exchange. They are immutable and do no I/O.
 
 The words are those of the PyPA glossary: a *project* has *releases* (versions), a release has
-*distribution files*, an *index* lists them.
+*distribution files*, an *index* lists them. A *storage* is where the files are kept, for example a
+folder. A *backend* is the code that accesses one kind of storage, and the *core* is all the code
+that works with every backend.
 """
 
 from __future__ import annotations
@@ -9,70 +11,117 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from io import BufferedReader
 from pathlib import Path
 
 from packaging.utils import NormalizedName
 
 Record = Mapping[str, str]
-"""The facts that the core keeps beside a stored file: a flat table of strings (see `records`)."""
+"""What the core stores next to each file: a table of strings (see `distributions.records`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DistributionFile:
-    """One published file, with all that a page of the simple API says of it."""
+class FileHandle:
+    """Identifies a file in a storage."""
 
     project: NormalizedName
     filename: str
+    size: int | None  # bytes; None: unknown
+    sha256: str | None  # lower-case hex; None: unknown
+    location: str  # where the storage has it; only the backend knows what it means
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistributionFile(FileHandle):
+    """One published file, with everything that a page of the simple API says about it."""
+
+    size: int
+    sha256: str
     version: str  # as in the filename, normalised (PEP 440)
-    size: int  # bytes
-    sha256: str  # lower-case hex
-    uploaded_at: datetime | None  # UTC; None when unknown
+    uploaded_at: datetime | None  # UTC; None: unknown
     requires_python: str | None
-    yanked: str | None  # None: not yanked; the reason otherwise, "" when none was given
-    core_metadata_sha256: str | None  # lower-case hex; None: not offered
-    location: str  # the backend's own handle; opaque to everyone else
-    summary: str | None = None  # one line about the project, of its core metadata; for people
+    yanked: str | None  # the reason, or "" if none was given; None: not yanked
+    core_metadata_sha256: str | None  # lower-case hex; None: not offered to clients
+    # From the core metadata, on one line each. They are shown to people.
+    summary: str | None = None
+    published_name: str | None = None  # the project's name, if it is not spelled like `project`
+    keywords: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """What a backend knows of a file without opening it."""
+    """What a storage knows about a file without opening it."""
 
     filename: str
     size: int  # bytes
-    location: str  # the backend's own handle
+    location: str  # where the storage has it; only the backend knows what it means
     stamp: str  # changes whenever the bytes may have changed
-    record: Record | None  # None: the file came by another road, or its record is of other bytes
-    sha256: str | None = None  # lower-case hex, as the storage computed it; None: it did not
-    uploaded_at: datetime | None = None  # UTC; as the storage says, for a file without a record
-    yanked: str | None = None  # as the storage itself keeps it; None: it says nothing of a yank
+    record: Record | None = None
+    """None: the file was not published through a server, its record was made for other bytes, or
+    the record has to be requested separately (`SupportsRecords`)."""
+    sha256: str | None = None  # lower-case hex, computed by the storage; None: it does not do that
+    uploaded_at: datetime | None = None  # UTC, according to the storage; for files without a record
+    modified_at: datetime | None = None
+    """UTC; when the bytes last changed, according to the storage. The file may have come into the
+    storage at another time, so this is only used if `uploaded_at` is unknown."""
+    yanked: str | None = None  # the reason, if the storage itself stores yanks; None: not yanked
+    project: str | None = None
+    """The project of the file according to the storage, in any spelling: the name of its folder,
+    for example. None: only the filename says which project it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredName:
+    """A stored file in a listing that gives only its name, because more would cost a request."""
+
+    filename: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlisted:
+    """Something that a listing had to leave out.
+
+    For example, this is a folder that cannot be read, or a file in a format that is not served.
+    """
+
+    location: str  # the `location` of every file in it begins with this
+    problem: str  # a sentence for the operator: what was left out, why, and what would help
+    may_hold_files: bool
+    """Whether there may be distribution files in it. If so, the files that were found in it earlier
+    are kept in the index, and no project can be said to have no files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
     """A checked form and its file, ready to be stored.
 
-    `content` is a complete file on a local disk that belongs to the backend from now on: it may
-    link or move it (and only then needs no copy). `file.location` is where a file of this name is
-    known to lie, else empty.
+    `content` is a complete file on the file system of ROOT, the folder of the server. The storage
+    may move or link it instead of copying it. `file.location` is the location of a file of this
+    name if one is known to exist, and empty otherwise. The project, the filename and the hash have
+    been checked.
     """
 
     file: DistributionFile
     content: Path
     core_metadata: bytes | None
     record: Record
+    warnings: tuple[str, ...] = ()  # sentences about what the publisher should correct
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """The content is a file of this machine, complete and immutable under this path."""
+    """The content is a complete, unchanging file on this machine, open at its beginning.
 
-    path: Path
+    It is an open file instead of a path, because the file at a path could be replaced between the
+    moment it is checked and the moment it is sent. The receiver has to close it.
+    """
+
+    file: BufferedReader
 
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """The content is elsewhere: `url` needs no credentials, and holds until `expires_at` (UTC)."""
+    """The content is at `url`, which needs no credentials and works until `expires_at` (UTC)."""
 
     url: str
     expires_at: datetime | None
@@ -80,18 +129,30 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The content arrives in chunks of at most a few MiB; closing `chunks` ends the transfer."""
+    """The content comes in chunks of at most a few MiB. Closing `chunks` ends the transfer."""
 
     chunks: Iterator[bytes]
     size: int  # bytes
 
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """Whether the files that are shown are those that the storage has now."""
+
+    age: float | None
+    """None: they are, apart from changes since the last regular look at the storage. A number: the
+    storage fails, and these are the files it had so many seconds ago. Nothing may then be reported
+    as missing (404), because it may have been added since."""
+
+
+FRESH = Freshness(None)
 
 Download = LocalFile | Redirect | Stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BurntName:
-    """A filename that was deleted and is never used again (protocol 71)."""
+    """The name of a deleted file, which may not be used again."""
 
     project: NormalizedName
     filename: str

@@ -1,3 +1,43 @@
-"""What every test run needs: the table of clients is compared where all results come together."""
+"""What every test run has: the split into quick and whole, the table of clients, and an end."""
 
-pytest_plugins = ["tests.clients.compatibility"]
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.faults.servers import Servers
+
+pytest_plugins = ["tests.machine", "tests.clients.compatibility"]
+
+# No test is about speed, and hypothesis would otherwise fail each example that takes 200 ms.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
+
+
+# Hundreds of processes of Python are started. Where this is set, as it is in many containers, each
+# of them compiles every module again, which takes a second for a server.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    """Server processes, which end with the test."""
+    from tests.faults.servers import servers_below  # not before the plugins are loaded
+
+    with servers_below(tmp_path) as servers:
+        yield servers
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the process that started the run, at its very end
+        from tests.container.engine import forget_running  # not before the plugins are loaded
+
+        forget_running()

@@ -19,6 +19,8 @@ from benchmarks.github_results import (
     upload_of_seed,
 )
 
+pytestmark = pytest.mark.needs("time")
+
 ROOT = Path(__file__).parent.parent
 
 EVERY_SERVER = {
@@ -174,6 +176,40 @@ def test_what_others_would_have_asked_is_computed_from_what_is_known_of_them() -
         page_of_pypihub(65).requests,
         install_of_pypihub(60, 3).requests,  # a page and a file of each
     ] == [105, 6, 7, 83, 63, 60, 1, 2, 120]
+
+
+@pytest.fixture(scope="module")
+def over_a_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one quick run over a registry has put its results."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    command = [sys.executable, "-m", "benchmarks", "oci", "--quick", "--out", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "OCI.md").read_text() in done.stdout
+    return folder
+
+
+@pytest.mark.needs("docker-registry")
+def test_a_run_over_a_registry_counts_what_was_asked(over_a_registry: Path) -> None:
+    """Five versions; four packages of three versions each."""
+    rows = json.loads((over_a_registry / "oci.json").read_text())
+    assert [row for row in rows if row["seconds"] <= 0] == []
+    asked = {(row["task"], row["way"]): (row["requests"], row["pyoci"]) for row in rows}
+    expected = {
+        # Refused without credentials; the rights of the secret and to the project; the tags, the
+        # versions, and the tags of the journal.
+        ("Cold", "5 versions"): (1 + 2 + 1 + 5 + 1, 1 + 5),
+        ("Warm", "5 versions"): (0, 1 + 5),
+        ("After the time to live", "5 versions"): (1 + 3, 1 + 5),
+        ("uv, warm", "4 packages"): (0, 4 * (1 + 3 + 3)),
+        ("uv, warm, pages too old", "4 packages"): (4 * (1 + 3), 4 * (1 + 3 + 3)),
+    }
+    assert {key: asked.get(key) for key in expected} == expected
+    report = (over_a_registry / "OCI.md").read_text()
+    assert "**missed**" not in report  # these are requests, not times
+    picture = ElementTree.fromstring((over_a_registry / "oci.svg").read_text())
+    _, *bars = [element for element in picture.iter() if element.tag.endswith("rect")]
+    assert len(bars) == 2 * len(rows)
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,20 @@ from typing import Any
 import pytest
 from waitress.adjustments import Adjustments
 
-from private_pypi import cli, config, errors, plugins
-from private_pypi.command_line import REQUIRED, Parameter
-from private_pypi.config import Source, backend_fields, read_configuration
+from private_pypi import cli, errors
+from private_pypi.commands.command_line import REQUIRED, Parameter
+from private_pypi.configuration import config
+from private_pypi.configuration.config import ConfigurationText, read_configuration
+from private_pypi.configuration.fields import backend_fields
 from private_pypi.errors import PrivatePypiError
-from private_pypi.verdicts import Expiry
+from private_pypi.storage import plugins
 from private_pypi.web import create_app
-from private_pypi.web.answers import _STATUSES
-from private_pypi.web.deployment import Deployment
+from private_pypi.web.http.answers import _STATUSES
 from private_pypi.web.serving.engine import _DEFAULTS
 from tests.documents import ALL, DOCS, ROOT, Row, anchors, blocks, links, marks, tables
+from tests.web.conftest import Deploy, deploy
+
+__all__ = ["deploy"]
 
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 COMMANDS = (*cli._OWN_COMMANDS, *plugins.command_names())
@@ -137,31 +141,19 @@ def test_every_key_of_a_backend_is_documented_with_its_default(type_: str) -> No
 
 
 @pytest.fixture
-def rules(tmp_path: Path) -> Iterator[set[tuple[str, str, bool]]]:
+def rules(deploy: Deploy) -> set[tuple[str, str, bool]]:
     """Method, address and whether it is of a repository, of every rule of the application."""
-    hour = timedelta(hours=1)
-    served = Deployment(
-        tmp_path,
-        config=None,
-        admin_secret=None,
-        expiry=Expiry(hour, hour),
-        extra_index_url="",
-        admin_token=None,
-        allowed_env=frozenset(),
-        environ={},
-    )
     found = [
-        (method, re.sub(r"<any\(.*\):(\w+)>", r"<\1>", rule.rule))
-        for rule in create_app(served).url_map.iter_rules()
+        (method, re.sub(r"<(?:any\(.*\)|version):(\w+)>", r"<\1>", rule.rule))
+        for rule in create_app(deploy(None)).url_map.iter_rules()
         for method in rule.methods or ()
         if method not in ("HEAD", "OPTIONS")
     ]
-    served.close()
     prefix = "/r/<repository>"
     of_repositories = {
         (method, rule.removeprefix(prefix)) for method, rule in found if rule.startswith(prefix)
     }
-    yield {
+    return {
         (method, bare.rstrip("/"), (method, bare) in of_repositories)
         for method, rule in found
         for bare in [rule.removeprefix(prefix)]
@@ -204,9 +196,13 @@ def test_every_variable_that_is_read_is_documented() -> None:
         for path in [*sources, ROOT / "docker" / "healthcheck.py"]
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if re.fullmatch(r"(PRIVATE_PYPI|PYWHARF)(_[A-Z]+)+", node.value)
+        if re.fullmatch(
+            r"(PRIVATE_PYPI|PYWHARF|PYOCI|OTLP|OTEL|DEPLOYMENT|CONTAINER)(_[A-Z]+)+|PORT|RUST_LOG",
+            node.value,
+        )
     }
     assert len(read) >= 5
+    read |= {"OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"}  # by the SDK of OpenTelemetry
     told = named("variables")
     flags_of = {name.removesuffix("<FLAG>") for name in told if name.endswith("<FLAG>")}
     known = {name for name in told if not name.endswith("<FLAG>")}
@@ -338,7 +334,7 @@ def checked(text: str, folder: Path, admin_secret: str | None = None) -> config.
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("a secret\n")
     sources = [
-        None if each is None else Source(text=each, name=name, folder=folder)
+        None if each is None else ConfigurationText(text=each, name=name, folder=folder)
         for each, name in ((text, "config.toml"), (admin_secret, "admin_secret.toml"))
     ]
     assert sources[0] is not None

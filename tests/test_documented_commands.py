@@ -20,10 +20,11 @@ import pytest
 import requests
 import tomli
 
-from private_pypi import cli, command_line
+from private_pypi import cli
+from private_pypi.commands import command_line
 from private_pypi.errors import PrivatePypiError
 from private_pypi.testing.distributions import make_sdist, make_wheel
-from private_pypi.web.people.sessions import SessionSeal, new_session
+from private_pypi.web.sessions.sessions import SessionSeal, new_session
 from tests.clients.environments import CLIENTS, Client, install_client, make_venv
 from tests.clients.releases import Release
 from tests.documents import ALL, DOCS, ROOT, Block, blocks, commands, says
@@ -309,6 +310,39 @@ def folder_of_wheels(session: Session, end: ExitStack) -> Check:
     return lambda: holds(session.listed("your-project", "mine", "READ_SECRET") == files)
 
 
+def of_pypiserver(session: Session, end: ExitStack) -> Check:
+    files = write_project(session)
+    shutil.copytree(session.folder / "dist", session.folder / "packages")
+    write_newer(session)
+    newer = {name.replace("-1.0", "-1.1") for name in files}
+    return lambda: holds(session.listed("your-project", "mine", "WRITE_SECRET") == files | newer)
+
+
+def of_devpi(session: Session, end: ExitStack) -> Check:
+    files = write_project(session)
+    # What devpi-export of devpi-server 6.20 wrote.
+    for name, version in (("your-project", "1.0"), ("other-thing", "2.0")):
+        folder = session.folder / "export" / "acme" / "prod" / name / version
+        folder.mkdir(parents=True)
+        for filename, content in (make_wheel(name, version), make_sdist(name, version)):
+            (folder / filename).write_bytes(content)
+    (session.folder / "export" / "dataindex.json").write_text("{}")
+    write_newer(session)
+    newer = {name.replace("-1.0", "-1.1") for name in files}
+
+    def check() -> None:
+        assert session.listed("your-project", "mine", "READ_SECRET") == files | newer
+        assert len(session.listed("other-thing", "mine", "READ_SECRET")) == 2
+
+    return check
+
+
+def write_newer(session: Session) -> None:
+    """The next version of the project takes the place of the first in dist/."""
+    shutil.rmtree(session.folder / "dist")
+    write_project(session, version="1.1")
+
+
 def old_root(session: Session, end: ExitStack) -> Check:
     root = session.folder / "ROOT"
     make_root_of_02(root, [make_wheel("demo", "1.0")])
@@ -406,6 +440,8 @@ SESSIONS: Mapping[tuple[str, str], Prepare] = {
     ("file_system.md", "folder"): folder_of_wheels,
     ("http.md", "server"): with_server,
     ("moving-from-0.2.md", "old ROOT"): old_root,
+    ("moving-from-pypiserver.md", "pypiserver"): of_pypiserver,
+    ("moving-from-devpi.md", "devpi"): of_devpi,
     ("ci.md", "packages"): packages,
     ("sign-in.md", "key"): with_key,
     ("github.md", "github"): on_github,
@@ -436,8 +472,8 @@ def session(tmp_path: Path) -> Iterator[Session]:
     home = folder / "home"
     home.mkdir(parents=True)
     make_venv(folder / "venv")
-    need("curl", "curl")
-    need("openssl", "openssl")
+    need("curl")
+    need("openssl")
     variables = Client("pip", install_client("pip"), home).scrubbed()
     for name in ("PIP_CONFIG_FILE", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         del variables[name]
@@ -465,6 +501,7 @@ def is_of_session(block: Block) -> bool:
     return block.mark in ("run", "serve", "file", "add")
 
 
+@pytest.mark.needs("clients", "curl", "openssl")
 @pytest.mark.parametrize(("document", "name"), sessions())
 def test_the_commands_do_what_the_document_says(session: Session, document: str, name: str) -> None:
     its_blocks = [
@@ -502,6 +539,7 @@ def test_every_command_is_run_by_somebody() -> None:
         assert document in (ROOT / test).read_text()
 
 
+@pytest.mark.needs("clients")
 def test_a_command_that_fails_or_says_something_else_is_found(session: Session) -> None:
     def block(text: str) -> Block:
         return Block(DOCS[0], 1, "console", text, "run", "test")

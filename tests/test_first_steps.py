@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
-import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,17 +15,14 @@ import requests
 
 from private_pypi.errors import cause_of
 from private_pypi.testing.distributions import make_wheel
-from tests.faults.servers import READER, Servers, eventually, servers_below, table
+from private_pypi.web import _is_of_this_machine
+from tests.faults.servers import READER, Servers, table
 from tests.github.fake import FakeGitHub
+from tests.waiting import eventually
 
-SCRIPTS = Path(__file__).parent.parent / "tools"
+pytestmark = pytest.mark.needs("a server in a process of its own")
+
 BROWSER = {"User-Agent": "Mozilla/5.0", "Accept": "text/html", "Sec-Fetch-Mode": "navigate"}
-
-
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    with servers_below(tmp_path) as servers:
-        yield servers
 
 
 def on_github(**fields: object) -> str:
@@ -62,8 +58,8 @@ def test_a_server_without_a_configuration_says_so_wherever_one_looks(tmp_path: P
 def test_a_missing_secret_is_told_in_the_log_of_the_start(servers: Servers) -> None:
     server = servers.start(servers.folder / "root", table() + on_github())
     assert (
-        "WARNING private_pypi.repositories: repository 'acme' needs a secret of its own: add a "
-        "table [acme] to admin_secret.toml\n"
+        "WARNING private_pypi.repositories.synchronized: repository 'acme' needs a secret of its "
+        "own: add a table [acme] to admin_secret.toml\n"
     ) in server.log
     assert server.status("/r/mine/simple/") == 200  # the others are served
 
@@ -76,7 +72,10 @@ def test_a_start_that_waits_for_a_storage_says_for_which(servers: Servers) -> No
         server = servers.begin(
             servers.folder / "root", on_github(api_url=url), flags=("--admin_secret", str(secret))
         )
-        waiting = r"INFO private_pypi\.repositories: waiting [34] s at most for repository 'acme'\n"
+        waiting = (
+            r"INFO private_pypi\.repositories\.choosing: "
+            r"waiting [34] s at most for repository 'acme'\n"
+        )
         eventually(lambda: re.search(waiting, server.log), "what the start waits for")
 
 
@@ -121,10 +120,55 @@ def test_a_release_is_meant_by_each_spelling_of_its_version(servers: Servers) ->
     server.change("POST", "demo/1/yank", reason="broken")
     server.change("POST", "demo/v2.0.0/yank", reason="broken")
     assert server.yanked() == {longer[0]: "broken", shorter[0]: "broken"}
-    both = make_wheel("demo", "1.0")
-    server.publish(*both)
-    server.change("DELETE", "demo/1.0.0/")  # of two equal ones, the one that is named
-    assert set(server.listed()) == {shorter[0], both[0]}
+    server.change("DELETE", "demo/1.0/")
+    assert set(server.listed()) == {shorter[0]}
+
+
+@pytest.mark.parametrize(("answer", "code"), [("no", 1), ("yes", 0)])
+def test_delete_asks_at_a_terminal(servers: Servers, answer: str, code: int) -> None:
+    server = servers.start(servers.folder / "root")
+    filename, content = make_wheel("demo", "1.0")
+    server.publish(filename, content)
+    index = f"{server.url.replace('//', '//mine:w@')}/r/mine/simple/"
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "private_pypi", "delete", index, "demo", "1.0"]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        shown = b""
+        while b"[y/N]" not in shown:
+            shown += os.read(ours, 1000)
+        os.write(ours, f"{answer}\n".encode())
+        assert process.wait(timeout=60) == code
+    os.close(theirs)
+    os.close(ours)
+    assert b"Delete all files of demo 1.0 permanently?" in shown
+    assert (filename in server.listed()) is (answer == "no")
+
+
+def test_quickstart_keeps_its_folder_out_of_git(tmp_path: Path) -> None:
+    from private_pypi.commands.serving import _private_root
+
+    root = _private_root(str(tmp_path / "made"))
+    assert (root / ".gitignore").read_text() == "*\n"
+    there = tmp_path / "there"
+    there.mkdir()
+    assert list(_private_root(str(there)).iterdir()) == []  # a folder of somebody else's
+
+
+@pytest.mark.parametrize(
+    ("address", "is_of_this_machine"),
+    [
+        ("http://127.0.0.1:8888", True),
+        ("http://[::1]:8888", True),
+        ("unix:/run/private_pypi.sock", True),
+        ("http://0.0.0.0:8888", False),
+        ("http://[::]:8888", False),
+        ("http://10.0.0.5:8888", False),
+    ],
+)
+def test_plain_http_that_others_can_reach_is_warned_about(
+    address: str, is_of_this_machine: bool
+) -> None:
+    assert _is_of_this_machine(address) is is_of_this_machine
 
 
 def test_the_cause_of_an_error_is_what_the_system_says() -> None:
@@ -136,26 +180,3 @@ def test_the_cause_of_an_error_is_what_the_system_says() -> None:
     assert cause_of(requests.exceptions.ChunkedEncodingError("http://signed")) == (
         "ChunkedEncodingError"
     )
-
-
-def test_who_may_not_install_packages_is_told_which_are_missing(tmp_path: Path) -> None:
-    """A machine with apt-get and without Python, where nobody may become root."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in ("dirname", "rm", "cat"):
-        (programs / name).symlink_to(shutil.which(name) or pytest.fail(f"there is no {name}"))
-    for name, says in (("id", "echo 1000"), ("apt-get", "exit 9")):
-        (programs / name).write_text(f"#!/bin/sh\n{says}\n")
-        (programs / name).chmod(0o755)
-    shutil.copytree(SCRIPTS, tmp_path / "tools")
-    shell = shutil.which("sh")
-    assert shell is not None
-    ended = subprocess.run(
-        [shell, tmp_path / "tools" / "quickstart.sh"],
-        env={"PATH": str(programs), "HOME": os.devnull},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert ended.returncode != 0
-    assert ended.stderr == "error: this needs root once: apt-get install python3 python3-venv\n"

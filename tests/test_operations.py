@@ -7,13 +7,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from private_pypi.testing.distributions import make_wheel
-from tests.faults.servers import READER, WRITER, Servers, servers_below, table
+from tests.faults.servers import READER, WRITER, Servers, table
 from tests.machine import need
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "operations.md").read_text()
@@ -57,12 +56,6 @@ tests:
 """
 
 
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    with servers_below(tmp_path) as servers:
-        yield servers
-
-
 def block(language: str, start: str) -> str:
     """The one block of the document that begins so."""
     found = [
@@ -83,8 +76,9 @@ def command(part: str) -> str:
     return found
 
 
+@pytest.mark.needs("promtool")
 def test_the_alerts_are_rules_and_fire(tmp_path: Path) -> None:
-    promtool = need("promtool", "prometheus")
+    promtool = need("promtool")
     (tmp_path / "rules.yml").write_text(block("yaml", "groups:"))
     (tmp_path / "test.yml").write_text(_RULE_TEST)
     for arguments in (("check", "rules", "rules.yml"), ("test", "rules", "test.yml")):
@@ -99,8 +93,9 @@ def test_the_alerts_ask_for_metrics_that_there_are() -> None:
     assert {name.removesuffix("_bucket") for name in asked} <= listed
 
 
+@pytest.mark.needs("systemd-analyze")
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    analyze = need("systemd-analyze", "systemd")
+    analyze = need("systemd-analyze")
     unit = block("ini", "[Unit]")
     program = Path(sys.executable).with_name("private_pypi")
     assert program.exists()
@@ -129,6 +124,7 @@ def test_the_unit_gives_flags_that_the_server_has() -> None:
     assert [flag for flag in sorted(limits) if f"--{flag}" not in shown] == []
 
 
+@pytest.mark.needs("a server in a process of its own")
 def test_what_was_backed_up_is_there_after_a_restore(servers: Servers, tmp_path: Path) -> None:
     root, restored = tmp_path / "root", tmp_path / "restored"
     environ = {**os.environ, "ROOT": str(root), "BACKUP": str(tmp_path / "backup.tar.gz")}

@@ -1,7 +1,8 @@
+# shellcheck shell=sh
 # Makes the virtual environment .venv of this checkout; sourced by the other scripts, not run.
 #
-# Needs nothing but a Debian or Ubuntu machine: what is missing is installed with apt-get when this
-# runs as root or sudo needs no password, and named otherwise.
+# Needs nothing but a Debian or Ubuntu machine: missing packages are installed with apt-get when this
+# runs as root or when sudo asks for no password. Otherwise they are named, all of them at once.
 
 set -eu
 cd "$(dirname "$0")/.."
@@ -18,21 +19,27 @@ as_root() {
     fi
 }
 
+apt_install() {
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# Install the given Debian packages; with none given, do nothing.
 debian_packages() {
+    [ $# -gt 0 ] || return 0
     command -v apt-get >/dev/null || {
         echo "error: install these by hand (there is no apt-get): $*" >&2
         return 1
     }
     may_be_root || {
-        echo "error: this needs root once: apt-get install $*" >&2
+        echo "error: this needs root once: apt-get update && apt-get install -y --no-install-recommends $*" >&2
         return 1
     }
     echo "installing Debian packages: $*" >&2
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" \
-        >/dev/null 2>&1 && return
+    apt_install "$@" 2>/dev/null && return
+    # The lists of packages are missing or old.
     as_root apt-get update -qq >/dev/null
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" \
-        >/dev/null
+    apt_install "$@"
 }
 
 is_usable() {
@@ -49,19 +56,35 @@ find_python() {
     return 1
 }
 
+has_environment() {
+    [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1
+}
+
+# The Debian packages that are missing for making the environment.
+packages_for_python() {
+    if has_environment; then
+        return
+    elif python=$(find_python); then
+        # Debian splits ensurepip off: without it an environment has no pip.
+        "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+            "$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'
+    elif command -v python3 >/dev/null; then
+        echo python3.11 python3.11-venv # the Python of this system is older
+    else
+        echo python3 python3-venv
+    fi
+}
+
+# Make .venv. The Debian packages for it are installed first, together with the given ones.
 make_environment() {
-    [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1 && return
+    # shellcheck disable=SC2046 # a list of packages
+    debian_packages $(packages_for_python) "$@"
+    has_environment && return
+    find_python >/dev/null || debian_packages python3.11 python3.11-venv # as above
     python=$(find_python) || {
-        debian_packages python3 python3-venv
-        python=$(find_python) || debian_packages python3.11 python3.11-venv
-        python=$(find_python) || {
-            echo "error: Python 3.11 or newer is needed; set PYTHON to one" >&2
-            return 1
-        }
+        echo "error: Python 3.11 or newer is needed; set PYTHON to one" >&2
+        return 1
     }
-    # Debian splits ensurepip off: without it an environment has no pip.
-    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-        debian_packages "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
     rm -rf .venv
     "$python" -m venv .venv
 }

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Pin what development and the tests install, with hashes and without addresses: sh tools/lock.sh
+# shellcheck source=tools/environment.sh
 . "$(dirname "$0")/environment.sh"
 
+# shellcheck disable=SC2119 # our arguments are for others
 make_environment
 command -v .venv/bin/uv >/dev/null || .venv/bin/python -m pip install --quiet uv
 
@@ -11,9 +13,9 @@ compile() {
         --custom-compile-command "sh tools/lock.sh" --no-config "$@"
 }
 
-compile pyproject.toml --group dev --output-file requirements/dev.txt
+compile pyproject.toml --extra otlp --group dev --output-file requirements/dev.txt
 # What the container image has: the versions with which the tests run, and what builds the wheel.
-compile pyproject.toml --constraint requirements/dev.txt --output-file requirements/runtime.txt
+compile pyproject.toml --extra otlp --constraint requirements/dev.txt --output-file requirements/runtime.txt
 compile requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
 for client in requirements/clients/*.in; do
     compile "$client" --output-file "${client%.in}.txt"

@@ -1,4 +1,4 @@
-"""`github.init_pkg_repo` and `github.gen_gh_pages`: from flags to a repository, and to a folder."""
+"""The commands `github.init_pkg_repo` and `github.gen_gh_pages`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from private_pypi.backend import NO_INDEX, Folders, Secret
-from private_pypi.command_line import UsageError
+from private_pypi.backend import NO_INDEX, Folders, Secret, SupportsIndex, capability
+from private_pypi.commands.command_line import UsageError
 from private_pypi.commands.files import one_secret, say, warn
 from private_pypi.commands.indexing import Progress
-from private_pypi.config import RepositorySettings, Source, check_repository
+from private_pypi.configuration.config import (
+    ConfigurationText,
+    RepositorySettings,
+    check_repository,
+)
 from private_pypi.errors import ConfigurationError, InvalidIndex, NotConfigured
-from private_pypi.index_file import EMPTY, IndexDocument, read_document, write_document
-from private_pypi.indexing import chunks_of
+from private_pypi.index.document import EMPTY, IndexDocument, read_document, write_document
+from private_pypi.index.examining import chunks_of
 from private_pypi.model import DistributionFile, LocalFile
-from private_pypi.retrying import retrying
-from private_pypi.static_site import SiteFile, write_site
+from private_pypi.pages.static_site import SiteFile, write_site
+from private_pypi.storage.retrying import retrying
 from private_pypi_github.backend import GitHubBackend, GitHubSettings
 from private_pypi_github.client import Client, is_token
 from private_pypi_github.pages import (
@@ -35,7 +40,7 @@ from private_pypi_github.workflow import WorkflowFacts, workflow_text
 if TYPE_CHECKING:
     from private_pypi_github import set_up
 
-_INTERVAL = 60  # seconds; what a server without the key takes
+_INTERVAL = 60  # seconds; the server's default for sync_index_interval
 
 
 def init_pkg_repo(
@@ -57,28 +62,29 @@ def init_pkg_repo(
     pywharf_version: str | None = None,
     environ: Mapping[str, str],
 ) -> None:
-    """Create a package repository on GitHub, or complete one, and print its configuration.
+    """Create or complete a package repository on GitHub.
 
-    It gets an empty index and a workflow that rebuilds the index when releases change. What is
-    there already stays. The token needs the rights to create repositories and to write contents
-    and workflows (classic: repo and workflow).
+    The repository gets an empty index, and a workflow that rebuilds the index when releases change.
+    What it already has stays as it is. At the end, the command prints the configuration for the
+    server. The token needs the permissions to create repositories and to write contents and
+    workflows (scopes of a classic token: repo and workflow).
 
     Args:
         name: The repository's name in the configuration of the server.
         repo: The repository on GitHub.
-        token: The token; better given by the next one.
-        token_env: Name of the environment variable that holds the token.
-        owner: The user or the organization that owns it; the token's user when it is left out.
-        branch: The branch of the index; the default branch when it is left out.
-        index_filename: The file of the index.
-        sync_index_interval: Seconds between two looks of the server at GitHub, for the printed
-            configuration.
-        private: Whether a repository that is created is private.
-        enable_gh_pages: Let the workflow publish the index on GitHub Pages, too.
-        api_url: The address of the API; https://HOST/api/v3 of an Enterprise Server.
-        requirement: How the workflow installs this project, for pip; where this installation came
-            from when it is left out.
-        dry_run: Look, tell what would be done, and do nothing.
+        token: The token. Other users of this machine can see it, so prefer --token_env.
+        token_env: The name of the environment variable that contains the token.
+        owner: The user or organization that owns the repository. Default: the user of the token.
+        branch: The branch of the index. Default: the default branch of the repository.
+        index_filename: The path of the index in the repository.
+        sync_index_interval: Seconds after which the server looks for changes on GitHub, for the
+            printed configuration.
+        private: Whether a new repository is private.
+        enable_gh_pages: Let the workflow also publish the index on GitHub Pages.
+        api_url: The address of the API. For GitHub Enterprise Server: https://HOST/api/v3
+        requirement: What the workflow passes to pip to install this project. Default: the origin
+            of this installation.
+        dry_run: Show what would be done, and change nothing.
         private_pypi_version: Ignored; private-pypi 0.2 had it.
         pywharf_version: Ignored; pywharf 0.2 had it.
 
@@ -115,7 +121,7 @@ def init_pkg_repo(
         branch=branch,
         pages=enable_gh_pages,
     )
-    workflow_text(facts)  # what cannot stand in it is told before anything is done
+    workflow_text(facts)  # raises before anything is changed if a value is not valid
     account = set_up.Account(api_url, secret)
     try:
         wanted = set_up.Wanted(
@@ -152,42 +158,50 @@ def gen_gh_pages(
 ) -> None:
     """Write the index of a package repository as static pages into a folder.
 
-    Files of a public repository are linked to; those of a private one, which nobody gets without a
-    token, are put into the folder, so whoever can read the folder can read them. Run again, it
-    renews what it wrote, removes what has vanished, and touches nothing else.
+    For a public repository, the pages link to the files on GitHub. The files of a private
+    repository cannot be fetched without a token, so they are copied into the folder, where everyone
+    who can read the folder can read them.
+
+    If the command is run again, it updates its own files, and removes those that are not in the
+    index any more. It does not change any other files in the folder.
 
     Args:
         name: The title of the pages.
-        owner: The user or the organization that owns the repository.
+        owner: The user or organization that owns the repository.
         repo: The repository on GitHub.
-        output_folder: The folder; it is made when it is missing.
-        token: The token, which must be able to read; better given by the next one.
-        token_env: Name of the environment variable that holds the token.
-        branch: The branch of the index; the default branch when it is left out.
-        index_filename: The file of the index.
-        api_url: The address of the API; https://HOST/api/v3 of an Enterprise Server.
-        for_gh_pages: The folder is for the GitHub Pages of the repository: refuse when it is
-            private and they are shown to everybody.
+        output_folder: The folder. It is created if it does not exist.
+        token: A token that may read the repository. Other users of this machine can see it, so
+            prefer --token_env.
+        token_env: The name of the environment variable that contains the token.
+        branch: The branch of the index. Default: the default branch of the repository.
+        index_filename: The path of the index in the repository.
+        api_url: The address of the API. For GitHub Enterprise Server: https://HOST/api/v3
+        for_gh_pages: The folder is for the GitHub Pages of the repository. The command fails if the
+            repository is private and its pages are public.
 
     Example:
         private_pypi github.gen_gh_pages --name acme --owner acme --repo packages
             --token_env TOKEN --output_folder site
     """
     secret = _token(token, token_env, environ)
-    if not output_folder:  # an unset variable, which is not meant to be the working folder
-        raise UsageError("--output_folder is empty; it is the path of a folder")
+    if not output_folder:  # perhaps an unset variable; the current folder is not meant
+        raise UsageError("--output_folder is empty; give the path of a folder")
     settings = _checked(name, _table(owner, repo, branch, index_filename, api_url), environ)
     assert isinstance(settings.backend, GitHubSettings)
-    client = Client(settings.backend.connection, api_url.rstrip("/"), secret)
     full_name = f"{owner}/{repo}"
-    shown = visibility(client, full_name)
-    if for_gh_pages and shown.private:
-        require_closed_site(client, full_name)
-    with tempfile.TemporaryDirectory(prefix="private-pypi-") as temporary:
-        folders = _folders(Path(temporary))
-        backend = retrying(GitHubBackend(settings.backend, secret, folders))
-        path = folders.tmp / "index.toml"
-        if backend.read_index(path) == NO_INDEX:
+    with (
+        tempfile.TemporaryDirectory(prefix="private-pypi-") as temporary,
+        closing(GitHubBackend(settings.backend, _folders(Path(temporary)))) as backend,
+    ):
+        client = Client(backend.connection, api_url.rstrip("/"), secret)
+        shown = visibility(client, full_name)
+        if for_gh_pages and shown.private:
+            require_closed_site(client, full_name)
+        storage = retrying(backend.seen_with(secret))
+        index = capability(storage, SupportsIndex)
+        assert index is not None
+        path = backend.folders.tmp / "index.toml"
+        if index.read_index(path) == NO_INDEX:
             raise NotConfigured(
                 f"there is no {index_filename!r} in {full_name!r} yet; run "
                 f"private_pypi update_index github {settings.name}"
@@ -195,9 +209,8 @@ def gen_gh_pages(
         document = _whole(path, backend.location_key)
 
         def fetch(file: DistributionFile) -> Iterator[bytes]:
-            download = backend.open_file(file)
-            # A file on GitHub is elsewhere; so are those of whatever wraps the backend.
-            assert not isinstance(download, LocalFile)
+            download = storage.open_file(file)
+            assert not isinstance(download, LocalFile)  # the files are on GitHub
             return chunks_of(download, file.filename)
 
         progress = Progress()
@@ -221,21 +234,21 @@ def _site_file(file: DistributionFile, shown: Visibility) -> SiteFile:
 
 
 def _whole(path: Path, location_key: str) -> IndexDocument:
-    """The document; raises `InvalidIndex` where pages would show less than is published."""
+    """The document; raises `InvalidIndex` if files would be missing from the pages."""
     document, problems = read_document(path, location_key=location_key)
     for sentence in problems:
         warn(f"warning: {sentence}")
     if problems or document.unexamined:
         raise InvalidIndex(
-            f"{len(problems) + len(document.unexamined)} entries of the index are broken, or of "
-            "private-pypi 0.2 and not examined yet; run private_pypi update_index first"
+            f"{len(problems) + len(document.unexamined)} entries of the index are broken, or were "
+            "written by private-pypi 0.2 and not examined yet; run private_pypi update_index first"
         )
     return document
 
 
 def _set_up(account: set_up.Account, wanted: set_up.Wanted, *, dry_run: bool) -> str:
-    """Do, or tell, what is missing; the text of the workflow."""
-    from private_pypi_github import set_up  # not before a command runs
+    """Create what is missing, or only show it; returns the text of the workflow."""
+    from private_pypi_github import set_up  # here, because importing PyGithub takes a while
 
     found = account.look(wanted)
     is_new = found is None
@@ -263,9 +276,9 @@ def _set_up(account: set_up.Account, wanted: set_up.Wanted, *, dry_run: bool) ->
 
 
 def _configuration(name: str, table: Mapping[str, object]) -> str:
-    """What the operator adds to the server's files."""
+    """The text that tells the operator how to configure the server."""
     variable = f"{''.join(c if c.isalnum() else '_' for c in name.upper())}_TOKEN"
-    # Of these values, which were checked, JSON writes what TOML reads.
+    # For these values, JSON and TOML have the same syntax.
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items())
     key = name if re.fullmatch("[A-Za-z0-9_-]+", name) else json.dumps(name)
     return (
@@ -278,7 +291,8 @@ def _configuration(name: str, table: Mapping[str, object]) -> str:
         "admin_secret.toml\n"
         f"# and publish with a token that may write:\n"
         f"#   twine upload --repository-url http://HOST:8888/r/{name}/ -u {name} dist/*\n"
-        "# Projects whose names nobody else shall serve are named in the table:\n"
+        "# If the names of your projects must never come from another index, claim them in the\n"
+        "# table:\n"
         '#   claimed = ["acme-*"]'
     )
 
@@ -286,7 +300,7 @@ def _configuration(name: str, table: Mapping[str, object]) -> str:
 def _table(
     owner: str, repo: str, branch: str | None, index_filename: str, api_url: str
 ) -> dict[str, object]:
-    """The repository's table, without what a server takes anyway."""
+    """The repository's table, without keys that have their default values."""
     table: dict[str, object] = {"type": "github", "owner": owner, "repo": repo}
     if branch is not None:
         table["branch"] = branch
@@ -300,7 +314,7 @@ def _table(
 def _checked(
     name: str, table: Mapping[str, object], environ: Mapping[str, str]
 ) -> RepositorySettings:
-    source = Source(text="", name="command line", folder=None)
+    source = ConfigurationText(text="", name="command line", folder=None)
     return check_repository(name, table, source=source, environ=environ)
 
 

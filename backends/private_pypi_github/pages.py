@@ -1,4 +1,4 @@
-"""What everybody can fetch of a repository on GitHub, and at which addresses."""
+"""Which files of a repository can be fetched from GitHub without a token, and from where."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from private_pypi.errors import BackendError, NotAllowed
 from private_pypi.model import DistributionFile
-from private_pypi_github.client import Client, message_of
+from private_pypi_github.answers import message_of
+from private_pypi_github.client import Client
 from private_pypi_github.releases import parse_location
 
 # "GitHub renames asset filenames that have special characters, non-alphanumeric characters, and
@@ -19,26 +20,26 @@ _KEPT_NAME = re.compile("[A-Za-z0-9._+-]+")
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """Who may fetch from a repository."""
+    """Who may see a repository, and where."""
 
     private: bool
-    address: str  # of the repository, for people
+    address: str  # of the repository's page on GitHub
 
 
 def visibility(client: Client, full_name: str) -> Visibility:
-    """Ask GitHub; raises `NotAllowed` when the token may not see the repository."""
+    """Ask GitHub who may see a repository; raises `NotAllowed` if the token may not."""
     answer = client.get(f"/repos/{full_name}", expected=(200, 403, 404))
     if answer.status == 403:
         raise NotAllowed(f"GitHub does not let this token see {full_name!r}: {message_of(answer)}")
     if answer.status == 404:
-        raise NotAllowed(f"GitHub shows no repository {full_name!r} to this token")
+        raise NotAllowed(f"GitHub does not show a repository {full_name!r} to this token")
     return Visibility(answer.member("private") is True, str(answer.member("html_url")))
 
 
 def require_closed_site(client: Client, full_name: str) -> None:
-    """Raise unless the site of a private repository is shown to those only who may read it.
+    """Raise unless the GitHub Pages of a private repository are as private as the repository.
 
-    Only Enterprise Cloud has such sites; all others are for everybody.
+    That is possible only with Enterprise Cloud. Elsewhere, pages are public.
     """
     answer = client.get(f"/repos/{full_name}/pages", expected=(200, 403, 404))
     if answer.status != 200:
@@ -54,7 +55,7 @@ def require_closed_site(client: Client, full_name: str) -> None:
 
 
 def public_address(file: DistributionFile, shown: Visibility) -> str | None:
-    """Where everybody gets the file under its name, or None when nobody does."""
+    """The address of a file that needs no token; None if there is none that ends in its name."""
     if shown.private or not _KEPT_NAME.fullmatch(file.filename):
         return None
     name = quote(file.filename)
@@ -62,11 +63,11 @@ def public_address(file: DistributionFile, shown: Visibility) -> str | None:
 
 
 def as_published(file: DistributionFile) -> DistributionFile:
-    """The file without core metadata that its release does not offer.
+    """The file, without the hash of its core metadata if its release does not have them.
 
-    Installers look for them at the file's address and `.metadata`, and may fail without them.
+    If a page announces core metadata, installers may fail when they are not there.
     """
     location = parse_location(file.location)
-    if location is not None and location.metadata is not None:
+    if location is not None and location.metadata_id is not None:
         return file
     return replace(file, core_metadata_sha256=None)

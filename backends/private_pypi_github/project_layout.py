@@ -1,11 +1,18 @@
-"""How files lie in releases where every project has a repository of its own; it asks nobody.
+"""How files are stored in releases if each project has its own repository.
 
-    release       its tag means a version: 1.2.0, v1.2.0, demo-1.2.0, demo@1.2.0, demo/v1.2.0, …
-    asset         a distribution file, whose true name is in its label where GitHub changed it
-    its label     `demo-1.0.zip (yanked: "broken")`, where the file is yanked
-    another one   its core metadata, `<filename>.metadata`
+    release           its tag names a version: 1.2.0, v1.2.0, demo-1.2.0, demo@1.2.0, demo/v1.2.0, …
+    asset             a distribution file
+    label of asset    the filename, if GitHub has changed the name of the asset; if the file is
+                      yanked, also the reason: `demo-1.0.zip (yanked: "broken")`
+    another asset     the core metadata of the file, `<filename>.metadata`
+    another asset     the mark of a file that was deleted, `<filename>.deleted`
 
-Other assets and releases are of no concern, and several projects may share a repository.
+The name of a deleted file is never used again: it is "burnt". The mark tells this to every server.
+It is part of the listing, can be written by every token that may upload files, and is not affected
+by anything that people do with the file or with the notes of the release.
+
+Other assets and releases are ignored. Several projects may share a repository. This module makes
+no requests.
 """
 
 from __future__ import annotations
@@ -22,8 +29,11 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from private_pypi.model import DistributionFile, StoredFile
-from private_pypi_github.releases import Asset, Release, asset_name, is_filename
+from private_pypi.model import FileHandle, StoredFile
+from private_pypi_github.releases import GitHubAsset, GitHubRelease, asset_name, is_filename
+
+DELETED = ".deleted"
+"""The suffix in the name of the asset that marks a deleted file."""
 
 _TAG = re.compile(r"(?P<before>v?)(?P<version>[0-9].*)", re.IGNORECASE | re.DOTALL)
 _YANKED = re.compile(r"(?P<text>.*?) ?\(yanked(?:: (?P<reason>.*))?\)", re.DOTALL)
@@ -35,17 +45,17 @@ _ASSET_PATH = re.compile(
 # Versions.
 
 
-@lru_cache(maxsize=10_000)  # strangers may call their tags as they like
+@lru_cache(maxsize=10_000)  # limited, because anybody may choose names of tags
 def parse_version(text: str) -> Version | None:
-    """A version as PEP 440 reads it; None for what is none."""
+    """A version (PEP 440); None if the text is not one."""
     try:
         return Version(text)
-    except (InvalidVersion, ValueError):  # the latter for more digits than Python takes
+    except (InvalidVersion, ValueError):  # ValueError: too many digits for Python
         return None
 
 
 def tag_version(tag: str, project: str) -> Version | None:
-    """The version that a tag means for a project; None when it means none."""
+    """The version of a project that a tag names; None if it does not name one."""
     for name, _, version in _readings(tag):
         if name is None or canonicalize_name(name) == project:
             return version
@@ -53,9 +63,9 @@ def tag_version(tag: str, project: str) -> Version | None:
 
 
 def tag_before(tag: str, project: str, others: Collection[str]) -> str | None:
-    """What stands before the version in such a tag of a project ("v", "demo@"); None: no such tag.
+    """What comes before the version in a tag, such as "v" or "demo@"; None if it has no version.
 
-    The tag of another project (one of `others`) gives the style, with this project's name.
+    If it is the tag of another project, one of `others`, the name is replaced by this project's.
     """
     for name, before, _ in _readings(tag):
         if name is None:
@@ -68,7 +78,7 @@ def tag_before(tag: str, project: str, others: Collection[str]) -> str | None:
 
 
 def _readings(tag: str) -> Iterator[tuple[str | None, str, Version]]:
-    """All ways to read a tag: the project in it, what else is before the version, and that."""
+    """All ways to read a tag: the project, the rest of what is before the version, the version."""
     for start, separator in [(0, ""), *((m.end(), m[0]) for m in re.finditer("[-_@/]", tag))]:
         match = _TAG.fullmatch(tag, start)
         version = None if match is None else parse_version(match["version"])
@@ -81,22 +91,22 @@ def _readings(tag: str) -> Iterator[tuple[str | None, str, Version]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A distribution file in a release."""
+class ProjectFile:
+    """A distribution file of a project in a release."""
 
-    release: Release
-    asset: Asset
+    release: GitHubRelease
+    asset: GitHubAsset
     filename: str
     version: Version
 
     @property
     def age(self) -> tuple[datetime, int]:
-        """The less, the older."""
+        """A key for sorting: the oldest file comes first."""
         return self.asset.created_at, self.asset.id
 
     @property
     def stored(self) -> StoredFile:
-        """As the core takes it; GitHub keeps no record."""
+        """The same file for the core."""
         asset = self.asset
         facts = {"name": _digest(self.filename), "release": str(self.release.id)}
         if asset.sha256 is not None:
@@ -114,38 +124,39 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What the location of a file says: the address of its asset, and in the fragment of what."""
+class ProjectAssetLocation:
+    """What the `location` of a file says: an asset, and in the fragment which file it is."""
 
     owner: str
     repo: str
-    asset: int
-    release: int
-    name: str  # a digest of the filename, which nobody can change by replacing a version in it
-    sha256: str | None  # of the content; None: GitHub had no digest
+    asset_id: int
+    release_id: int
+    name: str  # a hash of the filename, so that an edited filename does not fit
+    sha256: str | None  # of the content; None: GitHub has not computed it
 
     @property
     def repository(self) -> str:
-        """The path of the repository in the interface."""
+        """The path of the repository in GitHub's interface."""
         return f"/repos/{self.owner}/{self.repo}"
 
     @property
     def path(self) -> str:
-        """The path of the asset in the interface."""
-        return f"{self.repository}/releases/assets/{self.asset}"
+        """The path of the asset in GitHub's interface."""
+        return f"{self.repository}/releases/assets/{self.asset_id}"
 
-    def is_of(self, file: DistributionFile) -> bool:
-        """Whether this is where these bytes are, and not others of the same or another name.
+    def is_of(self, file: FileHandle) -> bool:
+        """Whether this is the location of this file, as far as name and hash are known.
 
-        Who has just listed a file does not know its hash, and GitHub not that of every asset.
+        The hash of a file that was only listed may be unknown, and GitHub has not computed that of
+        every asset.
         """
         if self.name != _digest(file.filename):
             return False
         return not file.sha256 or self.sha256 in (None, file.sha256)
 
 
-def parse_place(location: str) -> Place | None:
-    """What a location says; None for the location of something else."""
+def parse_project_location(location: str) -> ProjectAssetLocation | None:
+    """What a location says; None if it is not the location of an asset."""
     try:
         parts = urlsplit(location)
     except ValueError:
@@ -154,11 +165,11 @@ def parse_place(location: str) -> Place | None:
     facts = {key: values[0] for key, values in parse_qs(parts.fragment).items()}
     if found is None or found["repo"] in (".", "..") or not facts.get("release", "").isdecimal():
         return None
-    return Place(
+    return ProjectAssetLocation(
         owner=found["owner"],
         repo=found["repo"],
-        asset=int(found["id"]),
-        release=int(facts["release"]),
+        asset_id=int(found["id"]),
+        release_id=int(facts["release"]),
         name=facts.get("name", ""),
         sha256=facts.get("sha256"),
     )
@@ -168,36 +179,76 @@ def _digest(filename: str) -> str:
     return hashlib.sha256(filename.encode()).hexdigest()[:16]
 
 
-def distribution_files(releases: Iterable[Release], project: str) -> Iterator[Found]:
-    """The distribution files of a project in published releases, some of them twice."""
+FileKey = tuple[str, Version, str]
+"""Project, version and the rest of a filename. Equal for names that differ in spelling only."""
+
+
+def distribution_files(releases: Iterable[GitHubRelease], project: str) -> Iterator[ProjectFile]:
+    """The distribution files of a project in published releases. A name may occur several times.
+
+    Files with burnt names are left out: a deletion was interrupted before it removed them.
+    """
+    public = [release for release in releases if not release.is_draft]
+    burnt = burnt_names(public)
+    for release in public:
+        for found in files_of(release, project):
+            if file_key(found.filename) not in burnt:
+                yield found
+
+
+def burnt_names(releases: Iterable[GitHubRelease]) -> dict[FileKey | None, GitHubAsset]:
+    """The names of deleted files, each with the asset that marks it."""
+    return {key: asset for key, _, asset in marks(releases)}
+
+
+def marks(releases: Iterable[GitHubRelease]) -> Iterator[tuple[FileKey, str, GitHubAsset]]:
+    """The assets in published releases that mark deleted files, each with the name of the file."""
     for release in releases:
-        if not release.is_draft:
-            yield from files_of(release, project)
+        for asset in release.assets if not release.is_draft else ():
+            name = true_filename(asset.name, asset.label)
+            if asset.is_complete and name.endswith(DELETED):
+                deleted = name.removesuffix(DELETED)
+                key = file_key(deleted)
+                if key is not None:
+                    yield key, deleted, asset
 
 
-def files_of(release: Release, project: str) -> Iterator[Found]:
+def file_key(filename: str) -> FileKey | None:
+    """The key of a filename; None if it is not the name of a distribution file."""
+    parsed = parse_filename(filename)
+    if parsed is None:
+        return None
+    # What follows the version: the tags of a wheel, or the suffix of a source distribution.
+    if filename.endswith(".whl"):
+        rest = filename.split("-", 2)[2]
+    else:
+        rest = ".zip" if filename.endswith(".zip") else ".tar.gz"
+    return *parsed, rest.lower()
+
+
+def files_of(release: GitHubRelease, project: str) -> Iterator[ProjectFile]:
     """The distribution files of a project in a release."""
     for asset in release.assets:
         filename = true_filename(asset.name, asset.label)
         parsed = parse_filename(filename) if asset.is_complete else None
         if parsed is not None and parsed[0] == project:
-            yield Found(release, asset, filename, parsed[1])
+            yield ProjectFile(release, asset, filename, parsed[1])
 
 
-def metadata_of(release: Release, filename: str) -> list[Asset]:
-    """The assets that bear the core metadata of a file, or of one that had its name before."""
+def metadata_of(release: GitHubRelease, filename: str) -> list[GitHubAsset]:
+    """The assets with the core metadata of a file, or of an earlier file of the same name."""
     wanted = f"{filename}.metadata"
     return [a for a in release.assets if wanted == true_filename(a.name, a.label)]
 
 
 def true_filename(name: str, label: str) -> str:
-    """What an asset is called: as its label says where GitHub changed the name, else its name."""
+    """The name under which an asset was sent: if GitHub changed it, it is in the label."""
     text, _ = read_label(label)
     return text if text != name and asset_name(text) == name else name
 
 
 def read_label(label: str) -> tuple[str, str | None]:
-    """The text of a label, and the reason for which it says that the file is yanked."""
+    """The text of a label, and the reason if the label yanks the file (else None)."""
     match = _YANKED.fullmatch(label)
     if match is None:
         return label, None
@@ -205,12 +256,12 @@ def read_label(label: str) -> tuple[str, str | None]:
     try:
         reason = json.loads(said)
     except ValueError:
-        return match["text"], said  # people write it without quotes
+        return match["text"], said  # people who edit labels leave the quotes out
     return match["text"], reason if isinstance(reason, str) else said
 
 
 def yanked_label(name: str, label: str, reason: str | None) -> str:
-    """The label of an asset that is yanked, or (None) is not; the rest of it stays."""
+    """The label with the reason of a yank, or without one (`reason=None`)."""
     text, _ = read_label(label)
     if reason is None:
         return "" if text == name else text
@@ -218,9 +269,9 @@ def yanked_label(name: str, label: str, reason: str | None) -> str:
 
 
 def parse_filename(filename: str) -> tuple[NormalizedName, Version] | None:
-    """The project and the version of a distribution file, from its name alone.
+    """The project and the version in a filename; None if it is not that of a distribution file.
 
-    None when it is none. Cheap, since a listing has thousands of names; the core reads them whole.
+    This is less exact than the core's check, but fast, since a listing has thousands of names.
     """
     if not is_filename(filename):
         return None

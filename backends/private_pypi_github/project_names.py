@@ -1,7 +1,7 @@
-"""From the name of a project to that of its repository, and back as far as it goes; asks nobody.
+"""From the name of a project to the name of its repository on GitHub, and back if possible.
 
-The `replace` rules are those of PyPIHub: regular expressions and templates as in Go, applied one
-after the other to the normalised name that installers ask for.
+The `replace` rules are those of PyPIHub: regular expressions and templates as in Go. They are
+applied one after the other to the normalised name of the project.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import ClassVar
 from packaging.utils import NormalizedName, canonicalize_name
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9._-]{1,100}")
-_LONGEST = 255  # characters of a name that rules are applied to
+_LONGEST = 255  # characters; rules are not applied to longer names
 # `$1`, `${1}`, `$name`, `${name}` and `$$`, as Go's `Regexp.Expand` reads them.
 _TEMPLATE = re.compile(r"\$(?:(?P<dollar>\$)|(?P<name>[A-Za-z0-9_]+)|\{(?P<braced>[^}]*)\})?")
-# A pattern that can be read backwards: a whole name of literal parts and groups without groups.
+# The parts of a pattern that can be reversed: literal characters, and groups that are not nested.
 _PIECE = re.compile(r"\\(?P<escaped>[.-])|(?P<literal>[A-Za-z0-9_-])|\((?![?])[^()]*\)")
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """One of the `replace` rules: what matches `patt` becomes `repl`."""
+    """A `replace` rule: what matches the regular expression `patt` is replaced by `repl`."""
 
     patt: str
     repl: str
@@ -31,31 +31,31 @@ class Replacement:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
-class Rules:
-    """The `replace` rules in their order, each applied to what the one before it made."""
+class ReplaceRules:
+    """All `replace` rules of a table. Each is applied to the result of the one before it."""
 
     def __init__(self, replacements: Sequence[Replacement]) -> None:
-        """Raises ValueError, naming the rule, for a pattern or a template that is none."""
+        """Raises ValueError, which names the rule, if a pattern or a template is invalid."""
         self._rules = [
-            _Rule(replacement, f"replace[{number}]")
+            _ReplaceRule(replacement, f"replace[{number}]")
             for number, replacement in enumerate(replacements)
         ]
 
     def repository(self, project: str) -> str | None:
-        """The name of a project's repository; None when GitHub has no names like that."""
+        """The name of a project's repository; None if it cannot be a name on GitHub."""
         name = project
         for rule in self._rules:
             if len(name) > _LONGEST:
                 return None
             name = rule.apply(name)
-        is_one = _REPOSITORY.fullmatch(name) is not None and name not in (".", "..")
-        return name if is_one else None
+        is_valid = _REPOSITORY.fullmatch(name) is not None and name not in (".", "..")
+        return name if is_valid else None
 
     def projects(self, repository: str) -> set[NormalizedName]:
-        """The projects whose repository this is, as far as its name can tell.
+        """The projects that have this repository, if the rules can be reversed.
 
-        Rules are read backwards where they match a whole name of letters and groups; where many
-        projects share one repository (`patt = ".*"`), no name says which.
+        That is so for rules that match a whole name and keep all of its groups. If many projects
+        share a repository (`patt = ".*"`), its name does not tell which ones.
         """
         names = {repository}
         for rule in reversed(self._rules):
@@ -65,13 +65,13 @@ class Rules:
         return {name for name in found if (self.repository(name) or "").casefold() == wanted}
 
 
-class _Rule:
+class _ReplaceRule:
     def __init__(self, replacement: Replacement, where: str) -> None:
         try:
             self._pattern = re.compile(replacement.patt)
         except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(
-                f"{where}.patt: {replacement.patt!r} is no regular expression: {error}"
+                f"{where}.patt: {replacement.patt!r} is not a regular expression: {error}"
             ) from None
         self._template = list(self._parse_template(replacement.repl, f"{where}.repl"))
         self._pieces = _pieces(replacement.patt)
@@ -98,7 +98,7 @@ class _Rule:
         yield text[end:]
 
     def apply(self, name: str) -> str:
-        """As Go's `ReplaceAllString`: an empty match beside the match before it is none."""
+        """Like `ReplaceAllString` of Go, which ignores an empty match right after another match."""
         made: list[str] = []
         end = -1  # of the match before
         copied = 0
@@ -112,7 +112,7 @@ class _Rule:
         return "".join([*made, name[copied:]])
 
     def undo(self, name: str) -> Iterator[str]:
-        """What this rule would turn into `name`; nothing when that cannot be told."""
+        """The text that this rule turns into `name`; nothing if the rule cannot be reversed."""
         if self._pieces is None:
             return
         pattern = ""
@@ -133,7 +133,7 @@ class _Rule:
 
 
 def _pieces(pattern: str) -> list[str | int] | None:
-    """The letters and groups (by number) of a pattern for a whole name; None for any other."""
+    """The characters and the numbers of the groups of a pattern that can be reversed."""
     if not (pattern.startswith("^") and pattern.endswith("$")):
         return None
     pieces: list[str | int] = []

@@ -1,11 +1,11 @@
 """Distribution files in the releases of many GitHub repositories, one for each project.
 
-This is how PyPIHub serves an owner: nothing is stored but the assets that people and workflows
-attach to their releases, and the caller's own token decides what there is. What is called how is in
-`project_names`; how an upload becomes an asset is in `project_publishing`.
+This works like PyPIHub: files are the assets that people and workflows attach to their releases,
+and the caller's own token decides which of them there are. `project_names` describes the names of
+repositories, `project_layout` how files are stored, and `project_publishing` how they get there.
 
-GitHub keeps no facts about our files beside the assets, so files have no record: their hash and
-their time are those of the asset, and the core reads the rest from the files.
+Files have no records. Their hash and their time are those of the asset, and the core reads
+everything else from the files themselves.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from private_pypi.backend import (
     Access,
+    Address,
     Backend,
-    Capabilities,
+    BackendSettings,
     Folders,
-    Known,
     RemoteSettings,
     Secret,
+    Storage,
+    Traits,
     Usage,
 )
 from private_pypi.errors import (
@@ -38,48 +39,45 @@ from private_pypi.errors import (
     FileNotFound,
     NotAllowed,
     ProjectNotFound,
-    Unsupported,
 )
-from private_pypi.model import DistributionFile, Download, StoredFile, Stream, Upload
-from private_pypi_github.client import (
-    Answer,
-    Chunks,
-    Client,
-    Connection,
-    Moved,
-    NoSuchNode,
-    is_token,
-    message_of,
+from private_pypi.model import (
+    DistributionFile,
+    Download,
+    FileHandle,
+    StoredFile,
+    Stream,
+    Upload,
 )
+from private_pypi_github.answers import GitHubAnswer, Moved, NoSuchNode, message_of
+from private_pypi_github.client import Client, has_form_of_token, is_token
+from private_pypi_github.connection import Connection
+from private_pypi_github.downloads import Chunks
 from private_pypi_github.project_layout import (
-    Found,
-    Place,
+    ProjectAssetLocation,
+    ProjectFile,
     distribution_files,
-    files_of,
     metadata_of,
     parse_filename,
-    parse_place,
+    parse_project_location,
 )
-from private_pypi_github.project_names import Replacement, Rules
+from private_pypi_github.project_names import Replacement, ReplaceRules
 from private_pypi_github.project_publishing import Publisher
-from private_pypi_github.releases import Asset, Release, parse_asset, parse_release
+from private_pypi_github.releases import GitHubAsset, GitHubRelease, parse_asset, parse_release
 from private_pypi_github.shared import (
-    callers_token,
+    LISTING_ENDS_AT,
+    PAGE,
     check_api_url,
     check_owner,
     open_content,
     repository_access,
     require_contents,
+    tags_in,
+    understand_repository,
 )
 
 T = TypeVar("T")
 
-LISTING_ENDS_AT = 10_000
-"""Releases after which GitHub lists no more; those beyond are found by their tags."""
-
-_PAGE = 100  # releases or repositories
-_PASSES = 4  # over a listing that changes meanwhile
-_WHOLE_PAGE = 100  # assets; a list of them that ends at this number may have been cut
+_PASSES = 4  # attempts to read a listing that keeps changing
 _MAX_METADATA = 16 * 2**20  # bytes
 _NODE = """
 query($id: ID!) {
@@ -97,18 +95,17 @@ query($id: ID!) {
 class GitHubProjectsSettings(RemoteSettings):
     """The table of a `github_projects` repository."""
 
-    owner: str | None = None  # of all repositories; None: of none, see `any_owner`
-    owners: tuple[str, ...] = ()  # whom `any_owner` is restricted to; empty: nobody is refused
-    any_owner: bool = False  # owners are served under their own names as well
+    names_storage = ("owner", "api_url")
+
+    owner: str | None = None  # of the repositories; None: see `any_owner`
+    owners: tuple[str, ...] = ()  # restricts `any_owner` to these; empty: all owners are served
+    any_owner: bool = False  # also serve other owners, each under its own name
     replace: tuple[Replacement, ...] = ()  # from the name of a project to that of its repository
     prereleases: bool = True  # whether releases that GitHub calls pre-releases are shown
     include: tuple[str, ...] = ()  # globs over filenames; empty: all
     exclude: tuple[str, ...] = ()
-    api_url: str = "https://api.github.com"
-    connection: Connection = field(
-        init=False, repr=False, compare=False, default_factory=Connection
-    )
-    rules: Rules = field(init=False, repr=False, compare=False)
+    api_url: Address = "https://api.github.com"
+    rules: ReplaceRules = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,8 +116,8 @@ class GitHubProjectsSettings(RemoteSettings):
         if self.owner is None and not self.any_owner:
             if len(self.owners) != 1:
                 raise ValueError(
-                    "owner: missing; it is whose repositories are served, or any_owner = true "
-                    "serves each of `owners` under its own name"
+                    "owner: missing; name the owner whose repositories are served, or set "
+                    "any_owner = true to serve each of `owners` under its own name"
                 )
             object.__setattr__(self, "owner", self.owners[0])
         elif self.owners and not self.any_owner:
@@ -128,23 +125,20 @@ class GitHubProjectsSettings(RemoteSettings):
                 "owners: needs any_owner = true, which serves each of them under its own name"
             )
         check_api_url(self.api_url)
-        object.__setattr__(self, "rules", Rules(self.replace))
+        object.__setattr__(self, "rules", ReplaceRules(self.replace))
 
     def tenant(self, user: str) -> GitHubProjectsSettings | None:
-        """The settings for another owner, by the name that GitHub knows it by; None: not here.
+        """The settings for another owner, by its name on GitHub; None if it is not served.
 
-        GitHub does not distinguish case in these names.
+        Case does not matter in these names.
         """
         allowed = {owner.casefold() for owner in (*self.owners, self.owner or "") if owner}
         if not self.any_owner or (self.owners and user.casefold() not in allowed):
             return None
         try:
-            tenant = replace(self, name=user, owner=user, owners=(), any_owner=False)
-        except ValueError:  # no name that GitHub could know
+            return replace(self, name=user, owner=user, owners=(), any_owner=False)
+        except ValueError:  # `user` cannot be a name on GitHub
             return None
-        # Sockets and ETags are kept by token, so all owners may share them.
-        object.__setattr__(tenant, "connection", self.connection)
-        return tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,36 +158,36 @@ def _parse_repository(value: dict[str, Any]) -> _Repository:
             is_private=value["private"] is not False,
         )
     except (KeyError, TypeError) as error:
-        raise BackendError("GitHub answered a repository of an unknown form") from error
+        raise BackendError("GitHub answered with a repository of an unknown form") from error
 
 
-class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
+def _kind_of_account(answer: GitHubAnswer) -> str:
+    """The name of this kind of account in the paths of GitHub's interface."""
+    return "orgs" if answer.member("type") == "Organization" else "users"
+
+
+def _release_in(answer: GitHubAnswer) -> GitHubRelease:
+    return parse_release(answer.json())
+
+
+class GitHubProjectsStorage(Storage["GitHubProjectsBackend"]):
     """The repositories of an owner, as far as a token may see them."""
 
-    Settings = GitHubProjectsSettings
-    capabilities = Capabilities(
-        largest_file=2 * 2**30 - 1,
-        needs_admin_secret=False,
-        rights_per_project=True,
-        lists_files=False,
-    )
-    location_key = "url"
-
-    def __init__(self, settings: GitHubProjectsSettings, secret: Secret, folders: Folders) -> None:
-        super().__init__(settings, secret, folders)
-        self._client = Client(settings.connection, settings.api_url.rstrip("/"), secret)
+    def __init__(self, backend: GitHubProjectsBackend, secret: Secret) -> None:
+        super().__init__(backend, secret)
+        self.settings = backend.settings
+        self._client = Client(backend.connection, self.settings.api_url.rstrip("/"), secret)
 
     def usage(self) -> Usage:
         return self._client.usage()
 
     # Access.
 
-    @callers_token()
     def access(self, project: str | None = None) -> Access:
-        """Without a project: whether GitHub knows the token, which counts against no limit.
+        """Without a project: whether the token is valid. This request counts against no limit.
 
-        With one: what the token may do with its repository. `NotAllowed` where GitHub shows that
-        there is one and says why the token may not see it, such as a policy of the organization.
+        With a project: what the token may do with its repository. Raises `NotAllowed` if GitHub
+        tells why the token may not see an existing repository, such as a policy of its owner.
         """
         if not is_token(self.secret):
             return Access.NONE
@@ -213,64 +207,68 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
     def _owner(self) -> str:
         if self.settings.owner is None:
             raise NotAllowed(
-                f"repository {self.settings.name!r} has no owner of its own: use the name of an "
-                "owner on GitHub that it serves as the user"
+                f"repository {self.settings.name!r} has no owner of its own: use the name of a "
+                "user or an organization on GitHub as the user"
             )
         return self.settings.owner
 
     def _full_name(self, project: str) -> str:
-        """What the project's repository was called when it got its name; raises `NotFound`."""
+        """The name of the project's repository, by the rules; raises `ProjectNotFound`."""
         owner, name = self._owner(), self.settings.rules.repository(project)
         if name is None:
             raise ProjectNotFound(project)
         return f"{owner}/{name}"
 
-    def _repository(self, project: str) -> Answer | None:
-        """What GitHub says of the project's repository; None when it shows none to this token."""
+    def _repository(self, project: str) -> GitHubAnswer | None:
+        """GitHub's answer for the project's repository; None if the token may not see one."""
         try:
             path = f"/repos/{self._full_name(project)}"
         except ProjectNotFound:
             return None
-        answer = self._get(path, (200, 301, 404))
-        if answer.status == 404 and self._client.forget(path):
-            # It was there before: in moments of trouble GitHub answers 404, too.
-            answer = self._get(path, (200, 301, 404))
-        if answer.status == 301:
-            return self._moved(answer, project)
-        return answer if answer.status == 200 else None
+        answer, repository = self._get(path, understand_repository, (200, 301, 404))
+        return self._moved(answer, project) if answer.status == 301 else repository
 
-    def _moved(self, answer: Answer, project: str) -> Answer | None:
-        """The repository that had another name before, as long as its owner is the same."""
+    def _moved(self, answer: GitHubAnswer, project: str) -> GitHubAnswer | None:
+        """The repository if it was renamed. Raises `BackendError` if it has another owner now."""
         found = re.search(r"/repositories/([0-9]{1,18})$", answer.headers.get("Location", ""))
         if found is None:
             raise BackendError(f"GitHub does not say where the repository of {project!r} is now")
-        answer = self._get(f"/repositories/{found[1]}", (200, 404))
-        if answer.status == 404:
+        path = f"/repositories/{found[1]}"
+        _, repository = self._get(path, understand_repository, (200, 404))
+        if repository is None:
             return None
-        owner = str(answer.member("owner", "login"))
+        owner = str(repository.member("owner", "login"))
         if owner.casefold() != self._owner().casefold():
             raise BackendError(
-                f"the repository of project {project!r} was transferred to {owner!r}, whom this "
-                "repository does not serve"
+                f"the repository of project {project!r} was transferred to {owner!r}, an owner "
+                "that is not served here"
             )
-        return answer
+        return repository
 
-    def _get(self, path: str, expected: Collection[int], *, conditional: bool = True) -> Answer:
-        answer = self._client.get(path, expected={*expected, 403}, conditional=conditional)
+    def _get(
+        self, path: str, understand: Callable[[GitHubAnswer], T], expected: Collection[int] = (200,)
+    ) -> tuple[GitHubAnswer, T | None]:
+        """Like `Client.get_kept`, but raises `NotAllowed` for 403.
+
+        GitHub sometimes answers 404 when it is in trouble, so it is asked twice.
+        """
+        for _ in range(2):
+            answer, understood = self._client.get_kept(path, understand, expected={*expected, 403})
+            if answer.status != 404:
+                break
         if answer.status == 403:
             raise NotAllowed(f"GitHub does not show this to the token: {message_of(answer)}")
-        return answer
+        return answer, understood
 
     # Listings.
 
-    @callers_token()
-    def project_files(self, project: str, known: Known | None = None) -> Iterator[StoredFile]:
-        """The assets of all published releases that are distribution files of the project.
+    def project_files(self, project: str) -> Iterator[StoredFile]:
+        """The distribution files of the project in all published releases.
 
-        Where several have one filename, the oldest is meant: the same name never changes its bytes.
+        If several have the same filename, the oldest one is used, so that a name keeps its bytes.
         """
         _, releases, _ = self._releases(project)
-        oldest: dict[str, Found] = {}
+        oldest: dict[str, ProjectFile] = {}
         for found in distribution_files(releases, project):
             if self._is_shown(found.filename, found.release.is_prerelease):
                 other = oldest.setdefault(found.filename, found)
@@ -287,14 +285,15 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
             and not any(fits(glob) for glob in settings.exclude)
         )
 
-    def _releases(self, project: str) -> tuple[str, list[Release], datetime]:
-        """All releases, newest commit first, with the repository's name and GitHub's time.
+    def _releases(self, project: str) -> tuple[str, list[GitHubRelease], datetime]:
+        """The name of the repository, all its releases, and the time of GitHub's clock.
 
-        Whoever may push sees drafts, too. Raises `ProjectNotFound`.
+        The releases with the newest commits come first. They include drafts if the token may push.
+        Raises `ProjectNotFound`.
         """
         name = self._full_name(project)
         try:
-            listed = self._whole(f"/repos/{name}/releases?per_page={_PAGE}", parse_release)
+            listed = self._whole(f"/repos/{name}/releases?per_page={PAGE}", parse_release)
         except Moved:
             listed = None
         if listed is None:
@@ -302,7 +301,7 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
             if repository is None:
                 raise ProjectNotFound(project)
             name = str(repository.member("full_name"))
-            listed = self._whole(f"/repos/{name}/releases?per_page={_PAGE}", parse_release)
+            listed = self._whole(f"/repos/{name}/releases?per_page={PAGE}", parse_release)
             if listed is None:
                 raise BackendUnavailable(
                     f"GitHub shows the repository {name!r} to this token, but not its releases: "
@@ -316,14 +315,22 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
 
     def _whole(
         self, path: str, parse: Callable[[dict[str, Any]], T], *member: str
-    ) -> tuple[list[T], Answer] | None:
-        """All items of a listing as they were at one time, and its last answer; None for 404.
+    ) -> tuple[list[T], GitHubAnswer] | None:
+        """All items of a listing as they were at one time, and the last answer; None for 404.
 
-        They are parsed page by page: as JSON they take many times the memory.
+        Each page is parsed at once, because the JSON takes many times the memory.
 
-        What is deleted while pages are read moves an item to a page that was read already. So
-        unless GitHub confirms every page, they are read once more.
+        If something is deleted while pages are read, an item can move to a page that was already
+        read. So all pages are read again, until they are the same twice, or GitHub confirms for
+        every page that it has not changed.
         """
+
+        def parse_page(answer: GitHubAnswer) -> list[tuple[object, T]]:
+            return [
+                ((value.get("id"), len(value.get("assets") or ())), parse(value))
+                for value in answer.objects(*member)
+            ]
+
         before: list[object] | None = None
         for _ in range(_PASSES):
             items: list[T] = []
@@ -331,51 +338,51 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
             is_new, number = False, 0
             while True:
                 number += 1
-                answer = self._get(f"{path}&page={number}", (200, 404))
-                if answer.status == 404 and number == 1:
+                answer, page = self._get(f"{path}&page={number}", parse_page, (200, 404))
+                if page is None and number == 1:
                     return None
-                if answer.status == 404:
-                    raise BackendUnavailable("GitHub lists less than it announced")
-                page = answer.objects(*member)
-                items += map(parse, page)
-                ids += [(item.get("id"), len(item.get("assets") or ())) for item in page]
+                if page is None:
+                    raise BackendUnavailable("GitHub lists fewer pages than it announced")
+                items += (item for _, item in page)
+                ids += (key for key, _ in page)
                 is_new = is_new or answer.is_new
-                # What GitHub confirms to be the same items may have got a page behind it since.
-                may_go_on = answer.has_next or (len(page) == _PAGE and not answer.is_new)
-                if not may_go_on or len(items) >= LISTING_ENDS_AT:
+                # GitHub confirms that the items of a page are the same, but there may be a new page
+                # after it.
+                may_go_on = answer.next_page or (len(page) == PAGE and not answer.is_new)
+                if not may_go_on or number * PAGE >= LISTING_ENDS_AT:
                     break
             if number == 1 or not is_new or ids == before:
                 return items, answer
             before = ids
         raise BackendUnavailable("GitHub's listing changes faster than it can be read")
 
-    def _with_all_assets(self, name: str, release: Release) -> Release:
-        """GitHub does not document how many assets a release in a listing has at most.
+    def _with_all_assets(self, name: str, release: GitHubRelease) -> GitHubRelease:
+        """The release with all of its assets.
 
-        Lists with over fifty are whole; one whose length is that of a page is looked at again.
+        GitHub does not document how many assets of a release a listing has at most. If there are
+        exactly as many as fit into a page, some may be missing, so they are listed separately.
         """
-        if not release.assets or len(release.assets) % _WHOLE_PAGE:
+        if not release.assets or len(release.assets) % PAGE:
             return release
-        path = f"/repos/{name}/releases/{release.id}/assets?per_page={_PAGE}"
+        path = f"/repos/{name}/releases/{release.id}/assets?per_page={PAGE}"
         listed = self._whole(path, parse_asset)
         if listed is None:
-            raise BackendUnavailable(f"release {release.tag!r} vanished while it was read")
+            raise BackendUnavailable(f"the release {release.tag!r} was deleted while it was read")
         return replace(release, assets=tuple(listed[0]))
 
-    def _unlisted(self, name: str, listed: Collection[str]) -> Iterator[Release]:
-        """The published releases beyond the end of GitHub's listing."""
-        tags = self._get(f"/repos/{name}/git/matching-refs/tags/", (200, 409))
-        for ref in tags.objects() if tags.status == 200 else ():
-            tag = str(ref.get("ref")).removeprefix("refs/tags/")
+    def _unlisted(self, name: str, listed: Collection[str]) -> Iterator[GitHubRelease]:
+        """The published releases that GitHub does not list, because there are too many."""
+        path = f"/repos/{name}/git/matching-refs/tags/"
+        _, tags = self._get(path, tags_in, (200, 409))
+        for tag in tags or ():
             if tag not in listed:
                 path = f"/repos/{name}/releases/tags/{quote(tag, safe='')}"
-                answer = self._get(path, (200, 404))
-                if answer.status == 200:
-                    yield self._with_all_assets(name, parse_release(answer.json()))
+                _, release = self._get(path, _release_in, (200, 404))
+                if release is not None:
+                    yield self._with_all_assets(name, release)
 
-    @callers_token()
     def projects(self) -> Iterator[str]:
-        """What the names of the owner's repositories can tell; it opens none of them."""
+        """The projects that follow from the names of the owner's repositories."""
         if self.settings.owner is None:
             return iter(())
         owner = self.settings.owner
@@ -385,8 +392,8 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
             ours = [each for each in listed if each.owner.casefold() == owner.casefold()]
             private = next((each for each in ours if each.is_private), None)
             if private is not None and not is_checked:
-                # Who may see projects is told what is known of them. A token has one set of rights
-                # for all the repositories that it may see.
+                # A caller that may list projects also gets what is known about them, so the token
+                # must be able to read contents. Its permissions are the same for all repositories.
                 full_name = f"{private.owner}/{private.name}"
                 require_contents(self._client, answer, full_name, is_private=True)
                 is_checked = True
@@ -394,81 +401,83 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
                 names |= self.settings.rules.projects(each.name)
         return iter(sorted(names))
 
-    def _repositories(self, owner: str) -> Iterator[tuple[list[_Repository], Answer]]:
-        """All repositories of an owner that GitHub shows to the token, some of them twice, and
-        others.
+    def _repositories(self, owner: str) -> Iterator[tuple[list[_Repository], GitHubAnswer]]:
+        """All repositories of an owner that the token may see, in several listings.
 
-        The listing of a user never has private ones, and that of an organization not those of
-        collaborators from outside: these are in the token's own listing.
+        The listing of a user has no private repositories, and the listing of an organization lacks
+        those that are shared with an outside collaborator. They are in the token's own listing,
+        which also has repositories of other owners. A repository may occur twice.
         """
-        account = self._get(f"/users/{owner}", (200, 404))
-        if account.status == 404:
+        _, kind = self._get(f"/users/{owner}", _kind_of_account, (200, 404))
+        if kind is None:
             return
-        kind = "orgs" if account.member("type") == "Organization" else "users"
-        listings = [self._whole(f"/{kind}/{owner}/repos?per_page={_PAGE}", _parse_repository)]
+        listings = [self._whole(f"/{kind}/{owner}/repos?per_page={PAGE}", _parse_repository)]
         try:
-            path = f"/user/repos?affiliation=owner,collaborator&per_page={_PAGE}"
+            path = f"/user/repos?affiliation=owner,collaborator&per_page={PAGE}"
             listings.append(self._whole(path, _parse_repository))
         except NotAllowed:  # the token has no user
-            path = f"/installation/repositories?per_page={_PAGE}"
+            path = f"/installation/repositories?per_page={PAGE}"
             listings.append(self._whole(path, _parse_repository, "repositories"))
         for listing in listings:
             if listing is None:
-                raise BackendUnavailable(f"GitHub shows {owner!r}, but not its repositories")
+                raise BackendUnavailable(
+                    f"GitHub shows {owner!r} to this token, but not its repositories"
+                )
             yield listing
 
     # Opening.
 
-    @callers_token()
-    def open_file(self, file: DistributionFile) -> Download:
-        place = self._place(file.location)
-        if place is not None and place.is_of(file):
+    def open_file(self, file: FileHandle) -> Download:
+        location = self._parse(file.location)
+        if location is not None and location.is_of(file):
             with contextlib.suppress(Moved):
-                download = self._open(place, file.size)
+                download = self._open(location, file.size)
                 if download is not None:
                     return download
         stored = self._find(file)
-        place = self._place(stored.location)
-        download = None if place is None else self._open(place, stored.size)
+        location = self._parse(stored.location)
+        download = None if location is None else self._open(location, stored.size)
         if download is None:
             raise BackendUnavailable(f"the release of {file.filename!r} is being changed")
         return download
 
-    def _find(self, file: DistributionFile) -> StoredFile:
+    def _find(self, file: FileHandle) -> StoredFile:
         try:
             for stored in self.project_files(file.project):
                 if stored.filename == file.filename:
                     if file.sha256 and stored.sha256 not in (None, file.sha256):
-                        break  # somebody has replaced it
+                        break  # somebody has replaced the asset
                     return stored
         except ProjectNotFound:
             pass
         raise FileNotFound(file.filename)
 
-    def _open(self, place: Place, size: int | None) -> Download | None:
+    def _open(self, location: ProjectAssetLocation, size: int | None) -> Download | None:
         redirect = self.settings.download == "redirect"
-        return open_content(self._client, place.path, place.asset, size, redirect=redirect)
+        return open_content(self._client, location.path, location.asset_id, size, redirect=redirect)
 
-    @callers_token()
     def open_core_metadata(self, file: DistributionFile) -> Download:
-        """The asset `<filename>.metadata` beside the file, if it is what the index advertises.
+        """The asset `<filename>.metadata`, if its hash is the one that the index advertises.
 
-        Nothing says of which bytes it was made: it may be of a file that was replaced since.
+        Otherwise it may belong to an earlier file of this name, which somebody has replaced.
         """
         name = f"{file.filename}.metadata"
-        place = self._place(file.location)
-        if place is not None and place.is_of(file) and file.core_metadata_sha256 is not None:
+        location = self._parse(file.location)
+        if location is not None and location.is_of(file) and file.core_metadata_sha256 is not None:
             with contextlib.suppress(Moved):
-                answer = self._get(f"{place.repository}/releases/{place.release}", (200, 404))
-                if answer.status == 200:
-                    for asset in metadata_of(parse_release(answer.json()), file.filename):
-                        download = self._open_metadata(place, asset, file.core_metadata_sha256)
+                path = f"{location.repository}/releases/{location.release_id}"
+                _, release = self._get(path, _release_in, (200, 404))
+                if release is not None:
+                    for asset in metadata_of(release, file.filename):
+                        download = self._open_metadata(location, asset, file.core_metadata_sha256)
                         if download is not None:
                             return download
         raise FileNotFound(name)
 
-    def _open_metadata(self, place: Place, asset: Asset, sha256: str) -> Download | None:
-        there = replace(place, asset=asset.id)
+    def _open_metadata(
+        self, location: ProjectAssetLocation, asset: GitHubAsset, sha256: str
+    ) -> Download | None:
+        there = replace(location, asset_id=asset.id)
         if asset.sha256 is not None:
             return self._open(there, asset.size) if asset.sha256 == sha256 else None
         content = self._read(there, 0, min(asset.size, _MAX_METADATA))
@@ -476,85 +485,115 @@ class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
             return None
         return Stream(iter([content]), len(content))
 
-    @callers_token()
     def read_part(self, location: str, start: int, length: int) -> bytes:
-        place = self._place(location)
-        content = None if place is None else self._read(place, start, length)
+        parsed = self._parse(location)
+        content = None if parsed is None else self._read(parsed, start, length)
         if content is None:
             raise FileNotFound(location.partition("#")[0])
         return content
 
-    def _read(self, place: Place, start: int, length: int) -> bytes | None:
+    def _read(self, location: ProjectAssetLocation, start: int, length: int) -> bytes | None:
         if length <= 0:
             return b""
         for _ in range(2):
-            found = self._client.content(place.path, place.asset)
+            found = self._client.content(location.path, location.asset_id)
             if found is None or isinstance(found, Chunks):
                 return None if found is None else found.part(start, length)
             content = self._client.fetch_part(found, start, length)
             if content is not None:
                 return content
-            self._client.forget_address(place.asset)
-        raise BackendUnavailable("GitHub's storage refuses the addresses that GitHub signs")
+            self._client.forget_address(location.asset_id)
+        raise BackendUnavailable("GitHub's storage refuses the addresses that GitHub signed")
 
-    @callers_token()
-    def open_asset(self, asset_id: str, filename: str) -> tuple[StoredFile, Download]:
-        """A file by the global id that PyPIHub put into its links, as lock files keep them."""
+    def find_alias(self, alias: str, filename: str) -> StoredFile:
+        """A file by its global id on GitHub, which is in links of PyPIHub and so in lock files."""
         owner = self._owner()
-        try:
-            node = self._client.graphql(_NODE, {"id": asset_id}).get("node") or {}
-        except NoSuchNode:
-            raise FileNotFound(filename) from None
+        node = self._node(alias)
+        if node is None:
+            raise FileNotFound(filename)
         release, name = node.get("release") or {}, node.get("name")
         repository = release.get("repository") or {}
         login = str((repository.get("owner") or {}).get("login"))
         if release.get("isDraft", True) or login.casefold() != owner.casefold():
             raise FileNotFound(filename)
         full_name = f"{login}/{repository.get('name')}"
-        answer = self._get(f"/repos/{full_name}/releases/{release.get('databaseId')}", (200, 404))
-        if answer.status == 404:
+        path = f"/repos/{full_name}/releases/{release.get('databaseId')}"
+        _, found_release = self._get(path, _release_in, (200, 404))
+        if found_release is None:
             raise FileNotFound(filename)
-        whole = self._with_all_assets(full_name, parse_release(answer.json()))
+        whole = self._with_all_assets(full_name, found_release)
         parsed = parse_filename(filename)
-        for found in files_of(whole, parsed[0]) if parsed is not None else ():
+        for found in distribution_files([whole], parsed[0]) if parsed is not None else ():
             is_meant = found.asset.name == name and filename in (name, found.filename)
             if is_meant and self._is_shown(found.filename, whole.is_prerelease):
-                place = self._place(found.stored.location)
-                download = None if place is None else self._open(place, found.asset.size)
-                if download is not None:
-                    return found.stored, download
+                return found.stored
         raise FileNotFound(filename)
 
-    def _place(self, location: str) -> Place | None:
-        """Where a file lies; None for the location of something else, or of another owner."""
-        place = parse_place(location)
-        is_ours = place is not None and place.owner.casefold() == self._owner().casefold()
-        return place if is_ours else None
+    def _node(self, asset_id: str) -> dict[str, Any] | None:
+        """GitHub's answer for an asset by its global id; None if there is none."""
+        for _ in range(2):
+            with contextlib.suppress(NoSuchNode):
+                return self._client.graphql(_NODE, {"id": asset_id}).get("node") or {}
+        return None
+
+    def _parse(self, text: str) -> ProjectAssetLocation | None:
+        """A location; None if it is invalid, or if the repository has another owner."""
+        location = parse_project_location(text)
+        is_ours = location is not None and location.owner.casefold() == self._owner().casefold()
+        return location if is_ours else None
 
     # Publishing.
 
-    @callers_token()
     def put_file(self, upload: Upload) -> StoredFile:
         return self._publisher().put_file(upload)
 
-    @callers_token()
-    def delete_file(self, file: DistributionFile) -> None:
+    def delete_file(self, file: FileHandle) -> None:
         self._publisher().delete_file(file)
 
-    @callers_token()
-    def yank_file(self, file: DistributionFile, reason: str | None) -> None:
+    def restore_name(self, project: str, filename: str) -> list[str]:
+        return self._publisher().restore_name(project, filename)
+
+    def yank_file(self, file: FileHandle, reason: str | None) -> None:
         self._publisher().yank_file(file, reason)
 
     def _publisher(self) -> Publisher:
         return Publisher(self._client, self._releases, self._is_shown)
 
-    # There is no listing of all files, and no index.
 
-    def list_files(self, known: Known | None = None) -> Iterator[StoredFile]:
-        raise Unsupported("GitHub has no listing of all files of an owner; ask for a project")
+class GitHubProjectsBackend(Backend[GitHubProjectsSettings]):
+    """The repositories of an owner, and those of further owners as tenants."""
 
-    def read_index(self, into: Path, unless: str | None = None) -> str:
-        raise Unsupported("a repository of type 'github_projects' has no index document")
+    Settings = GitHubProjectsSettings
+    View = GitHubProjectsStorage
+    traits = Traits(largest_file=2 * 2**30 - 1, needs_admin_secret=False, rights_per_project=True)
+    location_key = "url"
 
-    def write_index(self, content: Path, replaces: str) -> str:
-        raise Unsupported("a repository of type 'github_projects' has no index document")
+    def __init__(
+        self,
+        settings: GitHubProjectsSettings,
+        folders: Folders,
+        *,
+        shared: Connection | None = None,
+    ) -> None:
+        """`shared` is for tenants: the connection of the table that they belong to.
+
+        A connection keeps answers separately for each token, so several owners can share it.
+        """
+        super().__init__(settings, folders)
+        self.connection = Connection() if shared is None else shared
+        self._is_tenant = shared is not None
+
+    @classmethod
+    def may_be_secret(cls, secret: Secret) -> bool:
+        return has_form_of_token(secret)
+
+    def tenant_settings(self, name: str) -> GitHubProjectsSettings | None:
+        return self.settings.tenant(name)
+
+    def tenant(self, settings: BackendSettings, folders: Folders) -> GitHubProjectsBackend:
+        assert isinstance(settings, GitHubProjectsSettings)
+        return GitHubProjectsBackend(settings, folders, shared=self.connection)
+
+    def close(self) -> None:
+        if not self._is_tenant:
+            self.connection.close()

@@ -1,14 +1,20 @@
-"""How a distribution file lies in a release, as private-pypi 0.2 laid it out; it asks nobody.
+"""How a distribution file is stored in a release, in the layout of private-pypi 0.2.
 
-    tag = name of the release     the filename
-    first asset                   the file, named like it where GitHub lets it be
+    tag and title of the release  the filename
+    first asset                   the file; GitHub may change its name
     second asset                  its core metadata, `<filename>.metadata`
     notes                         its record: a flat TOML table of strings
 
-The notes begin with comments of ours, which private-pypi 0.2 skips. One names the assets by their
-ids, because GitHub changes names with characters such as `!`, and so binds the record to these very
-bytes: an asset that somebody replaces gets another id. One says that the file is yanked: also in
-notes that are no record, and whatever a form has sent, since no value can stand there.
+The notes begin with comments of private_pypi, which version 0.2 ignores:
+
+    # private_pypi: file 123, core metadata 124
+    # private_pypi: yanked "the reason"
+
+The first one names the assets by their ids, because GitHub changes names that have characters such
+as `!`. It also shows which bytes the record describes: if somebody replaces an asset, the new one
+gets another id. The second one yanks the file. It also works in notes that have no record.
+
+This module makes no requests.
 """
 
 from __future__ import annotations
@@ -26,14 +32,14 @@ from private_pypi.errors import BackendError, InvalidUpload
 from private_pypi.model import Record, StoredFile
 
 MAX_NOTES = 125_000  # characters
-_RESERVE = 2_000  # characters of the notes that are left to comments, so also to a reason of a yank
+_RESERVE = 2_000  # characters of the notes that are kept for comments, such as a yank
 
 _SUFFIXES = (".whl", ".tar.gz", ".zip")
 _OURS = "# private_pypi: "
 _ASSETS = re.compile(r"file (?P<file>[0-9]+)(?:, core metadata (?P<metadata>[0-9]+))?")
 _YANKED = re.compile(r"yanked(?:\s+(?P<reason>.*))?")
 _DRAFT = re.compile(r"draft until (?P<time>\S+)")
-# What must not be left out of a record that is too long.
+# What is never left out of a record, even if it is too long.
 _FACTS = {
     "name",
     "version",
@@ -47,53 +53,53 @@ _FACTS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asset:
-    """A file of a release; its id never stands for other bytes."""
+class GitHubAsset:
+    """A file of a release on GitHub. If its bytes are replaced, the new asset has another id."""
 
     id: int
     name: str
     size: int  # bytes
-    sha256: str | None  # as GitHub computed it; None: it did not
+    sha256: str | None  # computed by GitHub; None for assets that are older than this feature
     url: str
     is_complete: bool
-    label: str  # what people may have called it; "": nothing
+    label: str  # a name for people to read; "": none
     created_at: datetime  # UTC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """A release, as far as it concerns us."""
+class GitHubRelease:
+    """A release on GitHub, which has a tag and files. Not to be confused with one of a project."""
 
     id: int
     tag: str
     is_draft: bool
-    created_at: datetime  # of the tagged commit
-    published_at: datetime | None  # None for a draft
+    created_at: datetime  # UTC; the time of the tagged commit
+    published_at: datetime | None  # UTC; None for a draft
     notes: str
-    assets: tuple[Asset, ...]
+    assets: tuple[GitHubAsset, ...]
     is_prerelease: bool
     is_immutable: bool
-    upload_url: str  # takes assets
+    upload_url: str  # the address to which assets are sent
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
-    """What `location` says: an asset, the bytes it has, and the asset of their core metadata.
+class AssetLocation:
+    """What the `location` of a file says.
 
-    Its text is the address of the asset, which is all that private-pypi 0.2 reads; the rest is in
-    the fragment, which is never sent.
+    As text, it is the address of the asset, which is all that private-pypi 0.2 reads. The rest is
+    in the fragment of the address, which is never sent.
     """
 
-    asset: int
-    sha256: str | None
-    metadata: int | None
+    asset_id: int
+    sha256: str | None  # of the asset; None: unknown
+    metadata_id: int | None  # the asset with the core metadata
 
 
-def parse_release(value: Any) -> Release:
-    """A release from GitHub's JSON; raises `BackendError` when it is none."""
+def parse_release(value: Any) -> GitHubRelease:
+    """A release from GitHub's JSON; raises `BackendError` if something is missing."""
     try:
         published_at = value["published_at"]
-        return Release(
+        return GitHubRelease(
             id=int(value["id"]),
             tag=str(value["tag_name"]),
             is_draft=bool(value["draft"]),
@@ -102,18 +108,18 @@ def parse_release(value: Any) -> Release:
             notes=value.get("body") or "",
             assets=tuple(parse_asset(asset) for asset in value["assets"]),
             is_prerelease=bool(value["prerelease"]),
-            is_immutable=bool(value.get("immutable")),  # older Enterprise servers do not say it
+            is_immutable=bool(value.get("immutable")),  # older Enterprise servers lack this
             upload_url=str(value["upload_url"]).partition("{")[0],
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise BackendError("GitHub answered a release of an unknown form") from error
+        raise BackendError("GitHub answered with a release of an unknown form") from error
 
 
-def parse_asset(value: Any) -> Asset:
-    """An asset from GitHub's JSON; raises `BackendError` when it is none."""
+def parse_asset(value: Any) -> GitHubAsset:
+    """An asset from GitHub's JSON; raises `BackendError` if something is missing."""
     try:
         digest = value.get("digest") or ""
-        return Asset(
+        return GitHubAsset(
             id=int(value["id"]),
             name=str(value["name"]),
             size=int(value["size"]),
@@ -124,7 +130,7 @@ def parse_asset(value: Any) -> Asset:
             created_at=parse_time(value["created_at"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BackendError("GitHub answered an asset of an unknown form") from error
+        raise BackendError("GitHub answered with an asset of an unknown form") from error
 
 
 def parse_time(text: str) -> datetime:
@@ -133,19 +139,19 @@ def parse_time(text: str) -> datetime:
 
 
 def is_filename(tag: str) -> bool:
-    """Whether a tag is the name of a distribution file."""
+    """Whether a tag can be the name of a distribution file."""
     return tag.endswith(_SUFFIXES)
 
 
 # A published file.
 
 
-def stored_file(release: Release) -> StoredFile | None:
-    """The file in a release; None for a draft, and for a release of anything else."""
+def stored_file(release: GitHubRelease) -> StoredFile | None:
+    """The distribution file in a release; None for a draft, and for any other release."""
     if release.is_draft or not is_filename(release.tag):
         return None
     notes = _read_notes(release.notes)
-    asset = _file_asset(release, notes)
+    asset = _find_asset(release, notes.file, release.tag)
     if asset is None:
         return None
     is_bound = notes.describes(asset)
@@ -153,32 +159,37 @@ def stored_file(release: Release) -> StoredFile | None:
     metadata = None
     if is_bound:
         sha256 = sha256 or notes.record.get("sha256")
-        metadata = _metadata_asset(release, notes)
-    # 0.2 did not bind its records; where GitHub has a digest, it tells whether they are right.
-    is_of_these = is_bound or (
+        if notes.metadata is not None:
+            metadata = _find_asset(release, notes.metadata, f"{release.tag}.metadata")
+    # Records of private-pypi 0.2 do not name the asset. If GitHub computed a hash, it must be the
+    # one in the record.
+    describes_asset = is_bound or (
         notes.file is None and asset.sha256 in (None, notes.record.get("sha256"))
     )
+    record = notes.record if describes_asset and notes.record else None
     return StoredFile(
         filename=release.tag,
         size=asset.size,
         location=format_location(asset, sha256, metadata),
         stamp=f"{asset.id}:{asset.size}",
-        record=notes.record if is_of_these and notes.record else None,
+        record=record,
+        # Without a record, somebody created the release by hand.
+        uploaded_at=release.published_at if record is None else None,
         yanked=notes.yanked,
     )
 
 
-def format_location(asset: Asset, sha256: str | None, metadata: Asset | None) -> str:
-    """The address of an asset, with what else `parse_location` shall find."""
+def format_location(asset: GitHubAsset, sha256: str | None, metadata: GitHubAsset | None) -> str:
+    """The text of a location; the opposite of `parse_location`."""
     parts = [f"sha256={sha256}"] if sha256 else []
     parts += [f"metadata={metadata.id}"] if metadata else []
     return asset.url + ("#" + "&".join(parts) if parts else "")
 
 
-def parse_location(text: str) -> Location | None:
-    """What a location says; None for the location of something else.
+def parse_location(text: str) -> AssetLocation | None:
+    """What a location says; None if it is not the location of an asset.
 
-    Only ids are taken from it: it may come from a document that anybody wrote.
+    Of the address only the id is used, because anybody may have edited the index document.
     """
     try:
         parts = urlsplit(text)
@@ -189,34 +200,23 @@ def parse_location(text: str) -> Location | None:
         return None
     facts = {key: values[0] for key, values in parse_qs(parts.fragment).items()}
     metadata = facts.get("metadata", "")
-    return Location(
-        asset=int(found[1]),
+    return AssetLocation(
+        asset_id=int(found[1]),
         sha256=facts.get("sha256"),
-        metadata=int(metadata) if re.fullmatch("[0-9]{1,18}", metadata) else None,
+        metadata_id=int(metadata) if re.fullmatch("[0-9]{1,18}", metadata) else None,
     )
 
 
-def _file_asset(release: Release, notes: _Notes) -> Asset | None:
-    by_id = {asset.id: asset for asset in release.assets if asset.is_complete}
-    if notes.file in by_id:
-        return by_id[notes.file]
-    return _named(release, release.tag)
-
-
-def _metadata_asset(release: Release, notes: _Notes) -> Asset | None:
-    if notes.metadata is None:
-        return None
-    by_id = {asset.id: asset for asset in release.assets if asset.is_complete}
-    return by_id.get(notes.metadata) or _named(release, f"{release.tag}.metadata")
-
-
-def _named(release: Release, name: str) -> Asset | None:
-    names = {asset.name: asset for asset in release.assets if asset.is_complete}
-    return names.get(name) or names.get(asset_name(name))
+def _find_asset(release: GitHubRelease, asset_id: int | None, name: str) -> GitHubAsset | None:
+    """A complete asset by its id; if there is none, by its name, which GitHub may have changed."""
+    complete = [asset for asset in release.assets if asset.is_complete]
+    found: dict[object, GitHubAsset] = {asset.name: asset for asset in complete}
+    found |= {asset.id: asset for asset in complete}
+    return found.get(asset_id) or found.get(name) or found.get(asset_name(name))
 
 
 def asset_name(name: str) -> str:
-    """What GitHub makes of the name of a distribution file.
+    """The name that GitHub gives to an asset when a distribution file is sent.
 
     "GitHub renames asset filenames that have special characters" (REST documentation).
     """
@@ -229,14 +229,14 @@ def asset_name(name: str) -> str:
 @dataclass(frozen=True, slots=True)
 class _Notes:
     record: Record
-    file: int | None  # the ids of the assets; None: private-pypi 0.2 did not say
-    metadata: int | None
-    yanked: str | None  # the reason
+    file: int | None  # the id of the asset; None in notes of private-pypi 0.2
+    metadata: int | None  # the id of the asset
+    yanked: str | None  # the reason; None: not yanked
 
-    def describes(self, asset: Asset) -> bool:
-        """Whether the record was made for the bytes of this asset.
+    def describes(self, asset: GitHubAsset) -> bool:
+        """Whether the record describes the bytes of this asset.
 
-        In a repository that was copied the ids are others, and only the digest can tell.
+        In a copy of a repository, the assets have other ids, and only their hashes can tell.
         """
         if self.file is None:
             return False
@@ -246,9 +246,9 @@ class _Notes:
 
 
 def fit_record(record: Record) -> Record:
-    """The record without the longest values that notes cannot hold.
+    """The record without its longest values, if it is too long for the notes of a release.
 
-    Raises `InvalidUpload` when not even the facts fit.
+    Raises `InvalidUpload` if not even the indispensable values fit.
     """
     room = MAX_NOTES - _RESERVE
     lines = {key: length_of(_line(key, value)) for key, value in record.items()}
@@ -266,7 +266,7 @@ def fit_record(record: Record) -> Record:
     return kept
 
 
-def format_notes(record: Record, file: Asset, metadata: Asset | None) -> str:
+def format_notes(record: Record, file: GitHubAsset, metadata: GitHubAsset | None) -> str:
     """The notes of a published file."""
     comment = f"{_OURS}file {file.id}"
     if metadata is not None:
@@ -275,7 +275,7 @@ def format_notes(record: Record, file: Asset, metadata: Asset | None) -> str:
 
 
 def yanked_notes(notes: str, reason: str | None) -> str:
-    """The notes with the comment of a yank (`reason=None`: without); all else stays as it is."""
+    """The notes with a comment that yanks the file, or without one (`reason=None`)."""
     comments, rest = _split(notes)
     kept = [line for line in comments if not _YANKED.fullmatch(_comment(line))]
     if reason is not None and kept and not kept[-1].endswith("\n"):
@@ -286,12 +286,12 @@ def yanked_notes(notes: str, reason: str | None) -> str:
 
 
 def format_draft_notes(until: datetime) -> str:
-    """The notes of a draft of ours: they say from when on nobody can be at work on it."""
+    """The notes of a draft, which say until when its writer may be at work on it."""
     return f"{_OURS}draft until {until.astimezone(UTC).isoformat()}\n"
 
 
-def draft_until(release: Release) -> datetime | None:
-    """Until when one of us may work on this draft; None when it is none, or somebody else's."""
+def draft_until(release: GitHubRelease) -> datetime | None:
+    """Until when a writer may work on this draft; None if private_pypi did not create it."""
     comments, _ = _split(release.notes)
     match = _DRAFT.match(_comment(comments[0])) if comments and release.is_draft else None
     if match is None:
@@ -303,7 +303,7 @@ def draft_until(release: Release) -> datetime | None:
 
 
 def _split(notes: str) -> tuple[list[str], str]:
-    """Our comments at the start of the notes, line by line, and the rest."""
+    """The comments of private_pypi at the start of the notes, line by line, and the rest."""
     comments = []
     end = 0
     while notes.startswith(_OURS, end):
@@ -324,13 +324,13 @@ def _read_yank(comments: Sequence[str]) -> str | None:
             try:
                 value = tomli.loads(f"reason = {said}")["reason"]
             except tomli.TOMLDecodeError:
-                return said  # people write it without quotes
+                return said  # people who edit notes by hand leave the quotes out
             return value if isinstance(value, str) else said
     return None
 
 
 def _read_notes(text: str) -> _Notes:
-    """Whatever is wrong with notes, the file itself says the same: the core opens it then."""
+    """Never raises: the core reads what is missing from the file itself."""
     comments, _ = _split(text)
     yanked = _read_yank(comments)
     match = next(filter(None, (_ASSETS.fullmatch(_comment(line)) for line in comments)), None)
@@ -350,25 +350,22 @@ def _line(key: str, value: str) -> str:
 
 
 def length_of(text: str) -> int:
-    """Characters of notes, in the units of whoever counts the most of them."""
+    """The length of notes in UTF-16 code units, the most that GitHub can count."""
     return len(text.encode("utf-16-le")) // 2
 
 
 def _toml_string(text: str) -> str:
-    """A basic string (TOML 1.0): quotes, backslashes and all control characters are escaped."""
+    """A basic string of TOML 1.0, with quotes, backslashes and control characters escaped."""
     whole = text.encode("utf-8", "replace").decode()
-    return '"' + re.sub(r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029]', _escape, whole) + '"'
-
-
-def _escape(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}"
+    escaped = r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029]'
+    return '"' + re.sub(escaped, lambda match: f"\\u{ord(match[0]):04x}", whole) + '"'
 
 
 # Listings.
 
 
-def newest_first(releases: Sequence[Release]) -> bool:
-    """Whether releases are sorted by their commit and then by their publication."""
+def newest_first(releases: Sequence[GitHubRelease]) -> bool:
+    """Whether releases are sorted by the time of their commit, then of their publication."""
     moments = [(release.created_at, release.published_at) for release in releases]
     known = [(created, published) for created, published in moments if published is not None]
     return known == sorted(known, reverse=True)

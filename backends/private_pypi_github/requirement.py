@@ -1,6 +1,7 @@
-"""How a workflow installs this very project: from where this installation came; it asks no network.
+"""What a workflow passes to pip to install this project: the origin of the running installation.
 
-Never by the bare name: the public index has a release of 2020 under it, which was abandoned.
+The name of the project alone is never used, because the public index has an abandoned release of
+2020 under it. This module makes no requests.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import json
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -24,159 +25,155 @@ PROJECT = "private-pypi"
 VARIABLE = "PRIVATE_PYPI_REQUIREMENT"
 
 _ABANDONED = "0.2.0"  # the newest release of 2020
-_COMMIT = re.compile("[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _GIVE_ONE = (
     "give --requirement, such as 'private-pypi @ git+https://HOST/OWNER/REPO@COMMIT' "
     "or the address of a wheel"
 )
-_UNTOLD = "where the workflow gets this program from cannot be told"
 _TIMEOUT = 30  # seconds
 
+# The variables that git needs to be found and to read its own configuration. It does not get any
+# others: a checkout can make git run programs, and the environment may contain a token. Variables
+# such as GIT_DIR, which hooks of git set, would mean another repository.
+_NEEDED_BY_GIT = (
+    *("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "SUDO_UID", "XDG_CONFIG_HOME"),
+)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstalledFrom:
-    """What pip is given, and what may be wrong with it."""
+
+class InstalledFrom(NamedTuple):
+    """A requirement for pip, and warnings about it."""
 
     requirement: str
     warnings: tuple[str, ...] = ()
 
 
 def check_requirement(text: str, given_by: str = "--requirement") -> str:
-    """What an operator gave; raises `ConfigurationError` for what would install something else.
+    """Check a requirement from an operator, and return it without spaces around it.
 
-    `given_by` is the flag or the variable that errors name.
+    Raises `ConfigurationError` if it would install something else than this project. `given_by` is
+    the flag or the variable that it comes from, for the error.
     """
-    text = text.strip()
-    if re.match(r"(?:git\+)?https?://", text):
-        if "@" in urlsplit(text).netloc:
-            raise ConfigurationError(f"{given_by}: must not hold a user or password")
-        return text
-    try:
-        requirement = Requirement(text)
-    except InvalidRequirement as error:
-        raise ConfigurationError(f"{given_by}: {text!r} is none; {_GIVE_ONE}") from error
-    if requirement.url is not None:
-        if "@" in urlsplit(requirement.url).netloc:
-            raise ConfigurationError(f"{given_by}: must not hold a user or password")
-    elif canonicalize_name(requirement.name) != PROJECT:
-        raise ConfigurationError(f"{given_by}: {text!r} is not this project; {_GIVE_ONE}")
-    elif requirement.specifier.contains(_ABANDONED):
-        raise ConfigurationError(
-            f"{given_by}: {text!r} may install the abandoned release {_ABANDONED} of 2020; "
-            f"{_GIVE_ONE}"
-        )
+    text = url = text.strip()
+    if not re.match(r"(?:git\+)?https?://", text):
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement as error:
+            raise ConfigurationError(
+                f"{given_by}: {text!r} is not a requirement; {_GIVE_ONE}"
+            ) from error
+        url = requirement.url or ""
+        if not url and canonicalize_name(requirement.name) != PROJECT:
+            raise ConfigurationError(f"{given_by}: {text!r} is not this project; {_GIVE_ONE}")
+        if not url and requirement.specifier.contains(_ABANDONED):
+            raise ConfigurationError(
+                f"{given_by}: {text!r} may install the abandoned release {_ABANDONED} of 2020; "
+                f"{_GIVE_ONE}"
+            )
+    if "@" in urlsplit(url).netloc:
+        raise ConfigurationError(f"{given_by}: must not contain a user or a password")
     return text
 
 
 def installed_from(
     environ: Mapping[str, str], *, installed: Distribution | None = None, source: Path | None = None
 ) -> InstalledFrom:
-    """The origin of this installation, at its commit.
+    """The origin of this installation, with its commit.
 
-    The variable tells it in an image, PEP 610 elsewhere, and git for a checkout. Raises
-    `ConfigurationError` when it cannot be told, or when nobody else could install from there.
-    The arguments are for tests.
+    In a container image it is in the variable `PRIVATE_PYPI_REQUIREMENT`. Otherwise pip has
+    recorded it (PEP 610), or git knows it if this is a checkout. Raises `ConfigurationError` if it
+    is unknown, or if other machines cannot install from there. The keyword arguments are for tests.
     """
     given = environ.get(VARIABLE, "").strip()
     if given:
-        return InstalledFrom(requirement=check_requirement(given, VARIABLE))
-    told = _direct_url(installed)
+        return InstalledFrom(check_requirement(given, VARIABLE))
     folder = source or Path(private_pypi.__file__).parent.parent
-    if told is not None:
-        url = str(told.get("url"))
-        below = told.get("subdirectory")
-        vcs = told.get("vcs_info")
-        if isinstance(vcs, dict) and vcs.get("vcs") == "git":
-            return InstalledFrom(requirement=_git(url, str(vcs.get("commit_id")), below))
-        if "archive_info" in told and url.startswith("https:"):
-            return InstalledFrom(requirement=f"{PROJECT} @ {_archive(url, told['archive_info'])}")
-        if url.startswith("file:") and "dir_info" in told:
-            folder = Path(unquote(urlsplit(url).path), str(below or ""))
-    elif not (folder / ".git").exists():
-        raise ConfigurationError(
-            f"{_UNTOLD}, because this installation does not say it; {_GIVE_ONE}"
-        )
+    told = _direct_url(installed)
+    below = told.get("subdirectory") or ""
+    match told:
+        case {"url": str(url), "vcs_info": {"vcs": "git", "commit_id": str(commit)}}:
+            return InstalledFrom(_git(url, commit, f"#subdirectory={below}" if below else ""))
+        case {"url": str(url), "archive_info": info} if address := _public_address(url):
+            match info:
+                case {"hashes": {"sha256": sha256}}:
+                    address += f"#sha256={sha256}"
+            return InstalledFrom(f"{PROJECT} @ {address}")
+        case {"url": str(url), "dir_info": _} if url.startswith("file:"):
+            folder = Path(unquote(urlsplit(url).path), str(below))
+        case _ if not told and not (folder / ".git").exists():
+            raise _unknown("this installation has no record of its origin")
     return _checkout(folder, environ)
 
 
-def _direct_url(installed: Distribution | None) -> dict[str, object] | None:
+def _unknown(why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"it is unknown from where the workflow can install this program: {why}; {_GIVE_ONE}"
+    )
+
+
+def _direct_url(installed: Distribution | None) -> dict[str, object]:
+    """The record of pip about the origin of an installation (PEP 610), or an empty one."""
     try:
         text = (installed or distribution(PROJECT)).read_text("direct_url.json")
-        told = None if text is None else json.loads(text)
+        told = json.loads(text or "{}")
     except (PackageNotFoundError, ValueError):
-        return None
-    return told if isinstance(told, dict) else None
-
-
-def _archive(url: str, info: object) -> str:
-    hashes = info.get("hashes") if isinstance(info, dict) else None
-    sha256 = hashes.get("sha256") if isinstance(hashes, dict) else None
-    address = _without_user(url).partition("#")[0]
-    return f"{address}#sha256={sha256}" if sha256 else address
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _checkout(folder: Path, environ: Mapping[str, str]) -> InstalledFrom:
-    # Another project's repository may have this installation somewhere below it.
+    # The installation may be in a folder of another project's repository.
     top = _ask_git(folder, environ, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != folder.resolve():
-        raise ConfigurationError(
-            f"{_UNTOLD}, because this is installed from no git checkout; {_GIVE_ONE}"
-        )
+        raise _unknown("this is not installed from a git checkout")
     origin = _ask_git(folder, environ, "remote", "get-url", "origin")
     commit = _ask_git(folder, environ, "rev-parse", "HEAD")
     if not origin or commit is None:
-        raise ConfigurationError(
-            f"{_UNTOLD}, because the checkout that this is installed from has no origin and "
-            f"commit; {_GIVE_ONE}"
-        )
+        raise _unknown("this is installed from a git checkout that has no origin or no commit")
     warnings = []
     if _ask_git(folder, environ, "status", "--porcelain", "--untracked-files=no"):
-        warnings.append("the checkout has changes that are not committed; the workflow lacks them")
+        warnings.append(
+            "the checkout has changes that are not committed; the workflow will not have them"
+        )
     if not _ask_git(folder, environ, "branch", "--remotes", "--contains", commit):
-        warnings.append(f"no branch of origin is known to have commit {commit[:12]}; push it")
-    return InstalledFrom(requirement=_git(origin, commit, None), warnings=tuple(warnings))
+        warnings.append(
+            f"commit {commit[:12]} does not seem to be on any branch of origin; push it"
+        )
+    return InstalledFrom(_git(origin, commit), tuple(warnings))
 
 
-def _git(origin: str, commit: str, below: object) -> str:
+def _git(origin: str, commit: str, fragment: str = "") -> str:
     address = _public_address(origin)
     if address is None:
         raise ConfigurationError(
             f"a workflow cannot install from the origin of this checkout; {_GIVE_ONE}"
         )
-    if not _COMMIT.fullmatch(commit):
+    if not re.fullmatch("[0-9a-f]{40}(?:[0-9a-f]{24})?", commit):
         raise ConfigurationError(f"the commit of this installation is unknown; {_GIVE_ONE}")
-    fragment = f"#subdirectory={below}" if below else ""
     return f"{PROJECT} @ git+{address}@{commit}{fragment}"
 
 
 def _public_address(origin: str) -> str | None:
-    """The https address of an origin; None for a folder or anything else of this machine."""
-    # git@HOST:OWNER/REPO, which a workflow has no key for.
+    """The https address of an origin, without the part before @, which may be a password.
+
+    None for a folder, or for anything else on this machine.
+    """
+    # git@HOST:OWNER/REPO: a workflow has no key for this.
     short = re.fullmatch(r"(?:[^@/:]+@)?([^@/:]+\.[^@/:]+):(?!/)(.+)", origin)
     if short is not None:
         return f"https://{short[1]}/{short[2]}"
     parts = urlsplit(origin)
-    if parts.scheme in ("https", "ssh", "git") and parts.hostname:
-        if parts.scheme == "https":
-            return _without_user(origin)
-        return f"https://{parts.hostname}{parts.path}"
-    return None
-
-
-def _without_user(url: str) -> str:
-    """An address as everybody may see it: what is before an @ may be a secret."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    if parts.scheme not in ("https", "ssh", "git") or not parts.hostname:
+        return None
+    host = parts.netloc.rpartition("@")[2] if parts.scheme == "https" else parts.hostname
+    return urlunsplit(parts._replace(scheme="https", netloc=host, fragment=""))
 
 
 def _ask_git(folder: Path, environ: Mapping[str, str], *question: str) -> str | None:
-    """What git says about a checkout; None when it says nothing, or is not there."""
-    # GIT_DIR and the like, which hooks set, speak of another repository.
-    clean = {key: value for key, value in environ.items() if not key.startswith("GIT_")}
+    """The output of a git command in a checkout; None if it fails, or if there is no git."""
+    needed = {name: environ[name] for name in _NEEDED_BY_GIT if name in environ}
     try:
         ended = subprocess.run(
             ["git", "-C", str(folder), *question],
-            env=clean,
+            env=needed,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -1,7 +1,8 @@
-"""A package repository on GitHub: what is there, what is missing, and how it is made.
+"""Sets up a package repository on GitHub: finds out what is missing, and creates it.
 
-The only module that imports PyGithub, which takes a while and 35 MB: commands import this one when
-they run. Its own retries and pacing are off; who runs a command again completes what is missing.
+This is the only module that imports PyGithub. That takes time and 35 MB of memory, so commands
+import this module only when they run. Retries and pauses of PyGithub are switched off: if a command
+fails, it can be run again, and continues.
 """
 
 from __future__ import annotations
@@ -27,17 +28,18 @@ from private_pypi.errors import (
     WrongSecret,
     cause_of,
 )
+from private_pypi_github.answers import message_in
 from private_pypi_github.workflow import MARK, WORKFLOW_PATH
 
-_TIMEOUT = 60  # seconds without a byte
-_NEW_REPOSITORY = 20.0  # seconds until its first commit is there
+_TIMEOUT = 60  # seconds between two packets
+_NEW_REPOSITORY = 20.0  # seconds to wait for the first commit of a new repository
 _OLD_WORKFLOW = ".github/workflows/main.yml"
 _OBJECT = {"Accept": "application/vnd.github.object+json"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A package repository as it shall be."""
+    """How a package repository should be set up."""
 
     owner: str
     repo: str
@@ -46,7 +48,7 @@ class Wanted:
     index: bytes  # the document of an empty index
     private: bool
     pages: bool
-    workflow: Callable[[bool], str]  # its text, with or without the pages
+    workflow: Callable[[bool], str]  # its text; the argument tells whether it publishes pages
 
     @property
     def full_name(self) -> str:
@@ -58,31 +60,31 @@ class File:
     """A file of a branch."""
 
     text: str
-    sha: str  # of its blob
+    sha: str  # its id in git
 
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """How the site of a repository is published."""
+    """The settings of a repository's GitHub Pages."""
 
     by_workflow: bool
     public: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What is there of it."""
+class CurrentState:
+    """What a package repository already has."""
 
     private: bool
     default_branch: str
     is_new: bool
-    is_empty: bool  # without a commit
-    has_branch: bool
+    is_empty: bool  # there is no commit
+    has_branch: bool  # the branch of the index
     has_index: bool
-    head_changes_workflows: bool  # the newest commit of the branch
-    workflows: Mapping[str, File | None]  # by branch; releases run that of their commit
+    head_changes_workflows: bool  # the newest commit on the branch of the index changes one
+    workflows: Mapping[str, File | None]  # by branch; a release runs the one in its commit
     pages: Pages | None
-    has_dead_workflow: bool  # of private-pypi 0.2
+    has_dead_workflow: bool  # the one of private-pypi 0.2, which does not work any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +110,9 @@ class CreateBranch:
 @dataclass(frozen=True, slots=True)
 class WriteFile:
     path: str
-    branch: str | None  # None: of a repository without a commit
+    branch: str | None  # None: the first commit of an empty repository
     content: bytes
-    replaces: str | None = None  # the blob
+    replaces: str | None = None  # the git id of the file before; None: a new file
 
     def __str__(self) -> str:
         where = "" if self.branch is None else f" on branch {self.branch!r}"
@@ -119,9 +121,9 @@ class WriteFile:
 
 @dataclass(frozen=True, slots=True)
 class AddEmptyCommit:
-    """GitHub lets only tokens with the right to workflows tag a commit that changes one.
+    """If a commit changes a workflow, GitHub lets only tokens that may write workflows tag it.
 
-    So no such commit may stay the head of the branch that releases tag.
+    So such a commit must not be the newest one on the branch of the index, which releases tag.
     """
 
     branch: str
@@ -132,7 +134,7 @@ class AddEmptyCommit:
 
 @dataclass(frozen=True, slots=True)
 class PublishPages:
-    is_switch: bool  # from a branch, which is published now
+    is_switch: bool  # pages are published already, but from a branch
     private: bool
 
     def __str__(self) -> str:
@@ -148,16 +150,16 @@ Step = CreateRepository | CreateBranch | WriteFile | AddEmptyCommit | PublishPag
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done, in an order that does no harm when it ends early."""
+    """The steps that are missing, in an order that does no harm if a step fails."""
 
     steps: tuple[Step, ...]
     notes: tuple[str, ...]
     workflow: str  # its text
 
 
-def new_repository(wanted: Wanted) -> Found:
-    """What is there right after a repository was created."""
-    return Found(
+def new_repository(wanted: Wanted) -> CurrentState:
+    """What a repository has right after it was created."""
+    return CurrentState(
         private=wanted.private,
         default_branch="main",
         is_new=True,
@@ -171,27 +173,27 @@ def new_repository(wanted: Wanted) -> Found:
     )
 
 
-def plan(wanted: Wanted, found: Found) -> Plan:
-    """From what is there to what shall be, in an order in which nothing runs too early.
+def plan(wanted: Wanted, found: CurrentState) -> Plan:
+    """The steps from the current state to the wanted one.
 
-    Raises `ConfigurationError` when the repository is public although a private one is wanted.
+    Raises `ConfigurationError` if the repository is public, but should be private.
     """
     if wanted.private and not found.private:
         raise ConfigurationError(
-            f"{wanted.full_name!r} is there and public: everybody can read what is published in "
-            "it; give --private false if that is meant"
+            f"{wanted.full_name!r} exists and is public: everybody can read what is published in "
+            "it; give --private false if you want that"
         )
     steps: list[Step] = []
     notes: list[str] = []
     if not wanted.private and found.private:
-        notes.append(f"{wanted.full_name!r} is there and stays private")
+        notes.append(f"{wanted.full_name!r} exists and stays private")
     branch = wanted.branch or found.default_branch
     if found.is_empty:
         title = f"# {wanted.repo}\n\nPython packages, kept by private_pypi in the releases.\n"
         steps.append(WriteFile("README.md", None, title.encode()))
     if not found.has_branch:
         steps.append(CreateBranch(branch, found.default_branch, found.is_new))
-    # A site that the workflow publishes stays, whether it is asked for again or not.
+    # If the workflow publishes pages, it continues to, even if the flag is not given again.
     pages = wanted.pages or (found.pages is not None and found.pages.by_workflow)
     if pages:
         restrict = found.private and (found.pages is None or found.pages.public)
@@ -218,14 +220,14 @@ def plan(wanted: Wanted, found: Found) -> Plan:
         steps.append(AddEmptyCommit(branch))
     if found.has_dead_workflow:
         notes.append(
-            f"{_OLD_WORKFLOW!r}, of private-pypi 0.2, fails since GitHub took ::set-env away in "
-            "November 2020; remove it"
+            f"{_OLD_WORKFLOW!r}, of private-pypi 0.2, fails since GitHub removed ::set-env in "
+            "November 2020; delete it"
         )
     return Plan(tuple(steps), tuple(notes), text)
 
 
 class Account:
-    """GitHub as a token sees it."""
+    """GitHub as it is seen with a token."""
 
     def __init__(self, api_url: str, token: Secret) -> None:
         try:
@@ -245,22 +247,22 @@ class Account:
         self._github.close()
 
     def login(self) -> str:
-        """The user of the token; raises `ConfigurationError` when it has none."""
+        """The user of the token; raises `ConfigurationError` if it has none."""
         with _trouble("ask whose token this is"):
             try:
                 return self._github.get_user().login
             except RateLimitExceededException:
                 raise
             except GithubException as error:
-                # The tokens of workflows and of other installations of Apps.
+                # GitHub refuses this to tokens of workflows and Apps.
                 if error.status in (403, 404):
                     raise ConfigurationError(
                         "this token has no user (it is of a workflow or an App): give --owner"
                     ) from error
                 raise
 
-    def look(self, wanted: Wanted) -> Found | None:
-        """What is there; None when there is no such repository, or none that the token may see."""
+    def look(self, wanted: Wanted) -> CurrentState | None:
+        """The current state; None if there is no repository that the token may see."""
         with _trouble(f"look at {wanted.full_name!r}"):
             repository = self._repository(wanted)
             return None if repository is None else _look(repository, wanted)
@@ -268,7 +270,7 @@ class Account:
     def carry_out(
         self, step: Step, wanted: Wanted, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        """Do it; raises one of our errors with what GitHub said."""
+        """Carry out a step; raises an error of private_pypi with GitHub's message."""
         with _trouble(str(step)):
             if isinstance(step, CreateRepository):
                 self._create(wanted, sleep)
@@ -335,19 +337,19 @@ class Account:
             sleep(1.0)
 
 
-def _look(repository: Repository, wanted: Wanted) -> Found:
+def _look(repository: Repository, wanted: Wanted) -> CurrentState:
     default = repository.default_branch
     branch = wanted.branch or default
     heads = {name: _head(repository, name) for name in {default, branch}}
     is_empty = not any(heads.values())
-    # A branch that is made at the head of another has its files.
+    # A branch that does not exist yet will start with the files of the default branch.
     source = {name: name if there else default for name, there in heads.items()}
     workflows = {
         name: None if is_empty else _read(repository, WORKFLOW_PATH, start)
         for name, start in source.items()
     }
     old = _read(repository, _OLD_WORKFLOW, default) if heads[default] else None
-    return Found(
+    return CurrentState(
         private=repository.private,
         default_branch=default,
         is_new=False,
@@ -378,7 +380,7 @@ def _changes_workflows(repository: Repository, branch: str) -> bool:
 
 
 def _workflows(repository: Repository, commit: str) -> str | None:
-    """The tree of the workflows in a commit."""
+    """The git id of the folder with the workflows in a commit."""
     try:
         found = repository.get_contents(".github", ref=commit)
     except UnknownObjectException:
@@ -388,7 +390,7 @@ def _workflows(repository: Repository, commit: str) -> str | None:
 
 
 def _is_there(repository: Repository, path: str, branch: str) -> bool:
-    """Whether a branch has a file, of whatever size."""
+    """Whether a branch has a file, which may be too large for GitHub to send."""
     try:
         repository.requester.requestJsonAndCheck(
             "GET",
@@ -439,9 +441,10 @@ def _root(repository: Repository) -> str:
 
 
 def _publish_pages(repository: Repository, *, is_switch: bool, private: bool) -> None:
-    """Nothing is shown before a deployment, so the site can be restricted after it was made.
+    """Switch the pages on; those of a private repository only if GitHub can restrict them.
 
-    Only Enterprise Cloud restricts sites; elsewhere that of a private repository is for everybody.
+    Only Enterprise Cloud can. New pages show nothing before the first deployment, so they can be
+    restricted after they were switched on.
     """
     address = f"{_root(repository)}/pages"
     ask = repository.requester.requestJsonAndCheck
@@ -483,7 +486,7 @@ def _restrict(repository: Repository) -> None:
 
 @contextmanager
 def _trouble(doing: str) -> Iterator[None]:
-    """GitHub's errors as ours; no message has the token."""
+    """Turn errors of PyGithub and `requests` into errors of private_pypi, without the token."""
     try:
         yield
     except RateLimitExceededException as error:
@@ -509,11 +512,4 @@ def _trouble(doing: str) -> Iterator[None]:
 
 
 def _said(error: GithubException) -> str:
-    data = error.data if isinstance(error.data, dict) else {}
-    parts = [str(data.get("message") or error.message or "nothing more")]
-    errors = data.get("errors")
-    for each in errors if isinstance(errors, list) else [errors]:
-        said = each.get("message") if isinstance(each, dict) else each
-        if said:
-            parts.append(str(said))
-    return "; ".join(parts)[:500]
+    return message_in(error.data, error.message or "no reason given")

@@ -1,54 +1,57 @@
-"""What both backends make of GitHub's answers and of their tables; it knows no layout of files."""
+"""What both backends need: checks of settings, the access of a token, the content of an asset."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from private_pypi.backend import Access, Secret
-from private_pypi.errors import BackendUnavailable, NotAllowed, WrongSecret
-from private_pypi.model import Download, Redirect, Stream
-from private_pypi_github.client import Answer, BadToken, Chunks, Client, message_of
+from private_pypi.errors import BackendUnavailable, FileAlreadyExists, NotAllowed
+from private_pypi.model import DistributionFile, Download, Redirect, Stream
+from private_pypi_github.answers import GitHubAnswer, message_of
+from private_pypi_github.client import Client
+from private_pypi_github.downloads import Chunks
+
+LISTING_ENDS_AT = 10_000
+"""The number of releases that GitHub lists. Others have to be found by their tags."""
+
+PAGE = 100  # the largest number of items in a page that GitHub gives
 
 _USER_TOKENS = ("ghp_", "github_pat_", "gho_", "ghu_")
 _OWNER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}[A-Za-z0-9_])?")
 
 
 def check_owner(key: str, owner: str) -> None:
-    """Raise ValueError unless this may be the login of a user or an organization."""
+    """Raise ValueError unless this can be the name of a user or an organization on GitHub."""
     if not _OWNER.fullmatch(owner):
-        raise ValueError(f"{key}: {owner!r} is no user or organization of GitHub")
+        raise ValueError(f"{key}: {owner!r} cannot be a user or an organization on GitHub")
 
 
 def check_api_url(api_url: str) -> None:
-    """Raise ValueError unless this may be the address of GitHub's REST interface."""
+    """Raise ValueError unless this can be the address of GitHub's REST interface."""
     url = urlsplit(api_url)
     if url.scheme not in ("https", "http") or not url.hostname or url.query or url.fragment:
         raise ValueError(
-            f"api_url: {api_url!r} is no address of an API; right is "
-            "https://HOST/api/v3 for GitHub Enterprise Server"
+            f"api_url: {api_url!r} is not the address of an API; for GitHub Enterprise Server it "
+            "is https://HOST/api/v3"
         )
     if "@" in url.netloc:
-        raise ValueError("api_url: must not hold a user or password")
+        raise ValueError("api_url: must not contain a user or a password")
 
 
-@contextlib.contextmanager
-def callers_token() -> Iterator[None]:
-    """The caller's token is the caller's affair: who sent a wrong one is told that."""
-    try:
-        yield
-    except BadToken as error:
-        raise WrongSecret(str(error)) from error
+def understand_repository(answer: GitHubAnswer) -> GitHubAnswer:
+    """The same answer; raises `BackendError` if it lacks something that is needed later."""
+    for key in ("full_name", "private", "default_branch"):
+        answer.member(key)
+    return answer
 
 
-def repository_access(client: Client, token: Secret, repository: Answer) -> Access:
-    """What a token may do with the repository that GitHub showed to it.
+def repository_access(client: Client, token: Secret, repository: GitHubAnswer) -> Access:
+    """What a token may do with a repository; `repository` is GitHub's answer to this token.
 
-    Tokens without a user are never told that they may push, so they are believed to until GitHub
-    refuses. Raises `NotAllowed` when the token sees the repository alone.
+    GitHub does not tell whether a token without a user may push, so it is assumed to, until GitHub
+    refuses an upload. Raises `NotAllowed` if the token may see the repository, but not its content.
     """
     full_name, private = repository.member("full_name"), repository.member("private")
     require_contents(client, repository, str(full_name), is_private=private is not False)
@@ -59,35 +62,37 @@ def repository_access(client: Client, token: Secret, repository: Answer) -> Acce
     return Access.WRITE if may_push or _has_no_user(client, token, repository) else Access.READ
 
 
-def require_contents(client: Client, answer: Answer, full_name: str, *, is_private: bool) -> None:
-    """Raise `NotAllowed` unless a token may read what is in a repository that it was shown.
+def require_contents(
+    client: Client, answer: GitHubAnswer, full_name: str, *, is_private: bool
+) -> None:
+    """Raise `NotAllowed` unless a token that may see a repository may also read its releases.
 
-    Fine-grained tokens and those of Apps and workflows have a right for each kind of thing: with
-    "Metadata" they are shown a private repository, with "Contents" also its releases. Whoever may
-    read a public repository may read all of it, and so may the scope `repo` of other tokens.
-    `answer` is one to this token.
+    Fine-grained tokens, and the tokens of Apps and workflows, have separate permissions: "Metadata"
+    shows a private repository, and "Contents" also its releases. For a public repository, and for
+    classic tokens with the scope `repo`, there is no such difference. `answer` is any answer that
+    GitHub gave to this token.
     """
     scopes = answer.headers.get("X-OAuth-Scopes", "").replace(",", " ").split()
     if not is_private or "repo" in scopes:
         return
     path = f"/repos/{full_name}/releases?per_page=1"
-    asked = client.get(path, expected=(200, 403, 404), conditional=True)
+    asked, _ = client.get_kept(path, GitHubAnswer.objects, expected=(200, 403, 404))
     if asked.status == 200:
         return
     said = (
         f"GitHub shows the repository {full_name!r} to this token, but not its releases: the token "
         f"needs to read contents ({message_of(asked)})"
     )
-    # GitHub answers 404 in moments of trouble, too.
+    # GitHub sometimes answers 404 when it is in trouble, so only 403 is a refusal.
     raise NotAllowed(said) if asked.status == 403 else BackendUnavailable(said)
 
 
-def _has_no_user(client: Client, token: Secret, answer: Answer) -> bool:
-    """Whether a token is of a workflow or of another installation of an App.
+def _has_no_user(client: Client, token: Secret, answer: GitHubAnswer) -> bool:
+    """Whether a token belongs to a workflow or an App instead of a user.
 
-    Most tell by their prefix, and classic tokens of users by a header of every answer. The others
-    (of an older GitHub Enterprise Server, or of a kind to come) are told by a request that GitHub
-    grants to installations alone.
+    Most tokens show this by their prefix, and classic tokens of users by a header of each answer.
+    For others, such as those of older GitHub Enterprise Servers, a request is made that GitHub
+    allows only for installations of Apps.
     """
     raw = token.reveal()
     if raw.startswith("ghs_"):
@@ -101,9 +106,9 @@ def _has_no_user(client: Client, token: Secret, answer: Answer) -> bool:
 def open_content(
     client: Client, path: str, number: int, size: int | None, *, redirect: bool
 ) -> Download | None:
-    """The content of asset `number` at `path`, or where it is; None when there is no such asset.
+    """The content of asset `number` at `path`, or its address; None if there is no such asset.
 
-    `size`: what is believed of it where GitHub does not announce one.
+    `size` (bytes) is used if GitHub does not announce the size.
     """
     for _ in range(2):
         found = client.content(path, number)
@@ -117,21 +122,41 @@ def open_content(
         if chunks is not None:
             return _as_stream(chunks, size)
         client.forget_address(number)
-    raise BackendUnavailable("GitHub's storage refuses the addresses that GitHub signs")
+    raise BackendUnavailable("GitHub's storage refuses the addresses that GitHub signed")
 
 
-def hash_content(client: Client, path: str, number: int) -> str:
-    """The SHA-256 of asset `number` at `path`, which is so old that GitHub has none."""
-    download = open_content(client, path, number, None, redirect=False)
-    if not isinstance(download, Stream):
-        raise BackendUnavailable("the published file cannot be read")
-    digest = hashlib.sha256()
-    for chunk in download.chunks:
-        digest.update(chunk)
-    return digest.hexdigest()
+def require_same_file(
+    client: Client,
+    path: str,
+    number: int,
+    published: tuple[int, str | None],
+    file: DistributionFile,
+) -> None:
+    """Raise `FileAlreadyExists` unless an upload has the bytes of asset `number` at `path`.
+
+    `published` is the size and the SHA-256 of the asset. If GitHub has not computed the latter, the
+    content is read.
+    """
+    size, sha256 = published
+    if sha256 is None and size == file.size:
+        download = open_content(client, path, number, None, redirect=False)
+        if not isinstance(download, Stream):
+            raise BackendUnavailable("the published file cannot be read")
+        digest = hashlib.sha256()
+        for chunk in download.chunks:
+            digest.update(chunk)
+        sha256 = digest.hexdigest()
+    if (size, sha256) != (file.size, file.sha256):
+        raise FileAlreadyExists(file.filename)
 
 
 def _as_stream(chunks: Chunks, size: int | None) -> Stream:
-    """A body as the core takes it."""
     announced = chunks.size
     return Stream(chunks, (size or 0) if announced is None else announced)
+
+
+def tags_in(answer: GitHubAnswer) -> list[str]:
+    """The tags in an answer of "List matching references"; none for an empty repository (409)."""
+    if answer.status == 409:
+        return []
+    return [str(ref.get("ref")).removeprefix("refs/tags/") for ref in answer.objects()]

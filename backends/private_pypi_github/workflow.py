@@ -1,7 +1,7 @@
-"""The workflow that keeps a package repository's index, as text; it asks nobody.
+"""The text of the workflow that keeps the index of a package repository up to date.
 
-What differs between repositories stands in its `env` alone, so that no value ever becomes a part
-of a command: commands read variables.
+Values that differ between repositories are only in its `env`. Commands read them from environment
+variables, so a value can never be executed as a part of a command.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from private_pypi.errors import ConfigurationError
 WORKFLOW_PATH = ".github/workflows/update-index.yml"
 
 MARK = "# Made by `private_pypi github.init_pkg_repo`, which renews it while this line is here.\n"
-"""The first line of what may be replaced by a newer text."""
+"""The first line of a workflow that may be replaced by a newer one.
+
+It must never change, because it is in the workflows of existing repositories.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowFacts:
-    """What a workflow is told of its repository; the owner's and its own name it knows."""
+    """What is written into the workflow. It learns the owner and the repository from GitHub."""
 
     name: str  # of the repository in the server's configuration
-    requirement: str  # for pip: how this project is installed
+    requirement: str  # what pip is told to install this project
     index_filename: str
     branch: str | None  # of the index; None: the default branch
     pages: bool
 
 
 def workflow_text(facts: WorkflowFacts) -> str:
-    """The workflow; raises `ConfigurationError` for a value that cannot stand in one."""
+    """The workflow; raises `ConfigurationError` if a value cannot be written into it."""
     variables = {
         "NAME": facts.name,
         "REQUIREMENT": facts.requirement,
@@ -42,9 +45,9 @@ def workflow_text(facts: WorkflowFacts) -> str:
 
 
 def _quoted(key: str, value: str) -> str:
-    """A double-quoted scalar of YAML, which takes what JSON writes, but for its surrogates."""
+    """A double-quoted string of YAML. JSON has the same syntax, except for surrogates."""
     if "${{" in value or not value.isprintable():
-        raise ConfigurationError(f"--{key.lower()}: {value!r} cannot stand in a workflow")
+        raise ConfigurationError(f"--{key.lower()}: {value!r} cannot be written into a workflow")
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -52,18 +55,19 @@ _HEAD = """\
 name: update-index
 
 on:
-  # Releases that a workflow makes with its GITHUB_TOKEN start nothing: such a workflow dispatches
-  # this one itself.
+  # A release that a workflow creates with its GITHUB_TOKEN does not trigger this event, so that
+  # workflow has to start this one itself.
   release:
     types: [published, edited, unpublished, deleted]
-  # For what no event told of.
+  # Finds changes for which there was no event.
   schedule:
     - cron: "23 */6 * * *"
   workflow_dispatch:
 
 permissions: {}
 
-# One at a time; of those that wait the newest is enough, because it sees everything.
+# Only one run at a time. Of the runs that wait, GitHub keeps only the newest one. That is enough,
+# because it finds all changes.
 concurrency:
   group: update-index
   cancel-in-progress: false
@@ -76,7 +80,7 @@ jobs:
     runs-on: ubuntu-latest
     timeout-minutes: 60
     permissions:
-      contents: write # of the index document, and to remove drafts of uploads that were killed
+      contents: write # to write the index document, and to remove drafts of interrupted uploads
     steps:
       - name: Install private_pypi
         run: |
@@ -94,8 +98,8 @@ jobs:
 """
 
 _PAGES = """
-  # A run for a release has the tag as its ref, and the environment of the pages takes deployments
-  # from the default branch only: so it starts a run there.
+  # A run for a release belongs to the tag of the release, but the environment github-pages accepts
+  # deployments only from the default branch. So this job starts another run there.
   start-pages:
     name: Start the pages
     needs: index
@@ -122,9 +126,9 @@ _PAGES = """
     runs-on: ubuntu-latest
     timeout-minutes: 60
     permissions:
-      contents: read # of the index, and of the files of a private repository
-      pages: write # to deploy, and to see who may read the site
-      id-token: write # by which the deployment proves where it comes from
+      contents: read # to read the index and, in a private repository, the files
+      pages: write # to deploy, and to check who may see the site
+      id-token: write # proves to GitHub Pages where the deployment comes from
     environment:
       name: github-pages
       url: ${{ steps.deploy.outputs.page_url }}

@@ -1,1 +1,1 @@
-"""The commands: plain functions that `cli` binds; their docstrings are their helps."""
+"""The commands. Each is a function that `cli` calls, and its docstring is its help."""

@@ -1,4 +1,4 @@
-"""What the commands read and write of files and streams; knows nothing of what is in them."""
+"""Helpers of the commands for output, for the folder of the server, and for secrets."""
 
 from __future__ import annotations
 
@@ -9,38 +9,31 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from private_pypi.backend import Secret
-from private_pypi.command_line import UsageError
-from private_pypi.config import Source
+from private_pypi.commands.command_line import UsageError
+from private_pypi.configuration.config import read_source
+from private_pypi.distributions.records import printable
 from private_pypi.errors import ConfigurationError
 
 
 def say(text: str) -> None:
-    """A line on stdout, at once."""
-    sys.stdout.write(f"{text}\n")
+    """Write a line to stdout at once, with control characters replaced."""
+    sys.stdout.write(f"{printable(text)}\n")
     sys.stdout.flush()
 
 
 def warn(text: str) -> None:
-    """A line on stderr."""
-    sys.stderr.write(f"{text}\n")
+    """Write a line to stderr at once, with control characters replaced."""
+    sys.stderr.write(f"{printable(text)}\n")
     sys.stderr.flush()
 
 
-def read_source(path: Path) -> Source:
-    """A TOML file; raises `ConfigurationError` when it cannot be read."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigurationError(f"{str(path)!r} is no file of UTF-8 text") from error
-    return Source(text=text, name=str(path), folder=path.absolute().parent)
-
-
 def usable_root(root: str) -> Path:
-    """ROOT as an absolute path; made when it is missing, refused when nothing can be written."""
-    if not root:  # an unset variable, which is not meant to be the working folder
-        raise UsageError("ROOT is empty; it is the path of a folder")
+    """ROOT as an absolute path. It is created if it does not exist.
+
+    Raises `UsageError` if it is empty, and `ConfigurationError` if files cannot be created in it.
+    """
+    if not root:  # from an unset variable; it must not mean the working directory
+        raise UsageError("ROOT is empty; it must be the path of a folder")
     path = Path(root).absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -49,8 +42,8 @@ def usable_root(root: str) -> Path:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         if isinstance(error, PermissionError):
-            # Seen in containers: a folder of the host belongs to root.
-            why = f"{why}; this is user {os.geteuid()}, who must be able to write there"
+            # This happens in containers, if the folder of the host belongs to root.
+            why = f"{why}; the user with the ID {os.geteuid()} must be able to write there"
         raise ConfigurationError(f"cannot use {str(path)!r} as ROOT: {why}") from error
     return path
 
@@ -63,9 +56,10 @@ def one_secret(
     file: str | None = None,
     environ: Mapping[str, str],
 ) -> Secret | None:
-    """The secret that at most one of `--<what>`, `--<what>_env` and `--<what>_file` gives.
+    """The secret given by one of `--<what>`, `--<what>_env` and `--<what>_file`; None without them.
 
-    Raises `UsageError` for more than one, `ConfigurationError` when it cannot be had or is empty.
+    Raises `UsageError` if several of them are given, and `ConfigurationError` if the variable is
+    not set, the file cannot be read, or the secret is empty.
     """
     ways = {f"--{what}": raw, f"--{what}_env": env, f"--{what}_file": file}
     given = [flag for flag, value in ways.items() if value is not None]

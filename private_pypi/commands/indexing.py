@@ -1,4 +1,4 @@
-"""`update_index`: from flags to a backend, whose index is then rebuilt."""
+"""The commands `update_index` and `restore_name`, which access a storage directly."""
 
 from __future__ import annotations
 
@@ -7,23 +7,34 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
-from private_pypi import plugins
-from private_pypi.backend import Access, AnyBackend, Folders, Secret
-from private_pypi.command_line import REQUIRED, Parameter, Texts, UsageError, type_name
-from private_pypi.commands.files import one_secret, read_source, say, usable_root, warn
-from private_pypi.config import (
-    BackendField,
-    RepositorySettings,
-    Source,
-    backend_fields,
-    check_repository,
-    in_words,
-    read_configuration,
+from private_pypi.backend import (
+    Access,
+    AnyStorage,
+    Folders,
+    Secret,
+    SupportsList,
+    SupportsProjectList,
+    can,
+    capability,
 )
+from private_pypi.commands.command_line import REQUIRED, Parameter, Texts, UsageError
+from private_pypi.commands.files import one_secret, say, usable_root, warn
+from private_pypi.configuration.config import (
+    ConfigurationText,
+    RepositorySettings,
+    check_repository,
+    read_configuration,
+    read_source,
+)
+from private_pypi.configuration.fields import BackendField, backend_fields, in_words
+from private_pypi.configuration.kept import CONFIG, KeptConfiguration
+from private_pypi.distributions.filenames import parse_filename
 from private_pypi.errors import ConfigurationError, NotAllowed, WrongSecret
+from private_pypi.storage import plugins
 
 
 def update_index(
@@ -39,10 +50,16 @@ def update_index(
     environ: Mapping[str, str],
     **fields: Any,
 ) -> None:
-    """Rebuild the index of a repository from what its storage holds.
+    """Rebuild the index document of a repository from the files in its storage.
 
-    Files that the index knows are not opened again; yanks are kept. Nothing is written when
-    nothing changed. The fields of the configuration are flags: those of file_system are told by
+    The index document, index.toml, is a list of all files in the storage. Files that are listed
+    in it already are not opened again, and yanks are kept. If nothing has changed, nothing is
+    written.
+    An oci repository has no such document. There, this command completes the list of projects,
+    which registries without a catalogue need: it adds the projects of the catalogue, if the secret
+    may read it, and those that the server in --root has seen.
+    The settings of the repository are read from a configuration file (--config), or given as
+    flags. To see the flags for a type of storage, such as file_system, run
     `private_pypi update_index file_system --help`.
 
     Usage:
@@ -50,59 +67,60 @@ def update_index(
         private_pypi update_index NAME --config FILE <flags>
 
     Args:
-        type: The type of the backend, such as file_system.
-        name: The repository.
-        secret: The secret that may write to the storage; better given by one of the next two.
+        type: The type of the repository, such as file_system.
+        name: The name of the repository.
+        secret: A secret that may write to the storage. Use --secret_env or --secret_file
+            instead where other users of the machine could see the command line.
         secret_env: Name of the environment variable that holds the secret.
         secret_file: Path of a file that holds the secret.
-        config: Path of a configuration that has a table for NAME; TYPE is then left out.
-        admin_secret: Path of the admin secrets (TOML) that hold the secret for NAME.
-        root: The folder of the server, where file_system keeps its files unless it is given a
-            path.
+        config: Path of a configuration file with a table for NAME. Leave out TYPE if you give
+            this flag.
+        admin_secret: Path of the file of admin secrets (TOML), with a table for NAME.
+        root: The folder of the server. It is needed for a file_system repository without a path
+            of its own, whose files are stored inside this folder. For an oci repository, the
+            projects that this server has seen are listed.
 
     Example:
         private_pypi update_index file_system mine --root ./root
         private_pypi update_index mine --config config.toml --admin_secret admin_secret.toml
     """
-    from private_pypi.indexing import update_index as update
-    from private_pypi.retrying import retrying
+    from private_pypi.index.rebuilding import update_index as update
+    from private_pypi.storage.retrying import retrying
 
     for flag, path in (("config", config), ("admin_secret", admin_secret), ("root", root)):
-        if path == "":  # an unset variable, which is not meant to be the working folder
+        if path == "":  # from an unset variable; it must not mean the working directory
             raise UsageError(f"--{flag} is empty; leave it out, or give a path")
     given = one_secret("secret", raw=secret, env=secret_env, file=secret_file, environ=environ)
     if config is None:
         settings = _from_flags(type, name, fields, admin_secret, environ)
     else:
         settings = _from_configuration(type, name, Path(config), admin_secret, environ)
-    if not settings.backend_class.capabilities.lists_files:
+    has_document = can(settings.backend_class, SupportsList)
+    if not has_document and not can(settings.backend_class, SupportsProjectList):
         raise ConfigurationError(
-            f"a repository of type {settings.type!r} has no index: there is nothing to rebuild, "
+            f"a repository of type {settings.type!r} has no index document that could be rebuilt: "
             "the server asks the storage for each project"
         )
-    secret_to_use = _secret_for(settings, given)
-    parent = _existing_root(settings, root)
+    secret_to_use = secret_for(settings, given)
+    parent = existing_root(settings, root)
     with tempfile.TemporaryDirectory(prefix="private-pypi-") as temporary:
         folders = _folders(parent or Path(temporary), settings.name, Path(temporary))
-        backend: AnyBackend = settings.backend_class(settings.backend, secret_to_use, folders)
-        if not backend.capabilities.is_local:
-            backend = retrying(backend)
-        if backend.capabilities.needs_admin_secret:
-            access = backend.access()
-            if access is Access.NONE:
-                raise WrongSecret(
-                    f"the storage of {settings.name!r} does not accept the secret, or is not "
-                    "where the configuration says; nothing was done"
-                )
-            if access < Access.WRITE:
-                raise NotAllowed(
-                    f"the secret may read the storage of {settings.name!r}, but not write to it; "
-                    "nothing was done"
-                )
+        backend = settings.backend_class(settings.backend, folders)
+        storage = backend.seen_with(secret_to_use)
+        if not backend.traits.answers_at_once:
+            storage = retrying(storage)
         progress = Progress()
         try:
+            if backend.traits.needs_admin_secret:
+                _require_write(storage, settings.name)
+            if not has_document:
+                listing = capability(storage, SupportsProjectList)
+                assert listing is not None
+                added, before = listing.update_projects()
+                say(f"{settings.name}: {added} added to the list of projects, {before} were in it")
+                return
             result = update(
-                backend,
+                storage,
                 backend_type=settings.type,
                 name=settings.name,
                 progress=progress,
@@ -110,27 +128,151 @@ def update_index(
             )
         finally:
             progress.end()
+            backend.close()
     for sentence in result.skipped:
         warn(f"warning: {sentence}")
     say(str(result))
 
 
+def restore_name(
+    root: str,
+    name: str,
+    filename: str,
+    *,
+    user: str | None = None,
+    config: str | None = None,
+    admin_secret: str | None = None,
+    secret: str | None = None,
+    secret_env: str | None = None,
+    secret_file: str | None = None,
+    environ: Mapping[str, str],
+) -> None:
+    """Allow the filename of a deleted file to be used again.
+
+    The filename of a deleted file is normally never used again, because installers and lock files
+    remember its content: where the deleted file was installed, a new file of the same name may be
+    refused. Publish a new version instead if you can.
+    Run this command on the machine of the server, as the user of the server. The server may be
+    running, and accepts an upload of the file right away. If the storage still has a file of this
+    name, for example one from a backup, that file is shown again.
+
+    Args:
+        root: The folder of the server.
+        name: The name of the repository.
+        filename: The name of the deleted file; different spellings of it are accepted.
+        user: The owner of the project on GitHub, for a github_projects repository that serves
+            several owners.
+        config: Path of the configuration file, if it is not in ROOT.
+        admin_secret: Path of the file of admin secrets (TOML), if it is not in ROOT.
+        secret: A secret that may write to the storage, if it needs one and the admin secrets do
+            not have it. Use --secret_env or --secret_file instead where other users of the
+            machine could see the command line.
+        secret_env: Name of the environment variable that holds the secret.
+        secret_file: Path of a file that holds the secret.
+
+    Example:
+        private_pypi restore_name ./root mine demo-1.0.tar.gz --config config.toml
+    """
+    from private_pypi.repositories import has_state, make_repository
+    from private_pypi.storage.verdicts import Expiry
+    from private_pypi.web.operations.audit import AuditLog, entry_time
+
+    given = one_secret("secret", raw=secret, env=secret_env, file=secret_file, environ=environ)
+    folder = Path(root)
+    if not root or not folder.is_dir():
+        raise ConfigurationError(f"ROOT: there is no folder {root!r}")
+    folder = usable_root(root)
+    project = parse_filename(filename).project
+    # If they are not given, they are in ROOT, as for a server.
+    source, admin_source = (
+        None if path is None else read_source(Path(path)) for path in (config, admin_secret)
+    )
+    if source is None:
+        kept = KeptConfiguration(folder)
+        if kept.state() is None:
+            raise UsageError(f"there is no file {str(folder / CONFIG)!r}: give --config")
+        with kept.locked():
+            source, kept_admin_secret = kept.read()
+        admin_source = admin_source or kept_admin_secret
+        assert source is not None
+    settings = read_configuration(source, admin_source, environ=environ, only=name).repositories[
+        name.lower()
+    ]
+    if not has_state(folder, settings.name):
+        raise ConfigurationError(
+            f"ROOT: {root!r} does not contain a repository {settings.name!r}; it must be the "
+            "folder with which the server was started"
+        )
+    with tempfile.TemporaryDirectory(prefix="private-pypi-", dir=folder) as temporary:
+        table = make_repository(
+            settings,
+            root=folder,
+            tmp=Path(temporary),
+            expiry=Expiry(timedelta(), timedelta()),
+            extra_index_url="",
+        )
+        try:
+            repository = table if user is None else table.tenant(user.lower())
+            if repository is None:
+                raise ConfigurationError(
+                    f"--user: repository {settings.name!r} does not serve the user {user!r}"
+                )
+            secret_to_use = secret_for(settings, given)
+            traits = settings.backend_class.traits
+            if traits.needs_admin_secret or traits.rights_per_project:
+                _require_write(
+                    repository.storage(secret_to_use),
+                    repository.name,
+                    project if traits.rights_per_project else None,
+                )
+            restored = repository.restore_name(filename, secret_to_use)
+        finally:
+            table.close()
+    if not restored:
+        say(f"{repository.name}: no file named {filename} was deleted; nothing to do")
+        return
+    audit = AuditLog(folder)
+    audit.append(
+        {
+            "time": entry_time(datetime.now(UTC)),
+            "action": "restore_name",
+            "outcome": "done",
+            "repository": repository.name,
+            "files": [{"filename": each} for each in restored],
+        }
+    )
+    audit.close()
+    for each in restored:
+        say(f"{repository.name}: the name {each} can be used again")
+
+
+def _require_write(storage: AnyStorage, name: str, project: str | None = None) -> None:
+    where = f"the storage of {name!r}" if project is None else f"project {project!r} of {name!r}"
+    access = storage.access(project)
+    if access is Access.NONE:
+        raise WrongSecret(
+            f"{where} does not accept the secret, or is not where the configuration says; "
+            "nothing was changed"
+        )
+    if access < Access.WRITE:
+        raise NotAllowed(f"the secret may read {where}, but not write to it; nothing was changed")
+
+
 def backend_flags(texts: Texts) -> Sequence[Parameter]:
-    """The flags of `update_index TYPE`: the fields of that backend."""
+    """The flags of `update_index TYPE`, which are the fields of that backend."""
     if "config" in texts or "type" not in texts:
         return []
     if "name" not in texts and texts["type"] not in plugins.backend_types():
-        return []  # `update_index NAME` without --config; what is missing is told later
+        return []  # `update_index NAME` without --config, for which `_from_flags` raises an error
     found: list[Parameter] = []
     for field in backend_fields(plugins.load_backend(texts["type"])):
         required = field.required and field.takes == "a value"
         found.append(
             Parameter(
                 name=field.name,
-                annotation=_flag_type(field),
+                annotation=field.annotation,
                 help=f"Field of the configuration: {_in_words(field)}.",
                 default=REQUIRED if required else None,
-                bare="true" if field.annotation is bool else None,
             )
         )
         found += [
@@ -145,7 +287,10 @@ def backend_flags(texts: Texts) -> Sequence[Parameter]:
 
 
 class Progress:
-    """Tells how far long work is: one line rewritten on a terminal, else a line now and then."""
+    """Reports the progress of long work to stderr.
+
+    On a terminal, one line is rewritten. Otherwise, a new line is written every five seconds.
+    """
 
     def __init__(
         self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
@@ -155,7 +300,7 @@ class Progress:
         self._terminal = self._stream.isatty()
         self._every = 0.1 if self._terminal else 5.0  # seconds
         self._last = clock()
-        self._shown = 0  # characters of the line that stands on the terminal
+        self._shown = 0  # characters of the line on the terminal
 
     def __call__(self, done: int, total: int | None, what: str) -> None:
         now = self._clock()
@@ -171,7 +316,7 @@ class Progress:
         self._stream.flush()
 
     def end(self) -> None:
-        """Leave the line that was rewritten."""
+        """End the line that was rewritten."""
         if self._shown:
             self._stream.write("\n")
 
@@ -185,10 +330,11 @@ def _from_flags(
 ) -> RepositorySettings:
     if type_ is None or name is None:
         raise UsageError(
-            "missing NAME; right is update_index TYPE NAME, or update_index NAME --config FILE"
+            "NAME is missing; the command must be update_index TYPE NAME, or update_index NAME "
+            "--config FILE"
         )
     if admin_secret is not None:
-        raise UsageError("--admin_secret goes with --config; without it give --secret_env")
+        raise UsageError("--admin_secret needs --config; without it, give --secret_env instead")
     split = {
         each.name
         for each in backend_fields(plugins.load_backend(type_))
@@ -198,7 +344,7 @@ def _from_flags(
     return check_repository(
         name,
         {"type": type_, **values},
-        source=Source(text="", name="command line", folder=None),
+        source=ConfigurationText(text="", name="command line", folder=None),
         environ=environ,
     )
 
@@ -213,8 +359,8 @@ def _from_configuration(
     if name is None:
         type_, name = None, type_
     if name is None:
-        raise UsageError("missing NAME; right is update_index NAME --config FILE")
-    # Only its own tables: the secrets of the others may be elsewhere.
+        raise UsageError("NAME is missing; the command must be update_index NAME --config FILE")
+    # Only the tables of this repository: the secrets of others may not be on this machine.
     settings = read_configuration(
         read_source(config),
         read_source(Path(admin_secret)) if admin_secret is not None else None,
@@ -222,33 +368,39 @@ def _from_configuration(
         only=name,
     ).repositories[name.lower()]
     if type_ is not None and type_ != settings.type:
-        raise ConfigurationError(f"{config}: [{settings.name}] is {settings.type}, not {type_}")
+        raise ConfigurationError(
+            f"TYPE: {settings.name!r} is of type {settings.type!r} in {config}, not {type_!r}"
+        )
     return settings
 
 
-def _secret_for(settings: RepositorySettings, given: Secret | None) -> Secret:
+def secret_for(
+    settings: RepositorySettings, given: Secret | None, *, flag: str = "secret"
+) -> Secret:
+    """The secret with which a command uses a storage: the given one, or the admin secret."""
     secret = given or settings.admin_secret
     if secret is not None:
         return secret
-    if settings.backend_class.capabilities.needs_admin_secret:
+    traits = settings.backend_class.traits
+    if traits.needs_admin_secret or traits.rights_per_project:
         raise ConfigurationError(
-            f"{settings.type} needs a secret that may write: "
-            "give --secret_env, --secret_file, --secret, or --config and --admin_secret"
+            f"a repository of type {settings.type} needs a secret that may write: give "
+            f"--{flag}_env, --{flag}_file or --{flag}, or --config and --admin_secret"
         )
     return Secret("")
 
 
-def _existing_root(settings: RepositorySettings, root: str | None) -> Path | None:
-    """ROOT, if one was given; refused where an empty storage would be found only by mistake."""
+def existing_root(settings: RepositorySettings, root: str | None) -> Path | None:
+    """ROOT, if it was given. It must exist: a new one would look like an empty storage."""
     values = (getattr(settings.backend, each.name) for each in dataclasses.fields(settings.backend))
-    is_below_root = settings.backend_class.capabilities.is_local and not any(
+    is_below_root = settings.backend_class.traits.opens_here and not any(
         isinstance(value, Path) for value in values
     )
     if root is None:
         if is_below_root:
             raise UsageError(
-                f"{settings.type} keeps the files of {settings.name!r} below ROOT: give --root, "
-                "or --path, the folder of the files"
+                f"the files of {settings.name!r} are in ROOT: give --root, or --path with the "
+                "folder of the files"
             )
         return None
     needed = Path(root, "cache", settings.name) if is_below_root else Path(root)
@@ -268,8 +420,3 @@ def _folders(parent: Path, name: str, temporary: Path) -> Folders:
 
 def _in_words(field: BackendField) -> str:
     return in_words(field.annotation) if field.takes == "a value" else "a secret"
-
-
-def _flag_type(field: BackendField) -> Any:
-    plain = type_name(field.annotation)
-    return {"int": int, "float": float, "bool": bool}.get(plain, str)

@@ -1,15 +1,16 @@
-"""`yank`, `unyank` and `delete`: one request to a server, one printed line for each file."""
+"""The commands `yank`, `unyank` and `delete`, which send one request to a server."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from packaging.version import InvalidVersion, Version
 
-from private_pypi.command_line import UsageError
+from private_pypi.commands.command_line import UsageError
 from private_pypi.commands.files import say
-from private_pypi.filenames import normalize, parse_filename
-from private_pypi.index_client import connect
+from private_pypi.commands.index_client import connect
+from private_pypi.distributions.filenames import normalize, parse_filename
 
 
 def yank(
@@ -21,18 +22,18 @@ def yank(
     reason: str = "",
     environ: Mapping[str, str],
 ) -> None:
-    """Yank a release, or one of its files.
+    """Yank a release or one of its files, so that installers avoid it.
 
-    Installers then choose it only where exactly this version is demanded (PEP 592).
-    Credentials come from INDEX_URL, from PRIVATE_PYPI_USERNAME and PRIVATE_PYPI_PASSWORD, or from
-    netrc.
+    Installers then use it only for requirements that name exactly this version (PEP 592).
+    The user name and the secret are taken from INDEX_URL (https://USER:SECRET@HOST/…), from the
+    environment variables PRIVATE_PYPI_USERNAME and PRIVATE_PYPI_PASSWORD, or from the netrc file.
 
     Args:
         index_url: The address of the index, https://HOST/r/<repository>/simple/.
         project: The name of the project.
         version: The version of the release.
-        filename: One file of the release; all of them when it is left out.
-        reason: A sentence that installers show.
+        filename: One file of the release. Without it, the command applies to all files.
+        reason: A sentence that installers show to their users.
 
     Example:
         private_pypi yank http://127.0.0.1:8888/r/mine/simple/ demo 1.0 --reason "broken on 3.13"
@@ -50,16 +51,16 @@ def unyank(
     *,
     environ: Mapping[str, str],
 ) -> None:
-    """Take a yank back.
+    """Undo the yank of a release or of one of its files.
 
-    Credentials come from INDEX_URL, from PRIVATE_PYPI_USERNAME and PRIVATE_PYPI_PASSWORD, or from
-    netrc.
+    The user name and the secret are taken from INDEX_URL (https://USER:SECRET@HOST/…), from the
+    environment variables PRIVATE_PYPI_USERNAME and PRIVATE_PYPI_PASSWORD, or from the netrc file.
 
     Args:
         index_url: The address of the index, https://HOST/r/<repository>/simple/.
         project: The name of the project.
         version: The version of the release.
-        filename: One file of the release; all of them when it is left out.
+        filename: One file of the release. Without it, the command applies to all files.
 
     Example:
         private_pypi unyank http://127.0.0.1:8888/r/mine/simple/ demo 1.0
@@ -75,40 +76,53 @@ def delete(
     version: str,
     filename: str | None = None,
     *,
+    yes: bool = False,
     environ: Mapping[str, str],
 ) -> None:
-    """Delete a release, or one of its files, for ever.
+    """Delete a release or one of its files permanently.
 
-    The names of deleted files are never used again: a new build needs a new version.
-    Credentials come from INDEX_URL, from PRIVATE_PYPI_USERNAME and PRIVATE_PYPI_PASSWORD, or from
-    netrc.
+    The names of deleted files cannot be used again, unless the operator of the server allows it
+    with the command restore_name. So a new build needs a new version.
+    On a terminal, the command asks for confirmation. In a script it does not.
+    The user name and the secret are taken from INDEX_URL (https://USER:SECRET@HOST/…), from the
+    environment variables PRIVATE_PYPI_USERNAME and PRIVATE_PYPI_PASSWORD, or from the netrc file.
 
     Args:
         index_url: The address of the index, https://HOST/r/<repository>/simple/.
         project: The name of the project.
         version: The version of the release.
-        filename: One file of the release; all of them when it is left out.
+        filename: One file of the release. Without it, the command applies to all files.
+        yes: Do not ask for confirmation.
 
     Example:
         private_pypi delete http://127.0.0.1:8888/r/mine/simple/ demo 1.0 demo-1.0.tar.gz
     """
     target = _target(project, version, filename)
-    for name in connect(index_url, environ).delete(project, target):
+    client = connect(index_url, environ)
+    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        what = filename or f"all files of {project} {version}"
+        question = f"Delete {what} permanently? Only restore_name allows its name again. [y/N] "
+        if input(question).strip().lower() not in ("y", "yes"):
+            say("nothing was deleted")
+            sys.exit(1)
+    for name in client.delete(project, target):
         say(f"deleted {name}")
 
 
 def _target(project: str, version: str, filename: str | None) -> str:
-    """What the server is asked for; a file must be of the release that was named with it."""
+    """What the command applies to: the filename, which must be of this release, or the version."""
     try:
         parsed_version = Version(version)
     except InvalidVersion as error:
-        raise UsageError(f"VERSION {version!r} is no version (PEP 440), such as 1.0") from error
+        raise UsageError(
+            f"VERSION {version!r} is not a version; it must be like 1.0 (PEP 440)"
+        ) from error
     if filename is None:
         return version
     parsed = parse_filename(filename)
     if parsed.project != normalize(project) or parsed.version != parsed_version:
         raise UsageError(
-            f"FILENAME {filename!r} is no file of {project} {version}, "
-            f"but of {parsed.project} {parsed.version}"
+            f"FILENAME {filename!r} is a file of {parsed.project} {parsed.version}; "
+            f"it must be a file of {project} {version}"
         )
     return filename

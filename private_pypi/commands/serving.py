@@ -1,4 +1,4 @@
-"""`server` and `quickstart`: from flags to the options of a server, which `web` runs."""
+"""The commands `server` and `quickstart`, which run a server."""
 
 from __future__ import annotations
 
@@ -7,35 +7,30 @@ import json
 import secrets
 import shlex
 import string
-import sys
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
 from urllib.parse import quote
 
-from pypi_simple import PYPI_SIMPLE_ENDPOINT
-
 from private_pypi.backend import Secret
-from private_pypi.command_line import Parameter, Texts, UsageError
+from private_pypi.commands.command_line import Parameter, Texts, UsageError
 from private_pypi.commands.files import (
     one_secret,
-    read_source,
     say,
     usable_root,
 )
-from private_pypi.config import (
+from private_pypi.configuration.config import (
+    ConfigurationText,
     RepositorySettings,
-    Source,
-    check_extra_index_url,
     read_configuration,
+    read_source,
 )
-from private_pypi.errors import ConfigurationError
-from private_pypi.plugins import did_you_mean
-from private_pypi.private_files import write_private
-
-CONFIG: Final = "config.toml"
-ADMIN_SECRET: Final = "admin_secret.toml"  # noqa: S105 - the name of a file
+from private_pypi.configuration.kept import CONFIG, KeptConfiguration
+from private_pypi.errors import ConfigurationError, cause_of
+from private_pypi.storage.plugins import did_you_mean
+from private_pypi.web import run_server
+from private_pypi.web.options import ServerOptions
+from private_pypi.web.serving import option_names
 
 
 def server(
@@ -44,219 +39,228 @@ def server(
     config: str | None = None,
     admin_secret: str | None = None,
     config_or_admin_secret_can_be_text: bool = False,
-    auth_read_expires: int = 3600,
-    auth_write_expires: int = 300,
-    extra_index_url: str = PYPI_SIMPLE_ENDPOINT,
+    auth_read_expires: int = ServerOptions.auth_read_expires,
+    auth_write_expires: int = ServerOptions.auth_write_expires,
+    extra_index_url: str = ServerOptions.extra_index_url,
     debug: bool = False,
-    host: str = "0.0.0.0",  # noqa: S104 - as private-pypi 0.2 did
-    port: int = 8888,
+    host: str = ServerOptions.host,
+    port: int = ServerOptions.port,
     admin_token_env: str | None = None,
     admin_token_file: str | None = None,
     allow_env: str = "",
-    max_form_bytes: int = 8 * 2**20,
-    max_form_parts: int = 10_000,
+    allow_address: str = "",
+    host_names: str = "",
+    max_form_bytes: int = ServerOptions.max_form_bytes,
+    max_form_parts: int = ServerOptions.max_form_parts,
     tls_cert: str | None = None,
     tls_key: str | None = None,
     metrics_token_env: str | None = None,
     metrics_token_file: str | None = None,
-    log_format: str = "text",
-    request_log: bool = True,
+    log_format: str = ServerOptions.log_format,
+    request_log: bool = ServerOptions.request_log,
+    security_txt: str | None = None,
     environ: Mapping[str, str],
     **waitress_options: str,
 ) -> None:
-    """Run the server.
+    """Run a server that serves the repositories of a configuration.
 
-    It serves each repository of the configuration under http://HOST:PORT/r/<repository>/simple/,
-    and the one that the Basic user names under /simple/. Without --config it serves what was
-    submitted to /initialize/ before and is kept in ROOT, or waits for it.
-    Ends on SIGTERM or SIGINT when the requests in flight are answered, after 30 s at most.
-    Flags that are not explained here go to waitress, which does the serving.
+    Each repository is served at http://HOST:PORT/r/<repository>/simple/. The short address
+    http://HOST:PORT/simple/ also works if there is only one repository, or if the user name of
+    the request is the name of the repository.
+    Without --config, the server uses the configuration that was submitted to /initialize/ earlier
+    and stored in ROOT. If there is none yet, it waits for one to be submitted.
+    To stop the server, send SIGTERM or SIGINT (Ctrl-C). It first completes the requests that are
+    in progress, for at most 30 seconds.
+    Flags that are not explained below are passed on to waitress, the HTTP server library that
+    private_pypi uses.
 
     Args:
-        root: Folder for the local indexes, caches, locks and temporary files; made when missing.
-            It must be on a local disk.
-        config: Path of the configuration of the repositories (TOML), or its text if
-            --config_or_admin_secret_can_be_text is set.
-        admin_secret: Path of the admin secrets (TOML), or its text likewise. The server goes to
-            the storages with them; a file_system repository needs none.
-        config_or_admin_secret_can_be_text: Take --config and --admin_secret for the text itself
-            where they are not an existing path; it is kept in ROOT.
-        auth_read_expires: Seconds for which a checked right to read is remembered.
-        auth_write_expires: Seconds for which a checked right to write is remembered.
+        root: The folder in which the server keeps its local indexes, caches, locks and temporary
+            files. It is created if it does not exist, and must be on a local disk.
+        config: Path of the configuration file (TOML), which has a table for each repository. With
+            --config_or_admin_secret_can_be_text it may also be the text of the configuration.
+        admin_secret: Path of the file of admin secrets (TOML), or its text under the same
+            condition. These are the secrets that the server itself uses to access storages. A
+            file_system repository needs none.
+        config_or_admin_secret_can_be_text: If the value of --config or --admin_secret is not the
+            path of an existing file, take it as the text itself, and store the text in ROOT.
+        auth_read_expires: For how many seconds the server remembers that a secret may read,
+            before it asks the storage again.
+        auth_write_expires: For how many seconds the server remembers that a secret may write,
+            before it asks the storage again.
         extra_index_url: The index to which requests for unknown projects are redirected; an empty
             text disables it.
-        debug: Log more, and show the traceback when the server ends by an error.
+        debug: Write more to the log, and show a traceback if the server ends with an error.
         host: The address to listen on.
-        port: The port to listen on.
-        admin_token_env: Name of the environment variable that holds the token for changing the
-            configuration over HTTP.
-        admin_token_file: Path of a file that holds that token.
+        port: The port to listen on; 0 chooses a free one, which is printed.
+        admin_token_env: Name of the environment variable that holds the admin token, which is
+            needed to change the configuration over HTTP.
+        admin_token_file: Path of a file that holds the admin token.
         allow_env: Names of environment variables, separated by commas, that a configuration
             submitted over HTTP may read.
-        max_form_bytes: The most bytes that all fields of an upload's form may have together,
-            without the file; descriptions of packages are among them.
-        max_form_parts: The most fields that an upload's form may have.
-        tls_cert: Refused, and so is --tls_key: TLS is the affair of a proxy before the server;
-            docs/proxies.md has recipes for Caddy and nginx.
-        tls_key: See --tls_cert.
-        metrics_token_env: Name of the environment variable that holds the token for reading
-            /metrics and the details of /health/ready; the token for changing the configuration
-            opens them too.
-        metrics_token_file: Path of a file that holds that token.
-        log_format: How lines of the log are written, to stderr: "text", or "json" for objects.
-        request_log: Write a line for each request.
+        allow_address: Addresses, separated by commas, that may be given as api_url in a
+            configuration that is submitted over HTTP without the admin token. With the admin
+            token, any address may be given.
+        host_names: The host names under which clients reach the server, separated by commas.
+            Requests for other host names are refused, except for IP addresses, localhost and
+            names without dots. If this flag is not given, requests for all names are answered,
+            but a configuration submitted without the admin token is refused under any name with
+            dots.
+        max_form_bytes: The maximum size in bytes of all fields of an upload form together,
+            without the file. The description of a package is one of these fields.
+        max_form_parts: The maximum number of fields in an upload form.
+        tls_cert: Not supported, like --tls_key. Put a proxy that handles TLS in front of the
+            server; docs/proxies.md has configurations for Caddy and nginx.
+        tls_key: Not supported, see --tls_cert.
+        metrics_token_env: Name of the environment variable that holds the metrics token, which is
+            needed to read /metrics and the details of /health/ready. The admin token can be used
+            for these as well.
+        metrics_token_file: Path of a file that holds the metrics token.
+        log_format: The format of the log, which is written to stderr: "text", or "json" for one
+            JSON object per line.
+        request_log: Write a line to the log for each request.
+        security_txt: Path of a file that is served as /.well-known/security.txt (RFC 9116). It
+            says how to report a vulnerability. Without this flag, that address is answered with
+            404.
 
     Example:
         private_pypi server ./root --config config.toml --admin_secret admin_secret.toml
     """
-    from private_pypi.web import ServerOptions, run_server
-    from private_pypi.web.operations.logs import Log
-    from private_pypi.web.receiving import FormLimits
-
-    problems = [
-        f"--{flag} must be at least {least}, but is {number}"
-        for flag, number, least in (
-            ("auth_read_expires", auth_read_expires, 0),
-            ("auth_write_expires", auth_write_expires, 0),
-            ("max_form_bytes", max_form_bytes, 1),
-            ("max_form_parts", max_form_parts, 1),
-        )
-        if number < least
-    ]
-    if not 0 <= port <= 65535:
-        problems.append(f"--port must be from 0 to 65535, but is {port}")
-    if log_format not in ("text", "json"):
-        problems.append(f"--log_format must be text or json, but is {log_format!r}")
-    if tls_cert is not None or tls_key is not None:
-        problems.append(_no_tls(tls_cert, tls_key, port))
+    tls = [] if tls_cert is None and tls_key is None else [_no_tls(tls_cert, tls_key, port)]
     try:
-        extra_index_url = check_extra_index_url(extra_index_url)
+        options = ServerOptions(
+            root=Path(root),
+            environ=environ,
+            auth_read_expires=auth_read_expires,
+            auth_write_expires=auth_write_expires,
+            extra_index_url=extra_index_url,
+            debug=debug,
+            host=host,
+            port=port,
+            allow_env=_listed(allow_env),
+            allow_address=_listed(allow_address),
+            host_names=_listed(host_names.lower()),
+            max_form_bytes=max_form_bytes,
+            max_form_parts=max_form_parts,
+            log_format=log_format,
+            request_log=request_log,
+            waitress_options=waitress_options,
+        )
     except ValueError as error:
-        problems.append(f"--extra_index_url: {error}")
-    if problems:
-        raise UsageError("\n".join(problems))
-    admin_token = one_secret(
-        "admin_token", env=admin_token_env, file=admin_token_file, environ=environ
+        raise UsageError("\n".join([str(error), *tls])) from error
+    if tls:
+        raise UsageError(*tls)
+    options = replace(
+        options,
+        admin_token=one_secret(
+            "admin_token", env=admin_token_env, file=admin_token_file, environ=environ
+        ),
+        metrics_token=one_secret(
+            "metrics_token", env=metrics_token_env, file=metrics_token_file, environ=environ
+        ),
+        root=usable_root(root),
     )
-    metrics_token = one_secret(
-        "metrics_token", env=metrics_token_env, file=metrics_token_file, environ=environ
-    )
-    folder = usable_root(root)
     config_source, admin_secret_source = _sources(
-        folder,
+        options.root,
         config,
         admin_secret,
         can_be_text=config_or_admin_secret_can_be_text,
         environ=environ,
     )
-    log = Log(sys.stderr, "json" if log_format == "json" else "text")
-    options = ServerOptions(
-        root=folder,
+    options = replace(
+        options,
         config=config_source,
         admin_secret=admin_secret_source,
-        auth_read_expires=timedelta(seconds=auth_read_expires),
-        auth_write_expires=timedelta(seconds=auth_write_expires),
-        extra_index_url=extra_index_url,
-        debug=debug,
-        host=host,
-        port=port,
-        admin_token=admin_token,
-        allowed_env=frozenset(name.strip() for name in allow_env.split(",") if name.strip()),
-        waitress_options=waitress_options,
-        environ=environ,
-        # What a file may have, its repository says.
-        limits=FormLimits(
-            max_file_bytes=0, max_field_bytes=max_form_bytes, max_parts=max_form_parts
-        ),
-        metrics_token=metrics_token,
-        request_log=log if request_log else None,
+        security_txt=None if security_txt is None else _security_txt(security_txt),
     )
-    log.install(debug=debug)
     run_server(options, announce=lambda url: say(f"private_pypi serves {url}"))
 
 
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(each.strip() for each in text.split(",") if each.strip())
+
+
+def _security_txt(path: str) -> str:
+    try:
+        text = Path(path).read_text()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--security_txt: {path} cannot be read: {error}") from error
+    missing = [field for field in ("Contact:", "Expires:") if field not in text]
+    if missing:
+        raise UsageError(f"--security_txt: {path} must have {' and '.join(missing)} (RFC 9116)")
+    return text
+
+
 def _no_tls(cert: str | None, key: str | None, port: int) -> str:
-    """PyPIHub served TLS with these flags; waitress cannot, and says nothing about them."""
+    """What to do instead of using the TLS flags, which people know from PyPIHub."""
     flags = [flag for flag, path in (("--tls_cert", cert), ("--tls_key", key)) if path is not None]
     return (
-        f"{' and '.join(flags)}: this server speaks no TLS itself, a proxy before it does; with "
-        f"Caddy that takes two lines in the block of the site, `tls {cert or 'CERT'} "
-        f"{key or 'KEY'}` and `reverse_proxy 127.0.0.1:{port}` (docs/proxies.md, also for nginx)"
+        f"{' and '.join(flags)}: this server does not support TLS; put a proxy in front of it. "
+        f"With Caddy, two lines are needed in the block of the site: `tls {cert or 'CERT'} "
+        f"{key or 'KEY'}` and `reverse_proxy 127.0.0.1:{port}`. See docs/proxies.md, also for nginx"
     )
 
 
 def waitress_flags(texts: Texts) -> Sequence[Parameter]:
-    """The flags of `server` that go to waitress."""
-    from private_pypi.web.serving import option_names
-
+    """The flags of `server` that are passed on to waitress."""
     ours = {"host", "port"}
-    return [
-        Parameter(name=name, default=None, bare="true") for name in sorted(option_names() - ours)
-    ]
+    return [Parameter(name=name, default=None, bare=True) for name in sorted(option_names() - ours)]
 
 
 def quickstart(
     root: str = "private-pypi-root",
     *,
     host: str = "127.0.0.1",
-    port: int = 8888,
+    port: int = ServerOptions.port,
     name: str | None = None,
     environ: Mapping[str, str],
 ) -> None:
-    """Start a server with one repository of its own, and print how to use it.
+    """Start a server with one new repository, and print how to use it.
 
-    The first start makes ROOT with a configuration (config.toml): one repository that keeps its
-    files below ROOT, and random secrets to read and to write. Every later start serves what is
-    there.
+    The first start creates the folder ROOT with a configuration file (config.toml). It defines
+    one repository, which stores its files inside ROOT and has two random secrets: one for
+    reading, and one for reading and writing. If ROOT exists already, its repository is served
+    again.
 
     Args:
-        root: The folder to make, or made before.
-        host: The address to listen on; only this machine reaches the default.
+        root: The folder of the server. It is created if it does not exist.
+        host: The address to listen on. The default can be reached from this machine only.
         port: The port to listen on.
-        name: The repository; "mine" when ROOT is new.
+        name: The name of the repository. In a new ROOT, it is "mine" if this flag is not given.
 
     Example:
         private_pypi quickstart
     """
-    from private_pypi.web import ServerOptions, run_server
-    from private_pypi.web.operations.logs import Log
-
-    if not 0 <= port <= 65535:
-        raise UsageError(f"--port must be from 0 to 65535, but is {port}")
+    try:
+        options = ServerOptions(root=Path(root), environ=environ, host=host, port=port)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     folder = _private_root(root)
     path = folder / CONFIG
+    text = _new_configuration(name or "mine")
     if not path.exists():
-        text = _new_configuration(name or "mine")
-        # Checked before it is written: the name may be none.
-        read_configuration(Source(text=text, name="--name", folder=folder), None, environ=environ)
-        write_private(path, text, replace=False)
-    shown = _shown_repository(path, name, environ)
-    log = Log(sys.stderr, "text")
-    options = ServerOptions(
-        root=folder,
-        config=None,  # what is kept in ROOT
-        admin_secret=None,
-        auth_read_expires=timedelta(hours=1),
-        auth_write_expires=timedelta(minutes=5),
-        extra_index_url=check_extra_index_url(PYPI_SIMPLE_ENDPOINT),
-        debug=False,
-        host=host,
-        port=port,
-        admin_token=None,
-        allowed_env=frozenset(),
-        waitress_options={},
-        environ=environ,
-        request_log=log,
-    )
-    log.install(debug=False)
+        # Check it before it is written, because the name may be invalid.
+        read_configuration(
+            ConfigurationText(text=text, name="--name", folder=folder), None, environ=environ
+        )
+    kept = KeptConfiguration(folder)
+    with kept.locked():
+        if kept.state() is None:
+            kept.replace(config=text)
+        config, admin_secret = kept.read()
+    assert config is not None
+    shown = _shown_repository(config, admin_secret, name, environ)
+    options = replace(options, root=folder)
     run_server(options, announce=lambda url: say(_welcome(url, shown, path)))
 
 
 def _private_root(root: str) -> Path:
-    """ROOT; when it is made here, only its owner may look into it."""
+    """ROOT as an absolute path. If it is created here, only its owner may read it."""
     if root:
-        with contextlib.suppress(OSError, ValueError):  # what is wrong, `usable_root` says
+        with contextlib.suppress(OSError, ValueError):  # `usable_root` raises a better error
             Path(root).mkdir(mode=0o700, parents=True)
+            # It contains secrets, which must not be committed if it is in a checkout.
+            (Path(root) / ".gitignore").write_text("*\n")
     return usable_root(root)
 
 
@@ -267,36 +271,54 @@ def _sources(
     *,
     can_be_text: bool,
     environ: Mapping[str, str],
-) -> tuple[Source | None, Source | None]:
-    """What --config and --admin_secret give; texts are kept in ROOT once they are checked."""
-    sources: list[Source | None] = []
-    texts: dict[Path, str] = {}
-    for flag, value, file in (
-        ("--config", config, root / CONFIG),
-        ("--admin_secret", admin_secret, root / ADMIN_SECRET),
-    ):
+) -> tuple[ConfigurationText | None, ConfigurationText | None]:
+    """The values of --config and --admin_secret. Texts are checked and stored in ROOT."""
+    sources: list[ConfigurationText | None] = []
+    texts: list[str | None] = []
+    for flag, value in (("--config", config), ("--admin_secret", admin_secret)):
+        text = None
         if value is None:
             sources.append(None)
         elif not value:
             raise UsageError(f"{flag} is empty; leave it out, or give a path")
         elif can_be_text and not _exists(value):
-            # A path that is misspelled is taken for a text as well.
-            name = flag if "\n" in value else f"{flag} (the text, because it is no file)"
-            sources.append(Source(text=value, name=name, folder=root))
-            texts[file] = value
+            # A misspelled path is taken for a text as well, so errors say how it was understood.
+            name = flag if "\n" in value else f"{flag} (taken as text: there is no such file)"
+            sources.append(ConfigurationText(text=value, name=name, folder=root))
+            text = value
         else:
             sources.append(read_source(Path(value)))
-    if texts and sources[0] is not None:
-        read_configuration(sources[0], sources[1], environ=environ)
-    for file, text in texts.items():
-        write_private(file, text, replace=True)
+        texts.append(text)
+    if texts != [None, None]:
+        _keep(root, sources, texts, environ)
     return sources[0], sources[1]
+
+
+def _keep(
+    root: Path,
+    sources: Sequence[ConfigurationText | None],
+    texts: Sequence[str | None],
+    environ: Mapping[str, str],
+) -> None:
+    if sources[0] is not None:  # check it before it is written
+        read_configuration(sources[0], sources[1], environ=environ)
+    kept = KeptConfiguration(root)
+    with kept.locked():
+        kept_config = kept.read()[0]
+        if sources[0] is None and kept_config is not None:
+            read_configuration(kept_config, sources[1], environ=environ)
+        try:
+            kept.replace(config=texts[0], admin_secret=texts[1])
+        except OSError as error:
+            raise ConfigurationError(
+                f"the configuration could not be stored in {root}: {cause_of(error)}"
+            ) from error
 
 
 def _exists(path: str) -> bool:
     try:
         return Path(path).exists()
-    except (OSError, ValueError):  # longer than a path can be, or with a NUL: a text
+    except (OSError, ValueError):  # too long for a path, or with a NUL character
         return False
 
 
@@ -314,20 +336,18 @@ def _new_configuration(name: str) -> str:
 
 
 def _shown_repository(
-    path: Path, name: str | None, environ: Mapping[str, str]
+    config: ConfigurationText,
+    admin_secret: ConfigurationText | None,
+    name: str | None,
+    environ: Mapping[str, str],
 ) -> RepositorySettings | None:
-    admin_secret = path.with_name(ADMIN_SECRET)
-    repositories = read_configuration(
-        read_source(path),
-        read_source(admin_secret) if admin_secret.exists() else None,
-        environ=environ,
-    ).repositories
+    repositories = read_configuration(config, admin_secret, environ=environ).repositories
     if name is None:
         own = (each for each in repositories.values() if each.type == "file_system")
         return next(own, None)
     if name.lower() not in repositories:
         raise ConfigurationError(
-            f"{path} has no repository {name!r}{did_you_mean(name, repositories)}; "
+            f"{config.name}: there is no repository {name!r}{did_you_mean(name, repositories)}; "
             f"it has: {', '.join(repositories) or 'none'}"
         )
     return repositories[name.lower()]
@@ -335,12 +355,17 @@ def _shown_repository(
 
 def _welcome(url: str, shown: RepositorySettings | None, config: Path) -> str:
     if shown is None:
-        return f"private_pypi serves {url} as {config} says"
-    # 0.0.0.0 is where the server listens, not where clients go.
+        return f"private_pypi serves {url} with the configuration {config}"
+    from private_pypi.web.people.tool_settings import ToolSettings
+
+    # The server can listen on 0.0.0.0, but clients need another address.
     base = url.rstrip("/").replace("//0.0.0.0:", "//127.0.0.1:")
     publish = f"{base}/r/{shown.name}/"
     index = f"{publish}simple/"
     name = shlex.quote(shown.name)
+    tools = ToolSettings(base=base, repository=shown.name, needs_secret=True)
+    index_name = tools.index_name
+    variables = f"UV_INDEX_{tools.variable}_USERNAME={name} UV_INDEX_{tools.variable}_PASSWORD="
     read = _first_secret(shown, "read_secret") or _first_secret(shown, "write_secret")
     write = _first_secret(shown, "write_secret")
     scheme, _, rest = index.partition("://")
@@ -357,17 +382,28 @@ Publish what is in dist/
 
 Install
     pip install --index-url {readable} PACKAGE
-    uv pip install --index-url {readable} PACKAGE
+    uv pip install --default-index {readable} PACKAGE
+
+In a project of uv
+    export {variables}{shlex.quote(read)}
+    uv add --default-index {index_name}={index} PACKAGE
+
+In a clone of such a project, which does not have the password, once on each machine
+    uv auth login {index} --username {name} --password {shlex.quote(read)}
+    uv sync
 
 Look
-    {base}/ in a browser; sign in with {shown.name} and a password of above
+    {base}/ in a browser; sign in with {shown.name} and a password from above
 
 Poetry
-    poetry config repositories.{name} {publish}
-    poetry config http-basic.{name} {name} {shlex.quote(write)}
-    poetry publish --build --repository {name}
-    poetry source add --priority=primary {name} {index}
+    poetry config repositories.{index_name} {publish}
+    poetry config http-basic.{index_name} {name} {shlex.quote(write)}
+    poetry publish --build --repository {index_name}
+    poetry source add --priority=primary {index_name} {index}
     poetry add PACKAGE
+
+This index takes the place of the public one, and sends tools on to it for what it does not have.
+Give them no second index: they would look for your own projects there too (docs/clients.md).
 """
 
 

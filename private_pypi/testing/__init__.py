@@ -1,11 +1,14 @@
-"""What the author of a backend, or of a test, needs; no test runner is imported here.
+"""Tools for tests: backends in memory, and small distribution files (`testing.distributions`).
 
-The contract itself, which needs pytest, is `private_pypi.testing.contract.BackendContract`.
+The tests that every backend has to pass are in `private_pypi.testing.contract`. They need pytest,
+which is not imported here.
 """
 
 from private_pypi.testing.memory import (
     LocalMemoryBackend,
     LookupMemoryBackend,
+    LookupMemoryStorage,
+    Memory,
     MemoryBackend,
     MemorySettings,
     MemoryStorage,
@@ -14,6 +17,8 @@ from private_pypi.testing.memory import (
 __all__ = [
     "LocalMemoryBackend",
     "LookupMemoryBackend",
+    "LookupMemoryStorage",
+    "Memory",
     "MemoryBackend",
     "MemorySettings",
     "MemoryStorage",

@@ -1,6 +1,6 @@
-"""Tiny distribution files and upload forms for tests; no build backend, no network, no disk.
+"""Makes small distribution files and upload forms for tests, in memory and without build tools.
 
-Equal arguments make equal bytes, so that a test may compare hashes.
+The same arguments give the same bytes, so that tests can compare hashes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from private_pypi.distributions.core_metadata import read_core_metadata
+
 _FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _BOUNDARY = "----private-pypi-testing-boundary"
 
@@ -32,11 +34,11 @@ def make_wheel(
     files: Mapping[str, bytes] | None = None,
     tag: str = "py3-none-any",
 ) -> tuple[str, bytes]:
-    """A wheel that installs: its filename and its content.
+    """The filename and the content of a wheel that can be installed.
 
-    `files` are its modules (path -> content; one tiny module when None); `extra_metadata` are
-    further headers of METADATA, such as `("Summary", "a demo")`, and `description` its body. `tag`
-    may be compressed (`py2.py3-none-any`).
+    `files` are the contents of its files by path; None: one small module. `extra_metadata` are
+    further headers of METADATA, such as `("Summary", "a demo")`, and `description` is its body.
+    `tag` may be compressed (`py2.py3-none-any`).
     """
     stem = _stem(name, version)
     info = f"{stem}.dist-info"
@@ -60,9 +62,10 @@ def make_sdist(
     files: Mapping[str, bytes] | None = None,
     format: Literal["tar.gz", "zip"] = "tar.gz",  # noqa: A002 - the word of the tools
 ) -> tuple[str, bytes]:
-    """A source distribution that builds with setuptools: its filename and its content.
+    """The filename and the content of a source distribution that setuptools can build.
 
-    `files` are paths below the top folder (one module and a `pyproject.toml` when None).
+    `files` are the contents of its files by path in the top folder; None: one module and a
+    `pyproject.toml`.
     """
     stem = _stem(name, version)
     members = {
@@ -78,10 +81,10 @@ def make_sdist(
 
 
 def form_for(filename: str, content: bytes, **overrides: str | None) -> list[tuple[str, str]]:
-    """The fields that twine 7 would send with this file, in its order.
+    """The form fields that twine 7 would send with this file, in its order.
 
-    An override replaces all values of a field or adds the field at the end; None removes it.
-    `action="submit"` stands for the field `:action`, which is no Python name.
+    An override replaces all values of a field, or adds the field at the end; None removes it. The
+    field `:action` is called `action`, because it must be a Python name.
     """
     metadata = _read_metadata(filename, content)
     fields = [
@@ -115,7 +118,7 @@ def encode_multipart(
 ) -> tuple[str, bytes]:
     """The `Content-Type` and the body of a `multipart/form-data` request (RFC 7578).
 
-    The file is the last part, named `content`; without a filename there is no such part.
+    The file is the last part, named `content`. It is left out if `filename` is None.
     """
     delimiter = b"--" + boundary.encode()
     lines = []
@@ -139,7 +142,7 @@ def encode_multipart(
     return f"multipart/form-data; boundary={boundary}", b"\r\n".join(lines)
 
 
-# Headers whose form field is not the header in lower case with underscores (protocol 49).
+# Headers whose form field has another name than the header in lower case with underscores.
 _FORM_NAMES = {
     "classifier": "classifiers",
     "project-url": "project_urls",
@@ -230,18 +233,6 @@ def _tar_gz(members: Mapping[str, bytes]) -> bytes:
 
 
 def _read_metadata(filename: str, content: bytes) -> email.message.Message:
-    stem = "-".join(filename.split("-")[:2])
-    if filename.endswith(".whl"):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            raw = archive.read(f"{stem}.dist-info/METADATA")
-    elif filename.endswith(".zip"):
-        stem = filename.removesuffix(".zip")
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            raw = archive.read(f"{stem}/PKG-INFO")
-    else:
-        stem = filename.removesuffix(".tar.gz")
-        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-            member = tar.extractfile(f"{stem}/PKG-INFO")
-            assert member is not None
-            raw = member.read()
-    return email.parser.Parser().parsestr(raw.decode())
+    core_metadata = read_core_metadata(io.BytesIO(content), filename)
+    assert core_metadata is not None
+    return email.parser.Parser().parsestr(core_metadata.decode())

@@ -1,8 +1,8 @@
-"""Complete backends whose storage is an object in this process, for tests; nothing is kept.
+"""Complete backends for tests, whose storage is an object in this process.
 
-storage = MemoryStorage()
-backend = storage.open("write")
-storage.fail_next("read_index", BackendUnavailable("down"))
+memory = Memory()
+storage = memory.open("write")
+memory.fail_next("read_index", BackendUnavailable("down"))
 """
 
 from __future__ import annotations
@@ -19,30 +19,40 @@ from pathlib import Path
 from private_pypi.backend import (
     NO_INDEX,
     Access,
+    AnyBackend,
     Backend,
     BackendSettings,
-    Capabilities,
     Folders,
-    Known,
     Secret,
+    Storage,
+    Traits,
 )
+from private_pypi.distributions.filenames import file_key, parse_filename
 from private_pypi.errors import (
+    BackendUnavailable,
     FileAlreadyExists,
+    FilenameBurnt,
     FileNotFound,
     NotAllowed,
     ProjectNotFound,
     StaleIndex,
-    Unsupported,
 )
-from private_pypi.filenames import parse_filename
-from private_pypi.model import DistributionFile, Download, Record, StoredFile, Stream, Upload
+from private_pypi.model import (
+    DistributionFile,
+    Download,
+    FileHandle,
+    Record,
+    StoredFile,
+    Stream,
+    Upload,
+)
 
 _CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """All that the storage has of one file."""
+    """A file in the storage."""
 
     stored: StoredFile
     content: bytes
@@ -53,17 +63,17 @@ class _Kept:
 @dataclass(frozen=True, slots=True)
 class _Fault:
     error: Exception
-    after: int  # items that an iterator gives before it raises
+    after: int  # how many items an iterator yields before it raises the error
 
 
-class MemoryStorage:
-    """What several `MemoryBackend`s share, and where tests make trouble.
+class Memory:
+    """The content of a storage, which several views can share. Tests can make it fail.
 
-    `calls` counts the calls of every method; `delay` has seconds that a method takes.
-    An empty secret matches nobody. What follows is for `LookupMemoryBackend`: `projects` exist,
-    with files or without; a secret in `rights` may do in each project what stands there, and
-    nothing in others; `gives_sha256` is whether listings have digests; `held` keeps a method from
-    going on until the event is set.
+    `calls` counts the calls of each method, `delay` makes a method slow, and `held` stops it until
+    an event is set. `gives_sha256` is whether listings include hashes.
+
+    For `LookupMemoryStorage`, `projects` are projects that exist even without files, and `rights`
+    says for some secrets what they may do in each project.
     """
 
     def __init__(self, *, read_secret: str = "read", write_secret: str = "write") -> None:
@@ -75,11 +85,15 @@ class MemoryStorage:
         self.rights: dict[str, dict[str, Access]] = {}  # secret -> project -> access
         self.gives_sha256 = True
         self.held: dict[str, threading.Event] = {}  # method -> event
+        self.broken = False  # True: all methods except `access` raise `BackendUnavailable`
+        self.transfer: Callable[[bytes], Iterator[bytes]] = _chunks
+        """Makes chunks of the content of a file. A test can replace it by a slow or wrong one."""
         self._lock = threading.RLock()  # guards everything below
         self._faults: dict[str, list[_Fault]] = {}
         self._files: dict[str, _Kept] = {}  # by filename, oldest first
         self._index: bytes | None = None
-        self._serial = 0  # of stamps and revisions: never used twice
+        self._burnt: set[str] = set()  # filenames; only used if there is no index document
+        self._serial = 0  # the last number that was used in a stamp or revision
         self._index_revision = NO_INDEX
 
     def open(
@@ -88,41 +102,46 @@ class MemoryStorage:
         *,
         backend: type[MemoryBackend] | None = None,
         folders: Folders | None = None,
-        name: str = "mine",
-        max_file_bytes: int = 1 << 30,
-    ) -> MemoryBackend:
-        """A backend over this storage, seen with `secret`; it never touches its folders."""
-        nowhere = Folders(cache=Path(), lock=Path(), tmp=Path())
-        settings = MemorySettings(name=name, max_file_bytes=max_file_bytes, storage=self)
-        return (backend or MemoryBackend)(settings, Secret(secret), folders or nowhere)
+        view: type[MemoryStorage] | None = None,
+    ) -> MemoryStorage:
+        """A view with this secret. It does not use its folders."""
+        storage = self._seen(secret, backend or MemoryBackend, folders)
+        assert isinstance(storage, MemoryStorage)
+        return storage if view is None else view(storage.backend, storage.secret)
 
-    def open_lookup(self, secret: str = "write") -> LookupMemoryBackend:
-        """A backend over this storage that answers for one project at a time."""
+    def open_lookup(self, secret: str = "write") -> LookupMemoryStorage:
+        """A view of a storage that only lists the files of one project at a time."""
+        storage = self._seen(secret, LookupMemoryBackend, None)
+        assert isinstance(storage, LookupMemoryStorage)
+        return storage
+
+    def _seen(
+        self, secret: str, backend: type[AnyBackend], folders: Folders | None
+    ) -> Storage[AnyBackend]:
         nowhere = Folders(cache=Path(), lock=Path(), tmp=Path())
         settings = MemorySettings(name="mine", max_file_bytes=1 << 30, storage=self)
-        return LookupMemoryBackend(settings, Secret(secret), nowhere)
+        return backend(settings, folders or nowhere).seen_with(Secret(secret))
 
     def drop(self, filename: str, content: bytes, *, record: Record | None = None) -> None:
-        """Put a file, or other bytes under its name, by another road than the server."""
+        """Add or replace a file without a server."""
         with self._lock:
             self._keep(filename, content, core_metadata=None, record=record)
 
     def remove(self, filename: str) -> None:
-        """Remove a file by another road than the server."""
+        """Remove a file without a server."""
         with self._lock:
             del self._files[filename]
 
     def fail_next(self, method: str, error: Exception, *, times: int = 1, after: int = 0) -> None:
-        """Let the next `times` calls of `method` raise `error`.
+        """Make the next `times` calls of a method raise an error.
 
-        `list_files`, `recent_files`, `project_files` and `projects` give `after` items before they
-        do.
+        `list_files`, `recent_files`, `project_files` and `projects` first yield `after` items.
         """
         with self._lock:
             self._faults.setdefault(method, []).extend([_Fault(error, after)] * times)
 
     def _enter(self, method: str) -> None:
-        """Count a call, take its time, and raise what a test ordered."""
+        """Count a call, delay it, and raise the error of `fail_next`."""
         fault = self._enter_iterator(method)
         if fault is not None:
             raise fault.error
@@ -130,6 +149,8 @@ class MemoryStorage:
     def _enter_iterator(self, method: str) -> _Fault | None:
         with self._lock:
             self.calls[method] += 1
+            if self.broken and not method.startswith("access"):
+                return _Fault(BackendUnavailable("the storage is down"), 0)
             ordered = self._faults.get(method)
             fault = ordered.pop(0) if ordered else None
         time.sleep(self.delay.get(method, 0))
@@ -155,32 +176,37 @@ class MemoryStorage:
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySettings(BackendSettings):
-    """The storage is handed over as an object: this backend is not for a configuration."""
+    """Settings with the storage itself, so they cannot come from a configuration file."""
 
-    storage: MemoryStorage = field(default_factory=MemoryStorage)
+    storage: Memory = field(default_factory=Memory)
 
 
-class AnyMemoryBackend(Backend[MemorySettings]):
-    """What every storage in memory can, however it lists."""
+class AnyMemoryStorage(Storage[Backend[MemorySettings]]):
+    """The methods that all storages in memory share."""
 
-    Settings = MemorySettings
+    def __init__(self, backend: Backend[MemorySettings], secret: Secret) -> None:
+        super().__init__(backend, secret)
+        self.settings = backend.settings
 
     def access(self, project: str | None = None) -> Access:
+        self.settings.storage._enter("access")
+        return self._access_of_secret()
+
+    def _access_of_secret(self) -> Access:
         storage = self.settings.storage
-        storage._enter("access")
         given = self.secret.reveal()
         if given and given == storage.write_secret:
             return Access.WRITE
         return Access.READ if given and given == storage.read_secret else Access.NONE
 
-    def open_file(self, file: DistributionFile) -> Download:
-        return _stream(self._kept("open_file", file).content)
+    def open_file(self, file: FileHandle) -> Download:
+        return self._stream(self._kept("open_file", file).content)
 
     def open_core_metadata(self, file: DistributionFile) -> Download:
         content = self._kept("open_core_metadata", file).core_metadata
         if content is None:
             raise FileNotFound(f"{file.filename}.metadata")
-        return _stream(content)
+        return self._stream(content)
 
     def put_file(self, upload: Upload) -> StoredFile:
         storage = self.settings.storage
@@ -197,20 +223,23 @@ class AnyMemoryBackend(Backend[MemorySettings]):
             raise FileAlreadyExists(filename)
         return first.stored
 
-    def delete_file(self, file: DistributionFile) -> None:
+    def delete_file(self, file: FileHandle) -> None:
         storage = self.settings.storage
         storage._enter("delete_file")
         with storage._lock:
             storage._files.pop(file.filename, None)
 
-    def yank_file(self, file: DistributionFile, reason: str | None) -> None:
+    def yank_file(self, file: FileHandle, reason: str | None) -> None:
         kept = self._kept("yank_file", file)
         storage = self.settings.storage
         with storage._lock:
             stored = replace(kept.stored, yanked=reason)
             storage._files[file.filename] = replace(kept, stored=stored)
 
-    def _kept(self, method: str, file: DistributionFile) -> _Kept:
+    def _stream(self, content: bytes) -> Stream:
+        return Stream(self.settings.storage.transfer(content), len(content))
+
+    def _kept(self, method: str, file: FileHandle) -> _Kept:
         storage = self.settings.storage
         storage._enter(method)
         with storage._lock:
@@ -219,9 +248,7 @@ class AnyMemoryBackend(Backend[MemorySettings]):
             raise FileNotFound(file.filename)
         return kept
 
-    def _give(
-        self, method: str, wanted: Callable[[_Kept], bool], known: Known | None
-    ) -> Iterator[StoredFile]:
+    def _give(self, method: str, wanted: Callable[[_Kept], bool]) -> Iterator[StoredFile]:
         storage = self.settings.storage
         fault = storage._enter_iterator(method)
         with storage._lock:
@@ -229,24 +256,19 @@ class AnyMemoryBackend(Backend[MemorySettings]):
         for number, stored in enumerate(newest_first):
             if fault is not None and fault.after == number:
                 raise fault.error
-            if known is not None and known(stored.filename, stored.stamp):
-                yield replace(stored, record=None)
-            else:
-                yield stored
+            yield stored
         if fault is not None:
             raise fault.error
 
 
-class MemoryBackend(AnyMemoryBackend):
-    """A remote storage as the core sees one: it needs an admin secret, and can tell what is new."""
+class MemoryStorage(AnyMemoryStorage):
+    """A storage that can list all its files and recent files, with an index document."""
 
-    capabilities = Capabilities(largest_file=1 << 30)
-
-    def list_files(self, known: Known | None = None) -> Iterator[StoredFile]:
-        return self._give("list_files", lambda kept: True, known)
+    def list_files(self) -> Iterator[StoredFile]:
+        return self._give("list_files", lambda kept: True)
 
     def recent_files(self, since: datetime) -> Iterator[StoredFile]:
-        return self._give("recent_files", lambda kept: kept.published_at >= since, None)
+        return self._give("recent_files", lambda kept: kept.published_at >= since)
 
     def read_index(self, into: Path, unless: str | None = None) -> str:
         storage = self.settings.storage
@@ -270,26 +292,41 @@ class MemoryBackend(AnyMemoryBackend):
             return storage._index_revision
 
 
+class MemoryBackend(Backend[MemorySettings]):
+    """A backend with the traits of a remote storage, which needs an admin secret."""
+
+    Settings = MemorySettings
+    View = MemoryStorage
+    traits = Traits(largest_file=1 << 30)
+
+
 class LocalMemoryBackend(MemoryBackend):
-    """The same, as a storage of this machine: synchronised by listing, without a secret."""
+    """A backend with the traits of a storage on this machine, which needs no admin secret."""
 
-    capabilities = Capabilities(largest_file=1 << 30, is_local=True, needs_admin_secret=False)
-
-
-class LookupMemoryBackend(AnyMemoryBackend):
-    """A storage that answers for one project at a time, with rights for each."""
-
-    capabilities = Capabilities(
-        largest_file=1 << 30, needs_admin_secret=False, rights_per_project=True, lists_files=False
+    traits = Traits(
+        largest_file=1 << 30,
+        lists_cheaply=True,
+        opens_here=True,
+        answers_at_once=True,
+        answers_exactly=True,
+        needs_admin_secret=False,
     )
+
+
+class LookupMemoryStorage(AnyMemoryStorage):
+    """A storage that lists the files of one project at a time, with rights for each project."""
 
     def access(self, project: str | None = None) -> Access:
         storage = self.settings.storage
         storage._enter("access" if project is None else f"access {project}")
         return self._access(project)
 
-    def project_files(self, project: str, known: Known | None = None) -> Iterator[StoredFile]:
-        files = self._give("project_files", lambda kept: _project(kept) == project, known)
+    def project_files(self, project: str) -> Iterator[StoredFile]:
+        burnt = self.settings.storage._burnt
+        files = self._give(
+            "project_files",
+            lambda kept: _project(kept) == project and kept.stored.filename not in burnt,
+        )
         first = next(files, None)
         if not self._access(project):
             raise ProjectNotFound(project)
@@ -309,7 +346,7 @@ class LookupMemoryBackend(AnyMemoryBackend):
         if fault is not None:
             raise fault.error
 
-    def open_file(self, file: DistributionFile) -> Download:
+    def open_file(self, file: FileHandle) -> Download:
         self._require_shown(file)
         return super().open_file(file)
 
@@ -317,16 +354,30 @@ class LookupMemoryBackend(AnyMemoryBackend):
         self._require_shown(file)
         return super().open_core_metadata(file)
 
-    def delete_file(self, file: DistributionFile) -> None:
-        self._require_right(file)
+    def delete_file(self, file: FileHandle) -> None:
+        self._require_right(file.project)
+        storage = self.settings.storage
+        with storage._lock:
+            if file.filename in storage._files:
+                storage._burnt.add(file.filename)
         super().delete_file(file)
 
-    def yank_file(self, file: DistributionFile, reason: str | None) -> None:
-        self._require_right(file)
+    def restore_name(self, project: str, filename: str) -> list[str]:
+        self.settings.storage._enter("restore_name")
+        self._require_right(project)
+        burnt, key = self.settings.storage._burnt, file_key(filename)
+        restored = [name for name in burnt if file_key(name) == key]
+        burnt.difference_update(restored)
+        return restored
+
+    def yank_file(self, file: FileHandle, reason: str | None) -> None:
+        self._require_right(file.project)
         super().yank_file(file, reason)
 
     def put_file(self, upload: Upload) -> StoredFile:
-        self._require_right(upload.file)
+        self._require_right(upload.file.project)
+        if upload.file.filename in self.settings.storage._burnt:
+            raise FilenameBurnt(upload.file.filename)
         return super().put_file(upload)
 
     def read_part(self, location: str, start: int, length: int) -> bytes:
@@ -338,31 +389,22 @@ class LookupMemoryBackend(AnyMemoryBackend):
                     return kept.content[start : start + length]
         raise FileNotFound(location)
 
-    def open_asset(self, asset_id: str, filename: str) -> tuple[StoredFile, Download]:
+    def find_alias(self, alias: str, filename: str) -> StoredFile:
         storage = self.settings.storage
-        storage._enter("open_asset")
+        storage._enter("find_alias")
         with storage._lock:
             for kept in storage._files.values():
-                if kept.stored.location == asset_id and self._access(_project(kept)):
-                    return kept.stored, _stream(kept.content)
+                if kept.stored.location == alias and self._access(_project(kept)):
+                    return kept.stored
         raise FileNotFound(filename)
 
-    def list_files(self, known: Known | None = None) -> Iterator[StoredFile]:
-        raise Unsupported("this storage has no listing of all files")
-
-    def read_index(self, into: Path, unless: str | None = None) -> str:
-        raise Unsupported("this storage has no index document")
-
-    def write_index(self, content: Path, replaces: str) -> str:
-        raise Unsupported("this storage has no index document")
-
-    def _require_shown(self, file: DistributionFile) -> None:
+    def _require_shown(self, file: FileHandle) -> None:
         if not self._access(file.project):
             raise FileNotFound(file.filename)
 
-    def _require_right(self, file: DistributionFile) -> None:
-        if self._access(file.project) < Access.WRITE:
-            raise NotAllowed(f"this secret may not change project {file.project!r}")
+    def _require_right(self, project: str) -> None:
+        if self._access(project) < Access.WRITE:
+            raise NotAllowed(f"this secret may not change project {project!r}")
 
     def _access(self, project: str | None) -> Access:
         storage = self.settings.storage
@@ -374,15 +416,20 @@ class LookupMemoryBackend(AnyMemoryBackend):
             if given in storage.rights:
                 rights = storage.rights[given]
                 return Access.READ if project is None else rights.get(project, Access.NONE)
-        if given and given == storage.write_secret:
-            return Access.WRITE
-        return Access.READ if given and given == storage.read_secret else Access.NONE
+        return self._access_of_secret()
+
+
+class LookupMemoryBackend(Backend[MemorySettings]):
+    """The backend of `LookupMemoryStorage`."""
+
+    Settings = MemorySettings
+    View = LookupMemoryStorage
+    traits = Traits(largest_file=1 << 30, needs_admin_secret=False, rights_per_project=True)
 
 
 def _project(kept: _Kept) -> str:
     return parse_filename(kept.stored.filename).project
 
 
-def _stream(content: bytes) -> Stream:
-    chunks = (content[start : start + _CHUNK] for start in range(0, len(content), _CHUNK))
-    return Stream(chunks, len(content))
+def _chunks(content: bytes) -> Iterator[bytes]:
+    return (content[start : start + _CHUNK] for start in range(0, len(content), _CHUNK))

@@ -1,11 +1,14 @@
-"""What one server process serves right now, and how a new configuration takes its place.
+"""The repositories that a server process serves, and the use of a new configuration.
 
-All processes of a ROOT follow a configuration that was submitted to one of them.
+Every process watches the files that its configuration was read from: the configuration itself, the
+admin secrets, and the files with secrets that these name. So a secret is changed by writing a file,
+and a configuration that was submitted to one process is used by all processes of its ROOT.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hmac
 import logging
 import os
@@ -13,116 +16,125 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from private_pypi.backend import Secret
-from private_pypi.config import (
+from private_pypi.configuration.config import (
     Configuration,
+    ConfigurationText,
     RepositorySettings,
-    Source,
     Submitted,
     read_configuration,
+    read_source,
 )
+from private_pypi.configuration.kept import KeptConfiguration
 from private_pypi.errors import (
     AlreadyConfigured,
+    BackendError,
     ConfigurationError,
     NotAllowed,
     PrivatePypiError,
+    StorageFull,
     WrongSecret,
+    cause_of,
 )
-from private_pypi.private_files import write_private
 from private_pypi.repositories import Credentials, Repositories, has_state
-from private_pypi.verdicts import Expiry
+from private_pypi.web.http.hosts import cannot_be_rebound, is_named
 from private_pypi.web.operations.audit import AuditLog
 from private_pypi.web.operations.changes import Changes
+from private_pypi.web.options import ServerOptions
 
 logger = logging.getLogger(__name__)
 
-_FOLLOW_EVERY = 1.0  # seconds between two looks at ROOT/config.toml
-_FIRST_SYNC = 5.0  # seconds that a start waits for repositories that were never synchronised
-_OLD_REQUESTS = 60.0  # seconds after which requests that began before a change have ended
+_FOLLOW_EVERY = 1.0  # seconds between two checks of the files of the configuration
+_FIRST_SYNC = 5.0  # seconds to wait for the first synchronisation of new repositories
+_OLD_REQUESTS = 60.0  # seconds that requests have to finish with the old configuration
 
 
 class Deployment:
     """The repositories of this process; `close` it at the end."""
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        config: Source | None,
-        admin_secret: Source | None,
-        expiry: Expiry,
-        extra_index_url: str,
-        admin_token: Secret | None,
-        allowed_env: frozenset[str],
-        environ: Mapping[str, str],
-        metrics_token: Secret | None = None,
-    ) -> None:
-        """Take up a configuration: the given one, else what was submitted to this ROOT.
+    def __init__(self, options: ServerOptions) -> None:
+        """Use the given configuration, or else the one that was submitted to this ROOT.
 
-        Raises `ConfigurationError`; trouble of a storage is its repository's alone.
+        Raises `ConfigurationError`. If a storage is in trouble, this does not raise; only the
+        repository of that storage is affected.
         """
-        self.root = root
-        self._given = config is not None
-        self._given_admin_secret = admin_secret
-        self._expiry = expiry
-        self._extra_index_url = extra_index_url
-        self._admin_token = admin_token
-        self._metrics_token = metrics_token
-        self._submitted = Submitted(root=root, allowed_env=allowed_env)
-        self.environ = environ
-        self._change_lock = threading.Lock()  # guards the exchange of _repositories
+        self.options = options
+        self.root = root = options.root
+        self.environ = options.environ
+        self._submitted = Submitted(
+            root=root,
+            allowed_env=options.allow_env,
+            allowed_addresses=options.allow_address,
+        )
+        self._change_lock = threading.Lock()  # held while _repositories are replaced
         self._looked_at = 0.0
         self._own_tmp = _OwnTmp(root)
         self.tmp = self._own_tmp.folder
         self.changes = Changes(AuditLog(root))
-        self._kept: tuple[int, int] | None = None
-        if config is not None:
-            configuration = read_configuration(config, admin_secret, environ=environ)
-        else:
-            self._kept = self._state_of_kept()
-            configuration = self._read_kept()
-        self._repositories = self._build(configuration)
+        self._kept = KeptConfiguration(root)
+        self._files: tuple[Path, ...] = ()  # the files that the configuration was read from
+        self._state: object = None
+        self._repositories = self._build(self._read())
         if not len(self._repositories):
             logger.info("there is no configuration yet; POST /initialize/ takes one")
         self._repositories.start(wait=_FIRST_SYNC)
 
     @property
     def repositories(self) -> Repositories:
-        """What is served now; a request takes it once and keeps it to its end."""
-        if not self._given and time.monotonic() - self._looked_at > _FOLLOW_EVERY:
+        """The present repositories. A request gets them once and uses them until its end."""
+        if self._is_due:
             self._follow()
         return self._repositories
 
     @property
     def known_repositories(self) -> Repositories | None:
-        """The same without a look at the disk; None when it is time for one."""
-        is_due = not self._given and time.monotonic() - self._looked_at > _FOLLOW_EVERY
-        return None if is_due else self._repositories
+        """The same, but None if the files of the configuration have to be checked first."""
+        return None if self._is_due else self._repositories
+
+    @property
+    def last_repositories(self) -> Repositories:
+        """The repositories as of the last check of the files. Does not read from disk."""
+        return self._repositories
 
     def close(self) -> None:
-        """Stop everything and remove what is temporary."""
+        """Stop all repositories and remove temporary files."""
         self._repositories.close()
         self.changes.close()
         self._own_tmp.close()
 
+    def serves(self, host: str | None) -> bool:
+        """Whether requests with this `Host` are answered (see `hosts`)."""
+        names = self.options.host_names
+        return not names or is_named(host, names) or cannot_be_rebound(host)
+
+    def require_served(self, host: str | None) -> None:
+        """Raise `NotAllowed` unless requests with this `Host` are answered."""
+        if not self.serves(host):
+            raise NotAllowed(
+                f"this server does not answer under the name {host!r}; if this is one of its "
+                "names, the operator can add it to --host_names"
+            )
+
     # -- operators -------------------------------------------------------------------------------
 
     def require_operator(self, credentials: Credentials | None) -> None:
-        """Raise unless the caller shows the token for metrics, or the admin token.
+        """Raise unless the caller sends the token for metrics or the admin token.
 
-        Where it comes from does not count: behind a proxy of this machine everybody does from here.
+        It does not matter from where the request comes, because behind a proxy on this machine all
+        requests come from this machine. Raises `NotAllowed` or `WrongSecret`.
         """
-        tokens = [token for token in (self._metrics_token, self._admin_token) if token]
+        tokens = [
+            token for token in (self.options.metrics_token, self.options.admin_token) if token
+        ]
         if not tokens:
             raise NotAllowed(
-                "this is for those who operate the server; start it with --metrics_token_env or "
-                "--metrics_token_file, and send that token (as a Basic password or Bearer)"
+                "only the operator of the server may see this; start it with --metrics_token_env "
+                "or --metrics_token_file, and send that token (as a Basic password or Bearer)"
             )
         if not any(_shows(credentials, token) for token in tokens):
             raise WrongSecret(
@@ -131,60 +143,86 @@ class Deployment:
 
     # -- POST /initialize/ -----------------------------------------------------------------------
 
-    def authorize_initialize(self, credentials: Credentials | None) -> bool:
-        """Whether the caller showed the admin token; raises when one is needed and was not shown.
+    def authorize_initialize(self, credentials: Credentials | None, host: str | None) -> bool:
+        """Whether the caller sent the admin token. Raises if it is needed and was not sent.
 
-        Free only while nothing is configured.
+        It is not needed while nothing is configured, if the `Host` is one that a page of another
+        site cannot have (see `hosts`). Raises `AlreadyConfigured`, `NotAllowed` or `WrongSecret`.
         """
-        if self._given:
+        if self.options.config is not None:
             raise AlreadyConfigured(
-                "this server was started with --config, which wins; "
-                "change that file and start the server again"
+                "this server was started with --config, so it does not take a configuration over "
+                "HTTP; change that file"
             )
-        has_token = _shows(credentials, self._admin_token)
+        has_token = _shows(credentials, self.options.admin_token)
         if not has_token:
             self._require_unconfigured(credentials)
+            if not cannot_be_rebound(host) and not is_named(host, self.options.host_names):
+                raise NotAllowed(
+                    "without the admin token, the Host of this request must be an IP address, "
+                    f"localhost or a name without dots, not {host!r}, because a page of another "
+                    "site could have sent it; start the server with --host_names and this name, "
+                    "or send "
+                    "the admin token"
+                )
         return has_token
 
     def initialize(self, config: str, admin_secret: str | None, *, trusted: bool) -> None:
-        """Take the place of the present configuration; anything wrong leaves that one serving.
+        """Replace the present configuration, which stays in use if this raises.
 
-        `trusted`: the caller showed the admin token. Without it no name is taken that has a store
-        or an index below ROOT: that would hand them to a new secret.
+        `trusted` says that the caller sent the admin token. Otherwise, a repository with the name
+        of an existing storage or local index is refused: the caller chooses the secrets of the
+        repository, and could read and change what is there. Raises `ConfigurationError` and others.
         """
+        if self.options.admin_secret is not None and admin_secret is not None:
+            raise AlreadyConfigured(
+                "this server was started with --admin_secret, so it does not take an admin_secret "
+                "over HTTP; leave it out, or change that file"
+            )
+        source = ConfigurationText(text=config, name="config", folder=self.root)
         configuration = read_configuration(
-            Source(text=config, name="config", folder=self.root),
+            source,
             None
             if admin_secret is None
-            else Source(text=admin_secret, name="admin_secret", folder=self.root),
+            else ConfigurationText(text=admin_secret, name="admin_secret", folder=self.root),
             environ=self.environ,
-            submitted=self._submitted,
+            submitted=replace(self._submitted, is_trusted=trusted),
         )
+        if self.options.admin_secret is not None:
+            # The next start reads both together, so check both. The rules for submissions do not
+            # apply to the operator's file.
+            configuration = read_configuration(
+                source, self.options.admin_secret, environ=self.environ
+            )
         if not configuration.repositories:
             raise ConfigurationError("config: it has no repository; each one is a table, [name]")
-        # Of two strangers who come at once, to whatever process, one is the first.
-        with self._change_lock, FileLock(self.root / ".config.toml.lock"):
-            if not trusted:
-                self._require_unconfigured(None)
-                for settings in configuration.repositories.values():
-                    if has_state(self.root, settings.name) or _reaches_existing(settings):
-                        self._refuse(
-                            None, f"a store exists already under the name {settings.name!r}"
-                        )
-            built = self._build(configuration)
-            try:
-                self._keep(config, admin_secret)
-            except BaseException:
-                built.close()
-                raise
+        with self._change_lock:
+            # The lock decides between two callers at the same time, even in different processes.
+            with self._kept.locked():
+                if not trusted:
+                    self._require_unconfigured(None)
+                    self._require_unused(configuration)
+                built = self._build(configuration)
+                try:
+                    self._keep(config, admin_secret or "")
+                except BaseException:
+                    built.close()
+                    raise
+                self._noted(configuration)
+                self._state = self._found_state()
             self._exchange(built)
 
+    def _require_unused(self, configuration: Configuration) -> None:
+        for settings in configuration.repositories.values():
+            if has_state(self.root, settings.name) or _reaches_existing(settings):
+                self._refuse(None, f"there is already a storage with the name {settings.name!r}")
+
     def _require_unconfigured(self, credentials: Credentials | None) -> None:
-        if len(self._repositories) or self._state_of_kept() is not None:
+        if len(self._repositories) or self._kept.state() is not None:
             self._refuse(credentials, "the server has a configuration")
 
     def _refuse(self, credentials: Credentials | None, why: str) -> None:
-        if self._admin_token is None or not self._admin_token:
+        if not self.options.admin_token:
             raise NotAllowed(
                 f"{why}; to change it over HTTP start the server with --admin_token_env "
                 "and send that token"
@@ -193,57 +231,67 @@ class Deployment:
             raise WrongSecret(f"{why}: the admin token is needed (as a Basic password or Bearer)")
         raise WrongSecret(f"{why}: wrong admin token")
 
-    # -- the configuration that is kept in ROOT --------------------------------------------------
+    # -- changes of the files --------------------------------------------------------------------
 
     @property
-    def _kept_config(self) -> Path:
-        return self.root / "config.toml"
-
-    @property
-    def _kept_admin_secret(self) -> Path:
-        return self.root / "admin_secret.toml"
-
-    def _state_of_kept(self) -> tuple[int, int] | None:
-        try:
-            stat = self._kept_config.stat()
-        except FileNotFoundError:
-            return None
-        return stat.st_mtime_ns, stat.st_ino
-
-    def _read_kept(self) -> Configuration:
-        config = _read_source(self._kept_config)
-        if config is None:
-            return Configuration(repositories={})
-        # What a person or `quickstart` wrote into ROOT is trusted as a file given by --config is;
-        # what was submitted was checked by the rules for submissions before it came here.
-        return read_configuration(
-            config,
-            self._given_admin_secret or _read_source(self._kept_admin_secret),
-            environ=self.environ,
-        )
-
-    def _keep(self, config: str, admin_secret: str | None) -> None:
-        # config.toml last: it is what the other processes watch.
-        if admin_secret is None:
-            self._kept_admin_secret.unlink(missing_ok=True)
-        else:
-            write_private(self._kept_admin_secret, admin_secret, replace=True)
-        write_private(self._kept_config, config, replace=True)
-        self._kept = self._state_of_kept()
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._looked_at > _FOLLOW_EVERY
 
     def _follow(self) -> None:
+        """Use the configuration anew if its files have changed. Its errors are logged once."""
         self._looked_at = time.monotonic()
-        if self._state_of_kept() == self._kept:
+        if self._found_state() == self._state:
             return
         with self._change_lock:
-            kept = self._state_of_kept()
-            if kept == self._kept:
+            if self._found_state() == self._state:
                 return
-            self._kept = kept
             try:
-                self._exchange(self._build(self._read_kept()))
+                built = self._build(self._read())
             except PrivatePypiError as error:
-                logger.error("the changed %s is not used: %s", self._kept_config, error)
+                logger.error("the changed configuration is not used: %s", error)
+                return
+            self._exchange(built)
+            logger.info("the configuration has changed and is used from now on")
+
+    def _read(self) -> Configuration:
+        """Read the given configuration, or else the one in ROOT."""
+        # The state is noted first, so that a change during reading is found at the next check.
+        self._state = self._found_state()
+        admin_secret = _as_it_is_now(self.options.admin_secret)
+        if self.options.config is None:
+            with self._kept.locked():
+                self._state = self._found_state()
+                config, kept_admin_secret = self._kept.read()
+            admin_secret = admin_secret or kept_admin_secret
+        else:
+            config = _as_it_is_now(self.options.config)
+        if config is None:
+            return Configuration(repositories={})
+        # The rules for submissions are not applied here: a submitted configuration was checked
+        # before it was written to ROOT, and others were written there by the operator.
+        return self._noted(read_configuration(config, admin_secret, environ=self.environ))
+
+    def _noted(self, configuration: Configuration) -> Configuration:
+        """Watch the files of this configuration from now on, and return it."""
+        files = tuple(sorted(configuration.files))
+        if files != self._files:
+            self._files = files
+            self._state = self._found_state()
+        return configuration
+
+    def _found_state(self) -> object:
+        """A value that differs when a file of the configuration has changed."""
+        kept = self._kept.state() if self.options.config is None else None
+        return kept, tuple(_stamp(path) for path in self._files)
+
+    def _keep(self, config: str, admin_secret: str) -> None:
+        try:
+            self._kept.replace(config=config, admin_secret=admin_secret)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise (StorageFull if full else BackendError)(
+                f"the configuration could not be kept in ROOT: {cause_of(error)}"
+            ) from error
 
     def _exchange(self, built: Repositories) -> None:
         built.start(wait=_FIRST_SYNC)
@@ -257,22 +305,32 @@ class Deployment:
             configuration,
             root=self.root,
             tmp=self.tmp,
-            expiry=self._expiry,
-            extra_index_url=self._extra_index_url,
+            expiry=self.options.expiry,
+            extra_index_url=self.options.extra_index_url,
         )
 
 
 def _shows(credentials: Credentials | None, token: Secret | None) -> bool:
-    return (
-        credentials is not None
-        and token is not None
-        and bool(token)
-        and hmac.compare_digest(
-            # A variable of the environment may hold what is no UTF-8.
-            credentials.secret.reveal().encode("utf-8", "surrogatepass"),
-            token.reveal().encode("utf-8", "surrogatepass"),
-        )
+    if credentials is None or not token:
+        return False
+    return hmac.compare_digest(
+        # A token that comes from an environment variable may not be valid UTF-8.
+        credentials.secret.reveal().encode("utf-8", "surrogatepass"),
+        token.reveal().encode("utf-8", "surrogatepass"),
     )
+
+
+def _as_it_is_now(source: ConfigurationText | None) -> ConfigurationText | None:
+    """A source that was read from a file is read again; any other is returned."""
+    return source if source is None or source.path is None else read_source(source.path)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _reaches_existing(settings: RepositorySettings) -> bool:
@@ -280,20 +338,11 @@ def _reaches_existing(settings: RepositorySettings) -> bool:
     return any(isinstance(path, Path) and path.exists() for path in paths)
 
 
-def _read_source(path: Path) -> Source | None:
-    try:
-        return Source(text=path.read_text("utf-8"), name=str(path), folder=path.parent)
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read {path}: {error}") from error
-
-
 class _OwnTmp:
-    """A temporary folder of this process alone; those of dead processes are removed.
+    """A temporary folder for this process. Those of processes that have ended are removed.
 
-    Several servers may share one ROOT, so nobody may empty the others' folders: a folder whose
-    lock is free has lost its process.
+    Several servers may use one ROOT, so each process locks its folder. If a lock is free, the
+    process of that folder has ended.
     """
 
     def __init__(self, root: Path) -> None:
@@ -305,7 +354,7 @@ class _OwnTmp:
                     shutil.rmtree(lock_path.with_suffix(""), ignore_errors=True)
                     lock_path.unlink(missing_ok=True)
             name = f"{os.getpid()}-{secrets.token_hex(4)}"
-            # The lock first: a folder without one would never be removed.
+            # The lock is made first, because a folder without one would never be removed.
             self._lock = FileLock(parent / f"{name}.lock")
             self._lock.acquire()
             self.folder = parent / name

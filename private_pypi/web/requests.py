@@ -1,9 +1,12 @@
-"""What every view asks of a request: its repository, its session, its grant; how views answer."""
+"""What every view needs from a request, and how views answer it.
+
+A *view* is the function that answers requests for an address. A *grant* is a repository together
+with what the caller may do there.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from urllib.parse import quote
@@ -13,28 +16,22 @@ from flask import Response, after_this_request, current_app, g, request
 from private_pypi.backend import Access, Secret
 from private_pypi.errors import NotAllowed, WrongSecret
 from private_pypi.repositories import Credentials, Grant
-from private_pypi.web.answers import Answer
-from private_pypi.web.auth import parse_credentials
 from private_pypi.web.deployment import Deployment
-from private_pypi.web.operations.changes import Asker, Change
-from private_pypi.web.operations.watching import REPOSITORY
-from private_pypi.web.people.browsers import is_own_form
-from private_pypi.web.people.sessions import (
-    COOKIE,
-    IDLE,
-    LONGEST,
-    RENEW_AFTER,
-    Session,
-    SessionSeal,
-    new_session,
-)
-from private_pypi.web.serving import REQUEST_ID
+from private_pypi.web.http.content import PageCache
+from private_pypi.web.http.credentials import parse_credentials
+from private_pypi.web.operations.changes import Change, Requester
+from private_pypi.web.operations.request_statistics import REPOSITORY
+from private_pypi.web.serving import LET_IN, REQUEST_ID, Answer
+from private_pypi.web.sessions.attempts import network_of
+from private_pypi.web.sessions.browsers import is_own_form, shown_host
+from private_pypi.web.sessions.request_session import find_session, keep_session, vary_by_cookie
+from private_pypi.web.sessions.sessions import Session
 
 EXTENSION = "private_pypi"
-"""The key of the deployment in `Flask.extensions`."""
+"""The key of the `Deployment` in `Flask.extensions`."""
 
-SEAL = "private_pypi.seal"
-"""The key of the `SessionSeal` there."""
+PAGE_CACHE = "private_pypi.page_cache"
+"""The key of the `PageCache` there."""
 
 
 def deployment() -> Deployment:
@@ -43,12 +40,23 @@ def deployment() -> Deployment:
     return found
 
 
-def grant(repository: str | None, need: Access) -> Grant:
-    """The caller's grant; raises what `Repositories.authorize` raises. Asked once per request.
+def page_cache() -> PageCache:
+    """The rendered pages of this application."""
+    found: PageCache = current_app.extensions[PAGE_CACHE]
+    return found
 
-    A session stands in for credentials where a browser reads, and nowhere else.
+
+# -- the caller ----------------------------------------------------------------------------------
+
+
+def grant(repository: str | None, need: Access) -> Grant:
+    """The caller's grant, which is remembered while the request is answered.
+
+    `repository` is the name in the address; without one, the credentials or the session say which
+    repository is meant. A session can take the place of credentials, but only for reading.
+    Raises what `Repositories.authorize` raises.
     """
-    g.asked_for_grant = True  # so a person who may not is helped by signing in
+    g.asked_for_grant = True  # if it fails, a person in a browser is sent to sign in
     kept: Grant | None = g.get("grant")
     if kept is None or kept.access < need:
         kept = None
@@ -56,59 +64,28 @@ def grant(repository: str | None, need: Access) -> Grant:
             kept = _grant_of_session(repository)
         if kept is None:
             kept = deployment().repositories.authorize(
-                parse_credentials(request.headers.get("Authorization")), name=repository, need=need
+                credentials_of_request(), name=repository, need=need
             )
+            request.environ[LET_IN] = bool(request.headers.get("Authorization"))
         g.grant = kept
-    request.environ[REPOSITORY] = kept.repository.name
+    request.environ[REPOSITORY] = kept.name
     return kept
 
 
-@contextlib.contextmanager
-def noted(action: str) -> Iterator[Change]:
-    """Note what becomes of a change; whoever makes it tells it what is known (see `changes`)."""
-    change = Change(action=action)
-    changes = deployment().changes
-    try:
-        yield change
-    except Exception as error:
-        changes.note(change, _asker(), error)
-        raise
-    changes.note(change, _asker())
+def credentials_of_request() -> Credentials | None:
+    """The credentials of this request, with the network that it comes from."""
+    return parse_credentials(request.headers.get("Authorization"), client_of_request())
 
 
-def grant_change(change: Change, repository: str | None) -> Grant:
-    """The caller's grant to write; raises as `grant` does."""
-    try:
-        granted = grant(repository, Access.WRITE)
-    except NotAllowed:
-        credentials = parse_credentials(request.headers.get("Authorization"))
-        change.refuse(deployment().repositories.meant(credentials, name=repository))
-        raise
-    change.let_in(granted.repository.name, granted.secret)
-    require_own_form()
-    return granted
-
-
-def require_own_form() -> None:
-    """Raise when a page of another site sent this request.
-
-    A browser that was told a user and a password sends them along, whoever made the form.
-    """
-    if not is_own_form(request.headers, request.host):
-        raise NotAllowed("a page of another site sent this, so it was not used")
-
-
-def _asker() -> Asker:
-    return Asker(
-        address=request.remote_addr or "",
-        user_agent=request.headers.get("User-Agent", ""),
-        request_id=request.environ.get(REQUEST_ID, ""),
-    )
+def client_of_request() -> str:
+    """The network that this request comes from (see `network_of`)."""
+    return network_of(request.remote_addr)
 
 
 def _grant_of_session(repository: str | None) -> Grant | None:
-    """What the session lets its person read; None: it says nothing about this repository."""
-    # A form of another site sends no cookie of ours, but its links do: so reading is all it does.
+    """What the session allows to read; None if it says nothing about this repository."""
+    # Browsers send our cookie when somebody follows a link on another site, but not with a form of
+    # another site. So a session only allows to read.
     if request.headers.get("Authorization") or request.method not in ("GET", "HEAD"):
         return None
     session = find_session()
@@ -118,102 +95,87 @@ def _grant_of_session(repository: str | None) -> Grant | None:
     if name is None:
         return None
     secret = session.repositories.get(name)
-    after_this_request(_vary_by_cookie)
+    after_this_request(vary_by_cookie)
     if secret is None:
         if repository is not None:
             return None
         return deployment().repositories.authorize(None, name=name, need=Access.READ)
-    granted = authorize_session(session, name, secret)
+    granted = _authorize_session(session, name, secret)
     return None if granted is None else replace(granted, access=Access.READ)
 
 
-def authorize_session(session: Session, name: str, secret: Secret) -> Grant | None:
-    """Ask the storage again, as for every request of a tool; what it refuses leaves the session."""
+def _authorize_session(session: Session, name: str, secret: Secret) -> Grant | None:
+    """Check a secret as that of a tool is checked. If it is wrong, remove it from the session."""
     try:
-        return deployment().repositories.authorize(
-            Credentials(name, secret), name=name, need=Access.READ
+        granted = deployment().repositories.authorize(
+            Credentials(name, secret, client_of_request()), name=name, need=Access.READ
         )
     except WrongSecret:
         g.refused = name
         keep_session(session.without_repository(name))
         return None
+    request.environ[LET_IN] = True
+    return granted
 
 
-def _vary_by_cookie(response: Response) -> Response:
-    response.vary.add("Cookie")
-    # A shared cache keeps nothing that came for credentials (RFC 9111 §3.5), but cookies are none.
-    if not response.cache_control.no_store:
-        response.cache_control.private = True
-    return response
+# -- changes -------------------------------------------------------------------------------------
 
 
-# -- sessions ------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def noted(action: str) -> Iterator[Change]:
+    """Note how a change ends; the view adds to the `Change` what it knows (see `changes`)."""
+    change = Change(action=action)
+    changes = deployment().changes
+    try:
+        yield change
+    except Exception as error:
+        changes.note(change, _requester(), error)
+        raise
+    changes.note(change, _requester())
 
 
-def find_session() -> Session | None:
-    """The session of this request as it is now, when there is one that has not ended."""
-    if "session" not in g:
-        seal: SessionSeal = current_app.extensions[SEAL]
-        g.session = seal.open(request.cookies.get(COOKIE), time.time())
-    found: Session | None = g.session
-    return found
+def grant_change(change: Change, repository: str | None) -> Grant:
+    """The caller's grant to write. Raises what `grant` and `require_own_form` raise."""
+    try:
+        granted = grant(repository, Access.WRITE)
+    except NotAllowed:
+        credentials = credentials_of_request()
+        change.refuse(deployment().repositories.meant(credentials, name=repository))
+        raise
+    change.let_in(granted.name, granted.secret)
+    require_own_form()
+    return granted
 
 
-def some_session() -> Session:
-    """The session of this request; a new one, of nobody, when there is none."""
-    session = find_session()
-    if session is None:
-        session = new_session(time.time())
-        keep_session(session)
-    return session
+def require_own_form() -> None:
+    """Raise `NotAllowed` if a page of another site sent this request.
+
+    A browser in which a user and a password were typed for this server sends them with every
+    request to it, even if another site made the form.
+    """
+    if not is_own_form(request.headers, request.host):
+        raise NotAllowed("a page of another site sent this request, so it was not carried out")
 
 
-def keep_session(session: Session) -> None:
-    """Send this session to the browser; raises `SessionTooLarge`."""
-    seal: SessionSeal = current_app.extensions[SEAL]
-    session = replace(session, seen_at=int(time.time()))
-    g.sealed = seal.seal(session)
-    g.session = session
-
-
-def renew_session() -> None:
-    """A person is here: the time without a request begins anew."""
-    session = find_session()
-    if session is not None and time.time() - session.seen_at > RENEW_AFTER:
-        keep_session(session)
-
-
-def end_session() -> None:
-    """Have the browser forget it."""
-    g.sealed = ""
-    g.session = None
-
-
-def send_session(response: Response) -> Response:
-    """Put the session into the response, if it changed."""
-    sealed: str | None = g.get("sealed")
-    if sealed is None:
-        return response
-    session: Session | None = g.session
-    left = 0 if session is None else session.began_at + LONGEST - session.seen_at
-    response.set_cookie(
-        COOKIE,
-        sealed,
-        max_age=min(IDLE, left),
-        path=request.script_root + "/",
-        secure=request.is_secure,
-        httponly=True,
-        samesite="Lax",
+def _requester() -> Requester:
+    return Requester(
+        address=request.remote_addr or "",
+        user_agent=request.headers.get("User-Agent", ""),
+        request_id=request.environ.get(REQUEST_ID, ""),
     )
-    _vary_by_cookie(response)
-    return response
 
 
 # -- answers -------------------------------------------------------------------------------------
 
 
+def server_address() -> str:
+    """The address of this server as the client of this request knows it, without a final slash."""
+    host = shown_host(request.host) or "localhost"
+    return f"{request.scheme}://{host}{request.script_root}"
+
+
 def respond(answer: Answer) -> Response:
-    """An answer as Flask sends it, with its reason phrase."""
+    """An answer as a response of Flask, with its own reason phrase."""
     return Response(
         answer.body,
         status=f"{answer.status} {answer.reason}",
@@ -222,11 +184,12 @@ def respond(answer: Answer) -> Response:
 
 
 def redirect_within(*segments: str, code: int = 301) -> Response:
-    """A redirect relative to the request, so that it holds behind any prefix and proxy.
+    """A redirect to an address relative to the request, so that it is right behind any proxy.
 
-    `segments` are those of a relative path, not yet percent-encoded; a final "" gives a slash.
+    `segments` are those of the relative path, not yet percent-encoded. If the last one is "", the
+    path ends with a slash. The query of the request is kept.
     """
-    # Encoded whole: a segment may hold "?", ":" or a line end, whatever somebody typed.
+    # Everything is encoded, because a segment of the request may hold "?", ":" or a line end.
     location = "/".join(quote(segment, safe="") for segment in segments)
     if request.query_string:
         location += "?" + request.query_string.decode("latin-1")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ import pytest
 import requests
 
 from private_pypi.testing.distributions import encode_multipart, form_for, make_wheel
+
+pytestmark = pytest.mark.needs("a server in a process of its own", "pip")
 
 EXAMPLE = Path(__file__).parent.parent.parent / "backends" / "example"
 
@@ -49,7 +52,11 @@ def run(*command: str | Path, folder: Path) -> str:
     ended = subprocess.run(
         [str(word) for word in command],
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "TMPDIR": tempfile.gettempdir(),  # that of the run, which is removed with it
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -70,7 +77,7 @@ def test_its_contract_is_green(installed: Path) -> None:
 
 def test_it_is_found_by_its_entry_point(installed: Path, tmp_path: Path) -> None:
     question = (
-        "from private_pypi.plugins import backend_types, load_backend\n"
+        "from private_pypi.storage.plugins import backend_types, load_backend\n"
         "print(backend_types(), load_backend('sqlite'))"
     )
     told = run(installed, "-c", question, folder=tmp_path)

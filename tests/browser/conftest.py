@@ -9,7 +9,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.browser.showcase import hostile, ordinary
+from tests.browser.showcase import hostile, long, ordinary
 from tests.faults.servers import Server, servers_below, table
 from tests.machine import need
 
@@ -39,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         started = servers.start(folder / "root", config)
         for filename, content in (*ordinary(), *hostile()):
             started.publish(filename, content, auth=("harbour", "w"))
-        for filename, content in hostile():
+        for filename, content in (*hostile(), *long()):
             started.publish(filename, content, auth=("open", "w"))
         yanked = requests.post(
             f"{started.url}/r/harbour/simple/tidewater/1.1.0/yank",
@@ -51,10 +51,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield started
 
 
-@pytest.fixture(scope="session")
+# Playwright's event loop runs in this thread until it is stopped, and there can be only one. So it
+# is stopped at the end of each module that has a browser.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser of the system, once for all tests."""
-    path = need("chromium", "chromium", "fonts-dejavu")
+    """The browser of the system, once for all tests of a module."""
+    path = need("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser

@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
         server = servers.start(Path(temporary) / "root", config, port=8888)
         for filename, content in ordinary():
             server.publish(filename, content, auth=("harbour", "w"))
-        path = need("chromium", "chromium", "fonts-dejavu")
+        path = need("chromium")
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         for name, address, scheme, (width, height) in SHOTS:
             context = browser.new_context(

@@ -121,3 +121,19 @@ def hostile() -> Files:
         ],
         description=HOSTILE,
     )
+
+
+def long() -> Files:
+    """A project with a description of a thousand paragraphs, and three pages of releases."""
+    badges = "".join(
+        f"![badge {number}](https://badges.example/{number}.svg)\n" for number in range(30)
+    )
+    text = f"# Odyssey\n\n{badges}\n" + "Tell me of the man of many ways.\n\n" * 1000
+    about = [("Description-Content-Type", "text/markdown")]
+    for number in range(101):
+        yield make_wheel(
+            "odyssey",
+            f"1.{number}",
+            extra_metadata=about,
+            description=text if number == 100 else "",
+        )

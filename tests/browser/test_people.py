@@ -7,8 +7,10 @@ import re
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.browser.conftest import PHONE, Person, Visit
+from tests.browser.conftest import DESKTOP, PHONE, Person, Visit
 from tests.faults.servers import Server
+
+pytestmark = pytest.mark.needs("a browser")
 
 PAGES = (
     "/login/",
@@ -21,6 +23,7 @@ PAGES = (
     "/r/harbour/project/nothing/",
     "/r/harbour/setup/",
     "/r/open/",
+    "/r/open/project/odyssey/",
     "/r/open/setup/",
     "/logout/",
 )
@@ -117,7 +120,7 @@ def test_where_there_is_no_clipboard_the_command_is_selected(reader: Person) -> 
     reader.go("/r/harbour/project/tidewater/")
     reader.page.get_by_role("button", name="Copy: Command that installs with uv").click()
     selected = reader.page.evaluate("String(getSelection())")
-    assert selected.startswith("uv add --index harbour=http://")
+    assert selected.startswith("uv add --default-index harbour=http://")
 
 
 def test_a_file_is_downloaded(reader: Person) -> None:
@@ -150,6 +153,53 @@ def test_everything_works_without_scripts(visit: Visit) -> None:
     assert person.path == "/login/"
     person.go("/r/harbour/")
     assert person.path.startswith("/login/")
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP])
+def test_files_and_releases_are_one_step_away_from_a_long_description(
+    visit: Visit, size: tuple[int, int]
+) -> None:
+    person = visit(size=size, javascript=False)
+    person.go("/r/open/project/odyssey/")
+    page = person.page
+    page.mouse.wheel(0, 20_000)
+    parts = page.get_by_role("navigation", name="On this page")
+    for name, found in (("Files", ".files .file"), ("Releases", ".releases a")):
+        parts.get_by_role("link", name=name).click()
+        box = page.locator(found).first.bounding_box()
+        assert box is not None
+        assert 0 < box["y"] < size[1]
+        bar = parts.bounding_box()
+        assert bar is not None
+        assert bar["y"] + bar["height"] <= box["y"]
+
+
+def test_badges_take_one_line(visit: Visit) -> None:
+    person = visit(size=PHONE)
+    person.go("/r/open/project/odyssey/")
+    box = person.page.locator(".badges").bounding_box()
+    assert box is not None
+    assert box["height"] < 50
+    assert person.page.locator(".badges .image").count() == 30
+
+
+def test_a_pager_jumps(visit: Visit) -> None:
+    person = visit(javascript=False)
+    person.go("/r/open/project/odyssey/")
+    person.page.get_by_label("Go to page").fill("3")
+    person.page.get_by_role("button", name="Go", exact=True).click()
+    assert person.path == "/r/open/project/odyssey/?page=3"
+    assert person.page.locator(".releases a").all_inner_texts() == ["1.0"]
+
+
+def test_commands_are_whole_on_a_small_screen(visit: Visit) -> None:
+    person = visit(size=PHONE)
+    for path in ("/r/open/project/odyssey/", "/r/open/setup/"):
+        person.go(path)
+        hidden = person.page.locator(".command pre").evaluate_all(
+            "found => found.filter(one => one.scrollWidth > one.clientWidth).length"
+        )
+        assert hidden == 0
 
 
 def test_one_of_two_repositories_is_left(reader: Person) -> None:

@@ -21,9 +21,9 @@ OPTION: Final = "--write-compatibility"
 
 ROWS: Final = {
     "publish": "Publishes a wheel and an sdist",
-    "again": "Publishes identical files again",
-    "different": "Publishes other content under a name that is taken",
-    "skip": "Skips what exists, when asked to",
+    "again": "Publishes the same files again",
+    "different": "Publishes different content under an existing filename",
+    "skip": "Can be told to skip files that exist",
     "refused": "Publishes with a secret that may only read",
     "unknown": "Publishes with a wrong secret",
     "token": "Publishes as the user `__token__`",
@@ -31,16 +31,16 @@ ROWS: Final = {
     "install": "Installs a wheel",
     "sdist": "Installs an sdist",
     "local": "Installs a local version, `1.0+cu1`",
-    "damaged": "Gets a wheel that does not have the hash of the index",
-    "metadata": "Resolves from `.metadata`, without a wheel",
-    "revalidate": "Asks again for a page that did not change",
-    "cutoff": "Ignores what was uploaded after a given time",
-    "yanked": "Passes over yanked releases, takes one that is demanded",
-    "lock": "Locks",
-    "netrc": "Reads with credentials from `.netrc`",
-    "latin": "Reads with a secret that is not ASCII",
-    "wrong": "Reads with a wrong secret",
-    "fall": "Reads with a wrong secret for the first of two indexes",
+    "damaged": "Downloads a wheel whose hash differs from that of the index",
+    "metadata": "Resolves dependencies from `.metadata`, without downloading wheels",
+    "revalidate": "Requests an unchanged page again",
+    "cutoff": "Ignores files that were uploaded after a given time",
+    "yanked": "Ignores yanked releases, except for an exact version in a requirement",
+    "lock": "Writes to its lock file",
+    "netrc": "Installs with credentials from `.netrc`",
+    "latin": "Installs with a secret that is not ASCII",
+    "wrong": "Installs with a wrong secret",
+    "fall": "Installs with a wrong secret for the first of two indexes",
     "two": "Installs from two repositories at once",
 }
 
@@ -55,12 +55,12 @@ _SELECTING = ("keyword", "markexpr", "deselect", "lf", "collectonly", "ignore", 
 _HEAD = f"""\
 # Compatibility
 
-What the clients of today do with a repository of `private_pypi`.
-Each cell was found by running the client, in an environment from which nothing else can be reached, against a real server on loopback.
-An empty cell: the client does no such thing, or leaves it to pip or uv, as hatch and flit do with all installing.
+This table shows what current versions of the clients do with a repository of `private_pypi`.
+Each cell is the result of a test that runs the client against a real server, in an environment without access to anything else.
+An empty cell means that the client does not have this function, or leaves it to pip or uv, as hatch and flit do for installing.
 
-This file is written by `pytest tests/clients {OPTION}`; every other whole run of the tests compares it with what it finds.
-The versions are those of `requirements/clients/`.
+This file is written by `pytest tests/clients {OPTION}`. Every other complete run of these tests compares it with its results.
+The versions of the clients are pinned in `requirements/clients/`.
 
 """  # noqa: E501 - one sentence per line
 

@@ -20,6 +20,8 @@ from typing import Final
 
 from filelock import FileLock
 
+from tests.machine import declare
+
 CHECKOUT: Final = Path(__file__).parents[2]
 LOCKS: Final = CHECKOUT / "requirements" / "clients"
 CACHE: Final = CHECKOUT / ".cache" / "clients"
@@ -120,6 +122,7 @@ def install_client(name: str) -> Path:
 
     Raises `RuntimeError` when pip cannot install what the lock names.
     """
+    declare(name)
     lock = LOCKS / f"{name}.txt"
     facts = lock.read_bytes() + sys.version.encode() + str(CHECKOUT).encode()
     environment = _made(CACHE) / f"{name}-{hashlib.sha256(facts).hexdigest()[:12]}"

@@ -51,13 +51,13 @@ def how_shown(publisher: Client, outcome: Outcome, status: str, sentence: str) -
     assert outcome.code not in (0, None), outcome.output
     if publisher.name != "pdm":
         assert sentence in outcome.text, outcome.output
-        return "shows the sentence"
+        return "shows the message"
     # pdm's cache of HTTP responses loses the reason phrase, and its log has the body.
     assert status in outcome.text, outcome.output
     logs = (publisher.home / "state" / "pdm" / "log").glob("pdm-publish-*.log")
     newest = max(logs, key=lambda log: log.stat().st_mtime_ns).read_text()
     assert sentence in newest, newest
-    return f"shows “{status}”, the sentence is in its log"
+    return f"shows “{status}”, the message is in its log"
 
 
 _COMMANDS: Final[Mapping[str, Sequence[str]]] = {

@@ -22,6 +22,7 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from private_pypi.testing.distributions import encode_multipart, form_for
+from tests.machine import declare
 
 UMLAUT: Final = "gehëimnis-süß"
 """A second secret of every repository, in latin-1 and not in ASCII."""
@@ -124,6 +125,7 @@ def serving(folder: Path, config: str, admin_secret: str | None = None) -> Itera
 
     `folder` is made; the texts are TOML. It has to end without having failed meanwhile.
     """
+    declare("a server in a process of its own")
     folder.mkdir(parents=True, exist_ok=True)
     root = folder / "root"
     given: list[str | Path] = []

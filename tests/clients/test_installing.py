@@ -19,6 +19,8 @@ from .installers import INSTALLERS, install, install_locked, installed, lock, lo
 from .releases import Release
 from .serving import UMLAUT, RecordingProxy, Repository
 
+pytestmark = pytest.mark.needs("clients")
+
 MakeClient = Callable[[str], Client]
 
 ONE: Final = Release(version="1.0")
@@ -111,7 +113,7 @@ def test_metadata_is_used_instead_of_the_wheel(
 @pytest.mark.parametrize(
     ("name", "status", "finding"),
     [
-        ("pip", 200, "fetches it whole (keeps nothing over plain http)"),
+        ("pip", 200, "downloads it again (does not cache over plain HTTP)"),
         ("uv", 304, "304"),
         ("poetry", 304, "304"),
         ("pdm", 304, "304"),

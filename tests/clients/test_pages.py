@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from private_pypi.testing.distributions import make_wheel
 from .environments import Client
 from .installers import installed
 from .serving import Repository
+
+pytestmark = pytest.mark.needs("clients")
 
 MakeClient = Callable[[str], Client]
 
@@ -98,6 +102,74 @@ def test_uv_is_set_up_and_publishes(client: MakeClient, filled: Repository) -> N
     outcome = uv.run(*command[1:], env=variables | secret)
     assert outcome.code == 0, outcome.output
     assert filename in filled.files()
+
+
+def cloned(uv: Client, maker: Client) -> Path:
+    """A clone of a project that somebody else has made, where nobody has a secret."""
+    clone = uv.home / "clone"
+    clone.mkdir()
+    for name in ("pyproject.toml", "uv.lock"):
+        shutil.copy(maker.home / name, clone)
+    return clone
+
+
+@pytest.fixture
+def made(client: MakeClient, filled: Repository, tmp_path: Path) -> Client:
+    """A uv with a home of its own, in which there is a project that uses `demo`."""
+    home = tmp_path / "home-of-maker"
+    home.mkdir()
+    uv = with_netrc(replace(client("uv"), home=home), filled)
+    (home / "pyproject.toml").write_text(PROJECT)
+    command = shlex.split(said(filled, "project/demo/")["Command that installs with uv"])
+    outcome = uv.run(*command[1:])
+    assert outcome.code == 0, outcome.output
+    return uv
+
+
+@pytest.mark.parametrize("way", ["login", "variables", "netrc"])
+def test_uv_says_what_a_clone_needs(
+    client: MakeClient, filled: Repository, made: Client, way: str
+) -> None:
+    """In the words of our 401: the clone has the address of the index and no secret."""
+    uv = client("uv")
+    clone = cloned(uv, made)
+    refused = uv.run("sync", cwd=clone)
+    assert refused.code != 0
+    env: dict[str, str] = {}
+    match way:
+        case "login":
+            found = re.search("`uv (auth login INDEX_URL --username REPOSITORY)`", refused.text)
+            assert found is not None, refused.output
+            words = found[1].replace("INDEX_URL", filled.index_url)
+            words = words.replace("REPOSITORY", filled.name)
+            outcome = uv.run(*words.split(), "--password", filled.read_secret)
+            assert outcome.code == 0, outcome.output
+        case "variables":
+            table = re.search(r'name = "([^"]+)"\nurl', (clone / "pyproject.toml").read_text())
+            assert table is not None
+            name = table[1].upper().replace("-", "_")
+            values = {"USERNAME": filled.name, "PASSWORD": filled.read_secret}
+            for key, value in values.items():
+                variable = f"UV_INDEX_<NAME>_{key}"
+                assert variable in refused.text
+                env[variable.replace("<NAME>", name)] = value
+        case _:
+            assert "from ~/.netrc" in refused.text
+            with_netrc(uv, filled)
+    outcome = uv.run("sync", cwd=clone, env=env)
+    assert outcome.code == 0, outcome.output
+    assert installed(clone / ".venv")["demo"] == "2.0"
+
+
+def test_uv_signs_in_as_the_page_says(client: MakeClient, filled: Repository, made: Client) -> None:
+    uv = client("uv")
+    clone = cloned(uv, made)
+    command = shlex.split(said(filled, "setup/")["Command that gives uv the secret"])
+    outcome = uv.run(*command[1:], "--password", filled.read_secret)
+    assert outcome.code == 0, outcome.output
+    outcome = uv.run("sync", cwd=clone)
+    assert outcome.code == 0, outcome.output
+    assert installed(clone / ".venv")["demo"] == "2.0"
 
 
 def test_poetry_adds(client: MakeClient, filled: Repository) -> None:

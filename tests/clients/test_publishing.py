@@ -13,6 +13,8 @@ from .publishers import PUBLISHERS, how_shown, publish, sent_files
 from .releases import Release
 from .serving import RecordingProxy, Repository
 
+pytestmark = pytest.mark.needs("clients")
+
 MakeClient = Callable[[str], Client]
 
 FIRST: Final = Release(note="first")
@@ -74,8 +76,8 @@ def test_hatch_passes_over_a_taken_name_without_sending_the_file(
         ("GET", f"/r/{repository.name}/%2Bsimple/demo/")
     ]
     assert repository.files() == before
-    found("hatch", "different", "passes over it, shows “already exists”")
-    found("hatch", "skip", "always, by the name")
+    found("hatch", "different", "skips it, shows “already exists”")
+    found("hatch", "skip", "always, compares names")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_twine_refuses_skip_existing_for_any_index_of_ones_own(
     assert outcome.code != 0
     assert "UnsupportedConfiguration" in outcome.text
     assert proxy.exchanges == []
-    found("twine", "skip", "refuses `--skip-existing` here; not needed for identical files")
+    found("twine", "skip", "refuses `--skip-existing` here; it is not needed for identical files")
 
 
 def test_uv_with_check_url_sends_nothing_that_is_there_and_compares_hashes(
@@ -126,7 +128,7 @@ def test_uv_with_check_url_sends_nothing_that_is_there_and_compares_hashes(
     assert outcome.code != 0
     assert "Local file and index file do not match" in outcome.text
     assert repository.files() == before
-    found("uv", "skip", "`--check-url`, by the hash")
+    found("uv", "skip", "`--check-url`, compares hashes")
 
 
 @each_publisher

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from tests.clients.serving import Repository
 from .engine import CHECKOUT, IMAGE, Engine, Machine, eventually
 
 __all__ = ["client", "target"]
+
+pytestmark = pytest.mark.needs("containers")
 
 FILE = CHECKOUT / "docker" / "compose.yaml"
 CONFIG = '[mine]\ntype = "file_system"\nread_secret = "r"\nwrite_secret = "w"\n'
@@ -98,14 +101,14 @@ def caddy(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
-def compose(engine: Engine, machine: Machine, caddy: None, tmp_path: Path) -> Iterator[Compose]:
+def compose(engine: Engine, caddy: None, tmp_path: Path) -> Iterator[Compose]:
     folder = tmp_path / "docker"
     shutil.copytree(FILE.parent, folder)
     config = folder / "config.toml"
     config.write_text(CONFIG)
     config.chmod(0o400)
     shutil.chown(config, 10001)
-    made = Compose(folder, engine, machine.network)
+    made = Compose(folder, engine, f"private-pypi-{secrets.token_hex(4)}")
     yield made
     made.remove_volumes()
 

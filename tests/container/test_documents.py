@@ -16,6 +16,8 @@ from tests.faults.servers import read_answer, upload_request
 
 from .engine import CHECKOUT, Machine, eventually
 
+pytestmark = pytest.mark.needs("containers")
+
 DOCUMENT = (CHECKOUT / "docs" / "container.md").read_text()
 CONFIG = '[mine]\ntype = "file_system"\nread_secret = "r"\nwrite_secret = "w"\n'
 ADMIN_SECRET = '[mine]\ntype = "file_system"\nraw = "r"\n'

@@ -31,6 +31,8 @@ from .engine import CHECKOUT, IMAGE, Container, Engine, Machine, eventually
 
 __all__ = ["client", "target"]
 
+pytestmark = pytest.mark.needs("containers")
+
 CONFIG = '[mine]\ntype = "file_system"\nread_secret = "r"\nwrite_secret = "w"\n'
 ADMIN_SECRET = '[mine]\ntype = "file_system"\nraw = "r"\n'
 MINE = Repository("http://127.0.0.1:8888", "mine", read_secret="r", write_secret="w")
@@ -303,7 +305,7 @@ def test_any_user_may_run_it_and_a_folder_that_is_not_theirs_is_named(
     assert (refused.code, refused.err) == (
         1,
         "error: cannot use '/private-pypi-root' as ROOT: Permission denied; "
-        "this is user 4242, who must be able to write there\n",
+        "the user with the ID 4242 must be able to write there\n",
     )
     os.chown(folder, 4242, 4242)
     container = machine.serve(*words)

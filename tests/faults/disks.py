@@ -30,14 +30,15 @@ def _may_mount() -> bool:
     return ended.returncode == 0
 
 
-def _need_mounts() -> None:
+def need_mounts() -> None:
+    """Skip the test where nobody may mount anything."""
     if not _may_mount():
         pytest.skip("this user may not mount; the tests that need no mount still run")
 
 
 def small_disk(folder: Path) -> list[str | Path]:
     """What to put before a command, so that `folder` is a small disk for it."""
-    _need_mounts()
+    need_mounts()
     folder.mkdir(parents=True)
     mount = 'mount -t tmpfs -o "size=$1" tmpfs "$2" && shift 2 && exec "$@"'
     return [*_NAMESPACE, "sh", "-c", mount, "sh", str(SIZE), folder]
@@ -45,7 +46,7 @@ def small_disk(folder: Path) -> list[str | Path]:
 
 def only_writable(folder: Path) -> list[str | Path]:
     """What to put before a command that shall find no other folder of a disk to write to."""
-    _need_mounts()
+    need_mounts()
     folder.mkdir(parents=True)
     script = """
         mount --bind "$1" "$1" || exit

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import requests
 
 from private_pypi.testing.distributions import encode_multipart, form_for
+from tests.machine import declare
 
 READER = ("mine", "r")
 WRITER = ("mine", "w")
@@ -45,14 +46,6 @@ def table(name: str = "mine", *, type: str = "file_system", **fields: object) ->
     # JSON values are TOML values as long as there is no null and no object.
     lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
     return f"[{name}]\n" + "".join(f"{line}\n" for line in lines) + "\n"
-
-
-def eventually(holds: Callable[[], object], what: str, *, within: float = 20.0) -> None:
-    """Wait until it holds; fails with `what` when it does not `within` so many seconds."""
-    deadline = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
-        time.sleep(0.02)
 
 
 @dataclass
@@ -238,6 +231,7 @@ class Servers:
         wrapper: Sequence[str | Path] = (),
     ) -> Server:
         """A server that may not serve yet."""
+        declare("a server in a process of its own")
         number = len(self._started)
         config_path = self.folder / f"config-{number}.toml"
         config_path.write_text(table() if config is None else config, encoding="utf-8")
@@ -306,8 +300,9 @@ def litter(root: Path, storage: Path | None = None) -> list[str]:
     """
     storage = storage or root / "cache" / "mine" / "storage"
     known = [
-        rf"{re.escape(str(root))}/(index/[^/]+/index\.sqlite(-wal|-shm|\.lock|\.old)?"
-        r"|lock/[^/]+/[a-z_]+\.lock|cache/[^/]+/storage_id|tmp/[0-9]+-[0-9a-f]{8}\.lock"
+        rf"{re.escape(str(root))}/(index/[^/]+/index\.sqlite(-wal|-shm|\.lock|\.old(-wal|-shm)?)?"
+        r"|lock/[^/]+/([a-z_]+|publish-[0-9a-f]{3})\.lock|cache/[^/]+/storage_id"
+        r"|tmp/[0-9]+-[0-9a-f]{8}\.lock"
         r"|log/audit\.jsonl|fingerprint\.key|session_key)",
         rf"{re.escape(str(storage))}/(index\.toml|\.private_pypi/(id|lock/[^/]+))",
     ]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,16 +12,10 @@ from pathlib import Path
 import pytest
 
 from private_pypi.testing.distributions import form_for, make_sdist, make_wheel
-from tests.faults.servers import (
-    INTERVAL,
-    JSON,
-    Server,
-    Servers,
-    assert_tidy,
-    eventually,
-    sha256,
-    table,
-)
+from tests.faults.servers import INTERVAL, JSON, Server, Servers, assert_tidy, sha256, table
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("a server in a process of its own")
 
 SOON = 3 * INTERVAL + 5  # seconds; servers take turns about an interval
 PUBLIC = "https://index.example/simple/"
@@ -69,10 +61,6 @@ def assert_it_serves_the_truth(server: Server, expected: dict[str, str]) -> None
     assert (answer.status_code, "deleted" in answer.reason) == (400, True)
 
 
-def garbage(path: Path) -> None:
-    path.write_bytes(random.Random(1).randbytes(path.stat().st_size))
-
-
 def garbage_after_the_header(path: Path) -> None:
     # SQLite's magic and sizes are right, all tables are not.
     content = path.read_bytes()
@@ -86,23 +74,6 @@ def lost_pages(path: Path) -> None:
     path.write_bytes(content)
 
 
-def half(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 8192 * 4096)
-
-
-def nothing(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def another_database(path: Path) -> None:
-    path.unlink()
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE state (only_row INTEGER, schema INTEGER, identity TEXT)")
-    connection.execute("INSERT INTO state VALUES (1, 999, 'file_system')")
-    connection.commit()
-    connection.close()
-
-
 def a_log_of_another(path: Path) -> None:
     path.with_name("index.sqlite-wal").write_bytes(random.Random(3).randbytes(100_000))
 
@@ -114,12 +85,9 @@ def a_folder_that_is_gone(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        garbage,
+        # tests/index/test_local.py has more of them.
         garbage_after_the_header,
         lost_pages,
-        half,
-        nothing,
-        another_database,
         a_log_of_another,
         a_folder_that_is_gone,
     ],
@@ -222,8 +190,10 @@ def test_a_document_that_is_damaged_before_the_first_synchronisation_is_waited_f
 # -- the storage folder --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("instead", ["nothing", "an empty folder", "a file"])
-@pytest.mark.parametrize("place", ["below ROOT", "elsewhere"])
+@pytest.mark.parametrize(
+    ("place", "instead"),
+    [("below ROOT", "nothing"), ("elsewhere", "an empty folder"), ("elsewhere", "a file")],
+)
 def test_a_storage_that_vanishes_is_trouble_and_no_absence(
     servers: Servers, root: Path, tmp_path: Path, place: str, instead: str
 ) -> None:

@@ -21,7 +21,6 @@ from tests.faults.servers import (
     INTERVAL,
     Servers,
     assert_tidy,
-    eventually,
     litter,
     read_answer,
     sha256,
@@ -29,6 +28,9 @@ from tests.faults.servers import (
     temporary_files,
     upload_request,
 )
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("a server in a process of its own")
 
 
 def receive_all(connection: socket.socket) -> bytes:

@@ -21,7 +21,6 @@ from tests.faults.servers import (
     Server,
     Servers,
     basic,
-    eventually,
     get_request,
     install_backend,
     read_answer,
@@ -29,6 +28,9 @@ from tests.faults.servers import (
     temporary_files,
     upload_request,
 )
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("a server in a process of its own")
 
 MANY = 50
 MIB = 2**20
@@ -42,13 +44,11 @@ import os
 import time
 from pathlib import Path
 
-from private_pypi_file_system import FileSystemBackend
+from private_pypi_file_system.backend import FileSystemBackend, FileSystemStorage
 
 
-class HangingBackend(FileSystemBackend):
+class HangingStorage(FileSystemStorage):
     """The file system behind a network that may be cut."""
-
-    capabilities = dataclasses.replace(FileSystemBackend.capabilities, is_local=False)
 
     def _hang(self, method):
         while method in Path(os.environ["HANGING"]).read_text().split():
@@ -58,9 +58,9 @@ class HangingBackend(FileSystemBackend):
         self._hang("access")
         return super().access(project)
 
-    def list_files(self, known=None):
+    def list_files(self):
         self._hang("list_files")
-        return super().list_files(known)
+        return super().list_files()
 
     def read_index(self, into, unless=None):
         self._hang("read_index")
@@ -73,6 +73,13 @@ class HangingBackend(FileSystemBackend):
     def put_file(self, upload):
         self._hang("put_file")
         return super().put_file(upload)
+
+
+class HangingBackend(FileSystemBackend):
+    View = HangingStorage
+    traits = dataclasses.replace(
+        FileSystemBackend.traits, lists_cheaply=True, opens_here=False, answers_at_once=False
+    )
 '''
 
 
@@ -185,7 +192,9 @@ def test_stalled_and_half_sent_requests_stop_no_page(servers: Servers, root: Pat
         for request in requests_:
             request.sendall(get_request("/r/mine/simple/demo/")[:-2])
         for half in bodies:
-            half.sendall(b"POST /r/mine/simple/demo/x/yank HTTP/1.1\r\nContent-Length: 9\r\n\r\nx")
+            half.sendall(
+                b"POST /r/mine/simple/demo/x/yank HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"
+            )
         for upload in uploads:
             upload.sendall(head + body[: len(body) // 2])
         eventually(lambda: len(temporary_files(root)) == MANY, "uploads have begun")

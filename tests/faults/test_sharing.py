@@ -8,18 +8,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import requests
 
 from private_pypi.testing.distributions import make_wheel
-from tests.faults.servers import (
-    INTERVAL,
-    Server,
-    Servers,
-    assert_tidy,
-    eventually,
-    sha256,
-    table,
-)
+from tests.faults.servers import INTERVAL, Server, Servers, assert_tidy, sha256, table
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("a server in a process of its own")
 
 # Servers take turns about an interval, and a busy machine takes its time.
 SOON = 3 * INTERVAL + 3

@@ -1,4 +1,4 @@
-"""Whole servers in threads of the test, engine and gate included, over places on a fake GitHub."""
+"""Complete servers, with engine and gate, that run in threads of the test and use a fake GitHub."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import requests
 
-from private_pypi.config import Source
+from private_pypi.configuration.config import ConfigurationText
 from private_pypi.repositories import Repository
 from private_pypi.testing.distributions import encode_multipart, form_for
-from private_pypi.verdicts import Expiry
 from private_pypi.web import HOT_PATH, create_app
+from private_pypi.web.api.legacy import make_gate
 from private_pypi.web.deployment import Deployment
-from private_pypi.web.legacy import make_gate
-from private_pypi.web.receiving import FormLimits
-from private_pypi.web.serving import Stop, serve
+from private_pypi.web.options import ServerOptions
+from private_pypi.web.serving import Kind, Stop, serve
 from tests.github.places import Place
 
 JSON = {"Accept": "application/vnd.pypi.simple.v1+json"}
-_WAIT = 60  # seconds; whoever waits so long waits in vain
+_WAIT = 60  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A server with one place, and what one says to it: with the place's writer, or with another
-    token."""
+    """A running server with one place, and requests to it.
+
+    The token is that of the place's writer unless another one is given.
+    """
 
     url: str
     place: Place
@@ -38,14 +38,14 @@ class Engine:
 
     @property
     def repository(self) -> Repository:
-        """The one that is served."""
+        """The repository that is served."""
         (found,) = self.deployment.repositories
         return found
 
     def ask(
         self, method: str, path: str, token: str | None = None, **form: str
     ) -> requests.Response:
-        """The answer to a request below /r/<repository>/simple/; redirects are not followed."""
+        """Send a request below /r/<repository>/simple/; redirects are not followed."""
         return self.session.request(
             method,
             f"{self.url}/r/{self.place.name}/simple/{path}",
@@ -57,7 +57,7 @@ class Engine:
         )
 
     def publish(self, filename: str, content: bytes, token: str | None = None) -> requests.Response:
-        """The answer to an upload."""
+        """Upload a file."""
         content_type, body = encode_multipart(form_for(filename, content), filename, content)
         return self.session.post(
             f"{self.url}/r/{self.place.name}/",
@@ -70,22 +70,22 @@ class Engine:
 
 @contextmanager
 def engine(place: Place, root: Path, **keys: object) -> Iterator[Engine]:
-    """Serve until the block ends; `keys` are of the table."""
+    """Serve until the block ends; `keys` are keys of the table."""
     root.mkdir(parents=True, exist_ok=True)
     config = place.table(**{"sync_index_interval": 3600, **keys})
     admin = place.admin_table
     deployment = Deployment(
-        root,
-        config=Source(text=config, name="config", folder=root),
-        admin_secret=Source(text=admin, name="admin_secret", folder=root) if admin else None,
-        expiry=Expiry(timedelta(hours=1), timedelta(minutes=5)),
-        extra_index_url="",
-        admin_token=None,
-        allowed_env=frozenset(),
-        environ={},
+        ServerOptions(
+            root=root,
+            config=ConfigurationText(text=config, name="config", folder=root),
+            admin_secret=ConfigurationText(text=admin, name="admin_secret", folder=root)
+            if admin
+            else None,
+            extra_index_url="",
+            environ={},
+        )
     )
-    limits = FormLimits(max_file_bytes=0)
-    app = create_app(deployment, limits)
+    app = create_app(deployment)
     stop, listening, addresses = Stop(), threading.Event(), list[str]()
 
     def listen(opened: list[str]) -> None:
@@ -94,13 +94,13 @@ def engine(place: Place, root: Path, **keys: object) -> Iterator[Engine]:
 
     thread = threading.Thread(
         target=serve,
-        args=(app, make_gate(deployment, limits)),
+        args=(app, make_gate(deployment)),
         kwargs={
             "host": "127.0.0.1",
             "port": 0,
             "on_listening": listen,
             "stop": stop,
-            "apart": lambda path: True,
+            "kind_of": lambda path: Kind.FILES,
             "at_once": app.extensions[HOT_PATH].at_once,
         },
     )

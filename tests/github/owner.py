@@ -1,8 +1,9 @@
-"""An owner with three repositories on a fake GitHub, and what tests do with them."""
+"""An owner with three repositories on a fake GitHub, and helpers for tests with them."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 
 from private_pypi.backend import Folders, Secret
+from private_pypi.distributions.filenames import normalize
+from private_pypi.model import DistributionFile, StoredFile
 from private_pypi_github import GitHubProjectsBackend, GitHubProjectsSettings
-from private_pypi_github.client import Connection
+from private_pypi_github.connection import Connection
+from private_pypi_github.projects import GitHubProjectsStorage
 from tests.github.fake import FakeGitHub
 from tests.github.fake.state import node_id
 
@@ -22,7 +26,7 @@ PROJECTS = ("demo", "demo-extra", "other")
 
 @dataclass(frozen=True)
 class Storage:
-    """The repositories of an owner on a fake GitHub, as other processes reach them."""
+    """The repositories of an owner on a fake GitHub. It can be pickled for child processes."""
 
     api_url: str
     tokens: Mapping[str, str]
@@ -30,7 +34,7 @@ class Storage:
 
 
 def make_storage(github: FakeGitHub, *, private: bool = True, **settings: Any) -> Storage:
-    """Three repositories of an organization, with a reader, a writer and a reader of some."""
+    """Three repositories of an organization, with a reader, a writer, and a reader of some."""
     for name in PROJECTS:
         github.make_repo("acme", name, private=private)
     names = [f"acme/{name}" for name in PROJECTS]
@@ -44,14 +48,22 @@ def make_storage(github: FakeGitHub, *, private: bool = True, **settings: Any) -
     return Storage(github.api_url, tokens, settings)
 
 
-def open_projects(storage: Storage, secret: str, folders: Folders) -> GitHubProjectsBackend:
+def backend_of(storage: Storage, folders: Folders) -> GitHubProjectsBackend:
     given = {"api_url": storage.api_url, "owner": "acme", **storage.settings}
     settings = GitHubProjectsSettings(name="mine", max_file_bytes=1 << 30, **given)
-    return GitHubProjectsBackend(settings, Secret(storage.tokens.get(secret, secret)), folders)
+    return GitHubProjectsBackend(settings, folders)
+
+
+def open_projects(storage: Storage, secret: str, folders: Folders) -> GitHubProjectsStorage:
+    return seen(backend_of(storage, folders), Secret(storage.tokens.get(secret, secret)))
+
+
+def seen(backend: GitHubProjectsBackend, secret: Secret) -> GitHubProjectsStorage:
+    return GitHubProjectsStorage(backend, secret)
 
 
 def leftovers(github: FakeGitHub, name: str) -> list[str]:
-    """Drafts, and assets that are no distribution file and no metadata."""
+    """Drafts, and assets of uploads that were not finished."""
     releases = github.releases(name, drafts=True)
     drafts = [f"draft {release.tag_name}" for release in releases if release.draft]
     assets = [asset for release in releases for asset in release.assets.values()]
@@ -69,21 +81,20 @@ def asset_id(github: FakeGitHub, name: str, filename: str) -> str:
     return node_id("ReleaseAsset", number)
 
 
-def with_token(backend: GitHubProjectsBackend, token: str) -> GitHubProjectsBackend:
-    """The same table of the same server, with another secret."""
-    return GitHubProjectsBackend(backend.settings, Secret(token), backend.folders)
+def with_token(backend: GitHubProjectsStorage, token: str) -> GitHubProjectsStorage:
+    """The same storage of the same server, seen with another token."""
+    return seen(backend.backend, Secret(token))
 
 
-def with_settings(backend: GitHubProjectsBackend, **settings: Any) -> GitHubProjectsBackend:
-    """The backend of a server that was just started, with other settings."""
-    return GitHubProjectsBackend(
-        replace(backend.settings, **settings), backend.secret, backend.folders
-    )
+def with_settings(backend: GitHubProjectsStorage, **settings: Any) -> GitHubProjectsStorage:
+    """The storage of a server that was just started, with other settings."""
+    changed = replace(backend.settings, **settings)
+    return seen(GitHubProjectsBackend(changed, backend.backend.folders), backend.secret)
 
 
 @contextlib.contextmanager
 def impatient(kind: str, seconds: float) -> Iterator[None]:
-    """Nobody waits longer for an answer that does not come; for others there is time enough."""
+    """Shorten the time-outs for faults of the kind "timeout", where GitHub does not answer."""
     if kind != "timeout":
         yield
         return
@@ -93,6 +104,26 @@ def impatient(kind: str, seconds: float) -> Iterator[None]:
         yield
 
 
-def restarted(backend: GitHubProjectsBackend) -> GitHubProjectsBackend:
-    """The backend of a server that was just started: nothing is known."""
+def restarted(backend: GitHubProjectsStorage) -> GitHubProjectsStorage:
+    """The storage of a server that was just started, and remembers nothing."""
     return with_settings(backend)
+
+
+def names(stored: Iterator[StoredFile]) -> list[str]:
+    return [file.filename for file in stored]
+
+
+def file_of(stored: StoredFile, content: bytes, project: str = "demo") -> DistributionFile:
+    """What the core makes of a file that somebody attached to a release."""
+    return DistributionFile(
+        project=normalize(project),
+        filename=stored.filename,
+        version="1.0",
+        size=stored.size,
+        sha256=hashlib.sha256(content).hexdigest(),
+        uploaded_at=stored.uploaded_at,
+        requires_python=None,
+        yanked=None,
+        core_metadata_sha256=None,
+        location=stored.location,
+    )

@@ -1,4 +1,4 @@
-"""Places of both types on a fake GitHub, for servers of any kind: tables, tokens, repositories."""
+"""Repositories on a fake GitHub, for tests that run with both types of backends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TYPES: Final[tuple[PlaceType, ...]] = ("github", "github_projects")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What one table of a configuration serves; the table and the owner have one name."""
+    """The repositories that one table of a configuration serves; their owner has its name."""
 
     type: PlaceType
     name: str
@@ -25,7 +25,7 @@ class Place:
     writer: str  # another
 
     def table(self, **keys: object) -> str:
-        """Its table of `config.toml`, with further keys or other values."""
+        """The table in `config.toml`; `keys` are added, or replace other values."""
         values: dict[str, object] = {
             "type": self.type,
             "owner": self.name,
@@ -38,7 +38,7 @@ class Place:
 
     @property
     def admin_table(self) -> str:
-        """Its table of `admin_secret.toml`; nothing where the server needs no token of its own."""
+        """The table in `admin_secret.toml`; empty if the server needs no token of its own."""
         if self.type == "github_projects":
             return ""
         return _table(self.name, {"type": self.type, "raw": self.writer})
@@ -47,9 +47,10 @@ class Place:
 def make_place(
     github: FakeGitHub, place_type: PlaceType, name: str, projects: tuple[str, ...]
 ) -> Place:
-    """Private repositories with one user who may read them, and one who may write.
+    """Private repositories, with a user who may read them and a user who may write to them.
 
-    The one of `github` holds whatever project there is, those of `github_projects` one each.
+    For `github` there is one repository for all projects, for `github_projects` one for each.
+
     """
     place = Place(
         type=place_type,
@@ -65,7 +66,7 @@ def make_place(
 
 
 def add_project(github: FakeGitHub, place: Place, repository: str) -> Place:
-    """The place with one more repository."""
+    """The same place with one more repository."""
     name = f"{place.name}/{repository}"
     github.make_repo(place.name, repository, private=True)
     github.set_rights("rita", {name: "read"})
@@ -74,18 +75,18 @@ def add_project(github: FakeGitHub, place: Place, repository: str) -> Place:
 
 
 def stored(github: FakeGitHub, place: Place) -> dict[str, str]:
-    """filename -> sha256 of what is published on GitHub itself, without core metadata."""
+    """The distribution files that are published on GitHub: filename -> SHA-256."""
     return {
         asset.name: asset.sha256 or ""
         for repository in place.repositories
         for release in github.releases(repository)
         for asset in release.assets.values()
-        if not asset.name.endswith(".metadata")
+        if not asset.name.endswith((".metadata", ".deleted"))
     }
 
 
 def leftovers(github: FakeGitHub, place: Place) -> list[str]:
-    """Drafts, and assets that never became whole."""
+    """Drafts, and assets of uploads that were not finished."""
     found = []
     for repository in place.repositories:
         for release in github.releases(repository, drafts=True):

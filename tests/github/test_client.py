@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-from collections.abc import Iterator
+import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -15,43 +15,36 @@ from urllib.parse import urlencode
 import pytest
 
 from private_pypi.backend import Secret, Usage
-from private_pypi.config import Source, check_repository
+from private_pypi.configuration.config import ConfigurationText, check_repository
 from private_pypi.errors import (
     BackendError,
     BackendUnavailable,
     ConfigurationError,
     NotAllowed,
     PrivatePypiError,
+    WrongSecret,
 )
-from private_pypi_github import GitHubSettings
-from private_pypi_github.backend import _SLOWEST
-from private_pypi_github.client import (
-    Address,
-    Answer,
-    BadToken,
-    Client,
-    Connection,
-    Moved,
-    _Base64Body,
-    _checked,
-    _expiry,
-    _TimedBody,
-    _told_limit,
-)
+from private_pypi.testing.contract.helpers import new_folders
+from private_pypi_github import GitHubBackend, GitHubSettings
+from private_pypi_github.answers import GitHubAnswer, Moved, check, told_limit
+from private_pypi_github.backend import _SLOWEST, GitHubStorage
+from private_pypi_github.client import Client, _Base64Body, _TimedBody
+from private_pypi_github.connection import Connection
+from private_pypi_github.downloads import SignedAddress, expiry_of
 from tests.github.fake import FakeGitHub
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
-def answer(status: int, message: str = "", **headers: str) -> Answer:
+def answer(status: int, message: str = "", **headers: str) -> GitHubAnswer:
     said = {name.replace("_", "-"): value for name, value in headers.items()}
     body = json.dumps({"message": message}).encode()
-    return Answer(status, {"Date": format_datetime(NOW, usegmt=True), **said}, body)
+    return GitHubAnswer(status, {"Date": format_datetime(NOW, usegmt=True), **said}, body)
 
 
-def error_of(method: str, said: Answer) -> PrivatePypiError:
+def error_of(method: str, said: GitHubAnswer) -> PrivatePypiError:
     with pytest.raises(PrivatePypiError) as caught:
-        _checked(method, "/repos/acme/pkgs", said, (200,))
+        check(method, "/repos/acme/pkgs", said, (200,))
     return caught.value
 
 
@@ -81,7 +74,7 @@ def error_of(method: str, said: Answer) -> PrivatePypiError:
         (answer(408), 5),
     ],
 )
-def test_github_says_when_to_come_back(said: Answer, seconds: int) -> None:
+def test_github_says_when_to_come_back(said: GitHubAnswer, seconds: int) -> None:
     """By its own clock: ours may be wrong."""
     error = error_of("GET", said)
     assert isinstance(error, BackendUnavailable)
@@ -93,14 +86,14 @@ def test_github_says_when_to_come_back(said: Answer, seconds: int) -> None:
     [
         ("GET", answer(403, "Forbidden"), BackendError),
         ("POST", answer(403, "Resource not accessible"), NotAllowed),
-        ("GET", answer(401, "Bad credentials"), BadToken),
+        ("GET", answer(401, "Bad credentials"), WrongSecret),
         ("GET", answer(404, "Not Found"), BackendError),
         ("GET", answer(301, "Moved Permanently"), Moved),
-        ("GET", Answer(418, {}, b"<html>"), BackendError),
+        ("GET", GitHubAnswer(418, {}, b"<html>"), BackendError),
     ],
 )
 def test_a_refusal_is_no_unavailability(
-    method: str, said: Answer, expected: type[Exception]
+    method: str, said: GitHubAnswer, expected: type[Exception]
 ) -> None:
     assert type(error_of(method, said)) is expected
 
@@ -123,14 +116,14 @@ def test_a_renamed_repository_is_named_as_the_reason() -> None:
 )
 def test_what_github_said_is_repeated_on_one_line(errors: object, why: str) -> None:
     body = {"message": "Validation\nFailed", "errors": errors}
-    said = Answer(422, {}, json.dumps(body).encode())
+    said = GitHubAnswer(422, {}, json.dumps(body).encode())
     assert str(error_of("POST", said)).endswith(f"Validation Failed{why}")
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"content": "x"}'])
 def test_an_answer_of_another_form_is_trouble(body: bytes) -> None:
-    with pytest.raises(BackendError, match=r"no JSON|without 'content\.sha'"):
-        Answer(200, {}, body).member("content", "sha")
+    with pytest.raises(BackendError, match=r"not JSON|has no 'content\.sha'"):
+        GitHubAnswer(200, {}, body).member("content", "sha")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +137,7 @@ def test_an_answer_of_another_form_is_trouble(body: bytes) -> None:
         (
             {"data": {"repository": None}, "errors": [{"type": "FORBIDDEN", "message": "No one"}]},
             BackendError,
-            "does not answer a query: .*No one",
+            "refuses a query: .*No one",
         ),
         (
             {"message": "You have exceeded a secondary rate limit. Please wait a few minutes."},
@@ -156,8 +149,8 @@ def test_an_answer_of_another_form_is_trouble(body: bytes) -> None:
             BackendUnavailable,
             "in trouble: .*Something went wrong",
         ),
-        ({"data": None}, BackendError, "without 'data'"),
-        ({"data": []}, BackendError, "no object"),
+        ({"data": None}, BackendError, "has no 'data'"),
+        ({"data": []}, BackendError, "not an object"),
     ],
 )
 def test_an_error_in_the_answer_to_a_query_is_trouble(
@@ -170,9 +163,9 @@ def test_an_error_in_the_answer_to_a_query_is_trouble(
     client = Client(Connection(), "https://github.example/api/v3", Secret("token"))
     asked: list[str] = []
 
-    def request(method: str, url: str, **_: object) -> Answer:
+    def request(method: str, url: str, **_: object) -> GitHubAnswer:
         asked.append(f"{method} {url}")
-        return Answer(200, {}, json.dumps(said).encode())
+        return GitHubAnswer(200, {}, json.dumps(said).encode())
 
     monkeypatch.setattr(client, "request", request)
     with pytest.raises(PrivatePypiError, match=why) as caught:
@@ -218,17 +211,16 @@ def jwt(claims: dict[str, Any]) -> str:
 def test_the_earliest_end_of_a_signed_address_counts(
     query: dict[str, str], end: datetime | None
 ) -> None:
-    assert _expiry(f"https://storage.example/asset?{urlencode(query)}") == end
+    assert expiry_of(f"https://storage.example/asset?{urlencode(query)}") == end
 
 
 # Requests.
 
 
 @pytest.fixture
-def github() -> Iterator[FakeGitHub]:
-    with FakeGitHub() as github:
-        github.make_repo("acme", "pkgs", private=True)
-        yield github
+def github(github: FakeGitHub) -> FakeGitHub:
+    github.make_repo("acme", "pkgs", private=True)
+    return github
 
 
 def client_of(github: FakeGitHub, connection: Connection | None = None) -> Client:
@@ -238,19 +230,120 @@ def client_of(github: FakeGitHub, connection: Connection | None = None) -> Clien
 
 def test_an_unchanged_answer_is_asked_for_and_not_counted(github: FakeGitHub) -> None:
     client = client_of(github)
-    first = client.get("/repos/acme/pkgs", conditional=True)
-    again = client.get("/repos/acme/pkgs", conditional=True)
-    assert (again.status, again.json()) == (200, first.json())
+    first, said = client.get_kept("/repos/acme/pkgs", GitHubAnswer.json)
+    again, said_again = client.get_kept("/repos/acme/pkgs", GitHubAnswer.json)
+    assert (again.status, again.json(), said_again) == (200, first.json(), said)
     assert [(r.status, r.counted) for r in github.requests] == [(200, True), (304, False)]
 
 
 def test_an_answer_to_one_token_is_not_given_to_another(github: FakeGitHub) -> None:
     connection = Connection()
-    client_of(github, connection).get("/repos/acme/pkgs", conditional=True)
+    client_of(github, connection).get_kept("/repos/acme/pkgs", GitHubAnswer.json)
     stranger = Client(connection, github.api_url, Secret(github.make_token(user="eve", rights={})))
     with pytest.raises(BackendError, match="404"):
-        stranger.get("/repos/acme/pkgs", conditional=True)
+        stranger.get_kept("/repos/acme/pkgs", GitHubAnswer.json)
     assert not github.requests[-1].conditional
+
+
+def test_half_an_answer_with_the_right_etag_is_not_kept(github: FakeGitHub) -> None:
+    """GitHub would confirm it for as long as nothing changes."""
+    client = client_of(github)
+    github.fail("short")
+    with pytest.raises(BackendError, match="not JSON"):
+        client.get_kept("/repos/acme/pkgs", GitHubAnswer.json)
+    _, said = client.get_kept("/repos/acme/pkgs", GitHubAnswer.json)
+    assert said["full_name"] == "acme/pkgs"
+    assert [request.conditional for request in github.requests] == [False, False]
+
+
+def test_a_kept_answer_that_is_not_understood_is_asked_for_anew(github: FakeGitHub) -> None:
+    """What one part of the program understands may lack what another one needs."""
+    client = client_of(github)
+    client.get_kept("/repos/acme/pkgs", GitHubAnswer.json)
+    with pytest.raises(BackendError, match="'never_was'"):
+        client.get_kept("/repos/acme/pkgs", lambda said: said.member("never_was"))
+    client.get_kept("/repos/acme/pkgs", GitHubAnswer.json)
+    assert [request.conditional for request in github.requests] == [False, True, False]
+
+
+# To whom the token is sent.
+
+ENTERPRISE = "https://git.example/api/v3"
+
+
+@pytest.mark.parametrize(
+    ("api_url", "method", "named"),
+    [
+        ("https://api.github.com", "GET", "https://api.github.com:443/repositories/1/tags?page=2"),
+        ("https://api.github.com", "POST", "https://uploads.github.com/repos/a/b/releases/1"),
+        ("https://api.acme.ghe.com", "POST", "https://uploads.acme.ghe.com/repos/a/b"),
+        (ENTERPRISE, "POST", "https://git.example/api/uploads/repos/a/b/releases/1/assets"),
+        (ENTERPRISE, "GET", "https://GIT.example/api/v3/repositories/1/tags"),
+    ],
+)
+def test_the_token_is_sent_to_the_interface_and_its_uploads(
+    api_url: str, method: str, named: str
+) -> None:
+    Client(Connection(), api_url, Secret("token"))._require_ours(method, named)
+
+
+@pytest.mark.parametrize(
+    ("api_url", "method", "named"),
+    [
+        ("https://api.github.com", "GET", "https://api.github.com.example/repositories/1"),
+        ("https://api.github.com", "GET", "http://api.github.com/repositories/1"),
+        ("https://api.github.com", "GET", "https://api.github.com:8443/repositories/1"),
+        ("https://api.github.com", "GET", "https://uploads.github.com/repositories/1"),
+        ("https://api.github.com", "GET", "https://user@api.github.com/repositories/1"),
+        ("https://api.github.com", "GET", "https://evil.example\\@api.github.com/"),
+        ("https://api.github.com", "GET", "https://[::1/"),
+        ("https://api.github.com", "POST", "https://uploads.github.com:8443/repos/a/b"),
+        ("https://api.github.com", "POST", "https://uploads.example/repos/a/b"),
+        (ENTERPRISE, "POST", "https://uploads.git.example/repos/a/b"),
+        (ENTERPRISE, "POST", "http://git.example/api/uploads/repos/a/b"),
+    ],
+)
+def test_an_address_that_an_answer_names_elsewhere_gets_no_token(
+    api_url: str, method: str, named: str
+) -> None:
+    client = Client(Connection(), api_url, Secret("token"))
+    with pytest.raises(BackendError, match="the token is not sent there"):
+        client.request(method, named, headers={}, expected=(200,))
+
+
+def test_a_next_page_on_another_host_is_not_fetched(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Lying(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Host"])
+            body = b"[]"
+            self.send_response(200)
+            port = self.server.server_address[1]
+            link = f'<http://localhost:{port}/next>; rel="next"'
+            self.send_header("Link", link)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Lying) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        where = f"127.0.0.1:{server.server_port}"
+        settings = GitHubSettings(
+            name="mine",
+            max_file_bytes=1,
+            owner="acme",
+            repo="pkgs",
+            api_url=f"http://{where}",
+        )
+        backend = GitHubStorage(GitHubBackend(settings, new_folders(tmp_path)), Secret("token"))
+        with pytest.raises(BackendError, match="an address on another host \\('localhost'\\)"):
+            backend._listing.tags()
+        server.shutdown()
+    assert asked == [where]
 
 
 def test_no_message_has_a_secret(github: FakeGitHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +361,7 @@ def test_no_message_has_a_secret(github: FakeGitHub, monkeypatch: pytest.MonkeyP
         github.heal()
     signed = "http://127.0.0.1:9/asset?sig=hush"
     with pytest.raises(BackendUnavailable) as unreachable:
-        client.fetch(Address(signed, None, 0.0))
+        client.fetch(SignedAddress(signed, None, 0.0))
     errors.append(unreachable.value)
     for error in errors:
         shown = f"{error!r} {error.__cause__!r} {error.__suppress_context__}"
@@ -285,7 +378,7 @@ def test_requests_of_all_tokens_are_counted_and_each_token_has_its_limits(
     eve = Client(connection, github.api_url, Secret(github.make_token(user="eve", rights={})))
     assert walter.usage() == Usage(requests={}, limits=())
     for _ in range(2):
-        walter.get("/repos/acme/pkgs", conditional=True)
+        walter.get_kept("/repos/acme/pkgs", GitHubAnswer.json)
     eve.get("/repos/acme/pkgs", expected=(404,))
     (own,), (other,) = walter.usage().limits, eve.usage().limits
     assert (own.resource, own.limit - own.remaining) == ("core", 1)  # the 304 costs nothing
@@ -296,7 +389,7 @@ def test_requests_of_all_tokens_are_counted_and_each_token_has_its_limits(
         walter.get("/repos/acme/pkgs")
     github.heal()
     with pytest.raises(BackendUnavailable):
-        walter.fetch(Address("http://127.0.0.1:9/asset", None, 0.0))
+        walter.fetch(SignedAddress("http://127.0.0.1:9/asset", None, 0.0))
     usage = walter.usage()
     assert usage.requests == {"2xx": 1, "304": 1, "4xx": 1, "5xx": 1, "none": 1}
     assert eve.usage().requests == usage.requests
@@ -312,7 +405,7 @@ def test_requests_of_all_tokens_are_counted_and_each_token_has_its_limits(
     ],
 )
 def test_who_says_nothing_of_a_limit_has_none(headers: dict[str, str]) -> None:
-    assert _told_limit(headers) is None
+    assert told_limit(headers) is None
 
 
 def test_credentials_of_netrc_are_not_sent(
@@ -322,17 +415,6 @@ def test_credentials_of_netrc_are_not_sent(
     netrc.write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
     assert client_of(github).get("/repos/acme/pkgs").status == 200
-
-
-def test_sockets_are_not_shared_with_a_fork(github: FakeGitHub) -> None:
-    connection = Connection()
-    client_of(github, connection).get("/repos/acme/pkgs")
-    before = connection.session()
-    assert connection.session() is before
-    child = os.fork()
-    if child == 0:
-        os._exit(int(connection.session() is before))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 # The settings.
@@ -347,15 +429,15 @@ def settings(**values: Any) -> GitHubSettings:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"owner": "acme/pkgs"}, "owner: 'acme/pkgs' is no user or organization"),
-        ({"repo": "acme/pkgs"}, "repo: 'acme/pkgs' is no name of a repository"),
-        ({"repo": ".."}, "repo: '..' is no name"),
+        ({"owner": "acme/pkgs"}, "owner: 'acme/pkgs' cannot be a user or an organization"),
+        ({"repo": "acme/pkgs"}, "repo: 'acme/pkgs' is not the name of a repository"),
+        ({"repo": ".."}, "repo: '..' is not the name"),
         ({"branch": ""}, "branch: must not be empty"),
-        ({"index_filename": "../index.toml"}, "index_filename: '../index.toml' is no path"),
-        ({"index_filename": "/index.toml"}, "index_filename: '/index.toml' is no path"),
-        ({"index_filename": ""}, "index_filename: '' is no path"),
-        ({"api_url": "github.example"}, "api_url: 'github.example' is no address"),
-        ({"api_url": "https://u:hush@github.example"}, "api_url: must not hold a user"),
+        ({"index_filename": "../index.toml"}, "index_filename: '../index.toml' is not a path"),
+        ({"index_filename": "/index.toml"}, "index_filename: '/index.toml' is not a path"),
+        ({"index_filename": ""}, "index_filename: '' is not a path"),
+        ({"api_url": "github.example"}, "api_url: 'github.example' is not the address"),
+        ({"api_url": "https://u:hush@github.example"}, "api_url: must not contain a user"),
         ({"cache_bytes": 0}, "cache_bytes: must be greater than 0"),
     ],
 )
@@ -367,7 +449,7 @@ def test_a_wrong_value_is_named_with_its_key(values: dict[str, Any], why: str) -
 
 def test_a_table_is_checked_with_the_keys_of_all_remote_backends(tmp_path: Path) -> None:
     table = {"type": "github", "owner": "acme", "repo": "pkgs", "download": "mirror"}
-    source = Source(text="", name="config.toml", folder=tmp_path)
+    source = ConfigurationText(text="", name="config.toml", folder=tmp_path)
     with pytest.raises(ConfigurationError) as caught:
         check_repository("mine", {**table, "connection": "x"}, source=source, environ={})
     unknown, wrong = caught.value.problems

@@ -19,7 +19,27 @@ from tests.github.fake import FakeGitHub
 from tests.github.owner import asset_id
 from tests.github.places import TYPES, Place, PlaceType, make_place, stored
 
+pytestmark = pytest.mark.needs("clients")
+
 DOWNLOADS: Final = ("proxy", "redirect")
+# Every client meets GitHub, and every kind of place all that clients do differently: what they do
+# with our answers, whatever the storage, is in tests/clients.
+PUBLISHING: Final = (
+    ("twine", "github"),
+    ("twine", "github_projects"),
+    ("uv", "github"),
+    ("hatch", "github"),
+    ("poetry", "github_projects"),
+    ("pdm", "github_projects"),
+    ("flit", "github_projects"),
+)
+INSTALLING: Final = (
+    *((name, "github", "redirect") for name in INSTALLERS),
+    ("pip", "github", "proxy"),
+    ("uv", "github_projects", "proxy"),
+    ("pip", "github_projects", "redirect"),
+    ("poetry", "github_projects", "redirect"),
+)
 PROJECTS: Final = ("demo", "solo")
 MakeClient = Callable[[str], Client]
 Before = Callable[[Repository], RecordingProxy]
@@ -95,8 +115,7 @@ def before() -> Iterator[Before]:
         yield make
 
 
-@pytest.mark.parametrize("name", PUBLISHERS)
-@pytest.mark.parametrize("place_type", TYPES)
+@pytest.mark.parametrize(("name", "place_type"), PUBLISHING)
 def test_a_client_publishes_once_and_is_told_what_it_may_not(
     name: str, place_type: PlaceType, client: MakeClient, world: World
 ) -> None:
@@ -131,9 +150,7 @@ def test_a_client_publishes_once_and_is_told_what_it_may_not(
     assert repository.files() == sent
 
 
-@pytest.mark.parametrize("name", INSTALLERS)
-@pytest.mark.parametrize("download", DOWNLOADS)
-@pytest.mark.parametrize("place_type", TYPES)
+@pytest.mark.parametrize(("name", "place_type", "download"), INSTALLING)
 def test_a_client_resolves_locks_and_installs(
     name: str,
     place_type: PlaceType,

@@ -1,15 +1,12 @@
-"""The commands that set a repository up and make pages of its index, over a fake GitHub."""
+"""The command that sets up a repository on a fake GitHub, and its workflow."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from importlib.metadata import Distribution
 from pathlib import Path
 
@@ -19,41 +16,28 @@ from ruamel.yaml import YAML
 
 from private_pypi import cli
 from private_pypi.backend import Secret
-from private_pypi.config import Source, read_configuration
-from private_pypi.core_metadata import offered_core_metadata
+from private_pypi.configuration.config import ConfigurationText, read_configuration
 from private_pypi.errors import ConfigurationError, NotAllowed
-from private_pypi.static_site import LIST
-from private_pypi.testing.contract import make_upload, new_folders
-from private_pypi.testing.distributions import make_sdist, make_wheel
-from private_pypi_github import GitHubBackend, GitHubSettings
+from private_pypi.testing.distributions import make_wheel
 from private_pypi_github.workflow import MARK, WORKFLOW_PATH, WorkflowFacts, workflow_text
-from tests.clients.environments import Client, install_client, make_venv, site_packages
+from tests.github.commands import (
+    Ran,
+    Run,
+    installed_with_pip,
+    publish,
+)
 from tests.github.fake import FakeGitHub
 from tests.test_packaging import ROOT, build
-from tests.test_static_site import served
 from tests.workflows.acting import TOOLS, Outcome, Project
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REQUIREMENT = f"private-pypi @ git+https://code.invalid/acme/private_pypi@{COMMIT}"
 
 
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
-
-
 @pytest.fixture
-def github() -> Iterator[FakeGitHub]:
-    with FakeGitHub() as github:
-        github.make_org("acme")
-        yield github
+def github(github: FakeGitHub) -> FakeGitHub:
+    github.make_org("acme")
+    return github
 
 
 @pytest.fixture
@@ -151,8 +135,8 @@ def test_the_printed_configuration_is_one_that_a_server_takes(
         }
     }
     read = read_configuration(
-        Source(text=config, name="config.toml", folder=None),
-        Source(text=admin, name="admin_secret.toml", folder=None),
+        ConfigurationText(text=config, name="config.toml", folder=None),
+        ConfigurationText(text=admin, name="admin_secret.toml", folder=None),
         environ={"ACME_TOKEN": "ghp_1"},
     )
     assert read.repositories["acme"].admin_secret == Secret("ghp_1")
@@ -223,6 +207,7 @@ def test_a_dry_run_tells_all_and_changes_nothing(github: FakeGitHub, init: Init)
     assert {request.method for request in github.requests} == {"GET"}
 
 
+@pytest.mark.needs("git")
 def test_the_workflow_installs_what_runs_here_unless_it_is_told(
     github: FakeGitHub, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,7 +268,7 @@ def test_an_index_of_any_size_stays(
     index = b"#" * 2_000_000
     github.commit("acme/packages", "index.toml", index)
     if answers == "that it is too large":
-        monkeypatch.setattr("tests.github.fake.rest._MAX_CONTENT", 1_000_000)
+        monkeypatch.setattr("tests.github.fake.rest_git._MAX_CONTENT", 1_000_000)
     assert init(github.make_token("alice", {"acme/packages": "admin"})).code == 0
     assert github.file("acme/packages", "index.toml") == index
 
@@ -356,7 +341,7 @@ def test_a_public_repository_is_not_taken_for_a_private_one(github: FakeGitHub, 
     token = github.make_token("alice", {"acme/packages": "admin"})
     ran = init(token)
     assert ran.code == 1
-    assert "'acme/packages' is there and public" in ran.err
+    assert "'acme/packages' exists and is public" in ran.err
     assert "--private false" in ran.err
     assert {request.method for request in github.requests} == {"GET"}
     assert init(token, "--private=false").code == 0
@@ -367,7 +352,7 @@ def test_a_private_repository_is_not_made_public(github: FakeGitHub, init: Init)
     init(token)
     ran = init(token, "--private=false")
     assert (ran.code, github.repo("acme/packages").private) == (0, True)
-    assert "note: 'acme/packages' is there and stays private" in ran.err
+    assert "note: 'acme/packages' exists and stays private" in ran.err
 
 
 # github.init_pkg_repo: pages.
@@ -471,7 +456,7 @@ def test_trouble_is_a_sentence_and_asks_once(
         (("--owner=-",), "owner"),
         (("--branch=",), "branch"),
         (("--index_filename=../x",), "index_filename"),
-        (("--index_filename=${{ github.token }}",), "cannot stand in a workflow"),
+        (("--index_filename=${{ github.token }}",), "cannot be written into a workflow"),
         (("--sync_index_interval=0",), "--sync_index_interval must be positive"),
         (("--api_url=ftp://x",), "api_url"),
         (("--token_env=NONE",), "given twice"),
@@ -534,7 +519,7 @@ def test_what_a_workflow_would_not_take_as_it_is_is_refused(branch: str) -> None
         branch=branch,
         pages=False,
     )
-    with pytest.raises(ConfigurationError, match=r"--branch: .* cannot stand in a workflow"):
+    with pytest.raises(ConfigurationError, match=r"--branch: .* cannot be written into a workflow"):
         workflow_text(facts)
 
 
@@ -574,18 +559,6 @@ def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def publish(github: FakeGitHub, token: str, tmp_path: Path, filename: str, content: bytes) -> None:
-    """As a server does it."""
-    settings = GitHubSettings(
-        name="acme", max_file_bytes=1 << 30, owner="acme", repo="packages", api_url=github.api_url
-    )
-    backend = GitHubBackend(settings, Secret(token), new_folders(tmp_path))
-    path = tmp_path / filename
-    path.write_bytes(content)
-    metadata = offered_core_metadata(path, filename)
-    backend.put_file(make_upload(tmp_path, filename, content, core_metadata=metadata))
-
-
 def filenames(github: FakeGitHub) -> list[str]:
     """What the index of the repository has."""
     document = github.file("acme/packages", "index.toml")
@@ -594,6 +567,7 @@ def filenames(github: FakeGitHub) -> list[str]:
     return [f"{entry['package']}.{entry['ext']}" for entry in entries]
 
 
+@pytest.mark.needs("act", "pip")
 def test_the_workflow_rebuilds_the_index_and_publishes_the_pages(
     github: FakeGitHub, init: Init, tmp_path: Path, wheel: Path, dependencies: Path
 ) -> None:
@@ -635,32 +609,14 @@ def test_the_workflow_rebuilds_the_index_and_publishes_the_pages(
         {"workflow": "update-index.yml", "ref": "main", "inputs": {}}
     ]
 
+    # The schedule starts the same jobs as whoever dispatches the workflow.
     publish(github, token, tmp_path, *make_wheel("demo", "2.0"))
     ran = act("workflow_dispatch")
     assert ran.code == 0, ran.output
     assert filenames(github) == ["demo-1.0-py3-none-any.whl", "demo-2.0-py3-none-any.whl"]
     assert len(github.repo("acme/packages").dispatches) == 1
-
-    publish(github, token, tmp_path, *make_wheel("demo", "3.0"))
-    ran = act("schedule")
-    assert ran.code == 0, ran.output
-    assert filenames(github)[-1] == "demo-3.0-py3-none-any.whl"
     assert sorted(path.name for path in deployed.iterdir()) == ["demo", "index.html", "index.toml"]
-    assert installed_with_pip(deployed, tmp_path, "demo") == ["demo-3.0.dist-info"]
-
-
-def installed_with_pip(folder: Path, tmp_path: Path, *requirements: str) -> list[str]:
-    """What pip installs from the pages in a folder."""
-    home, target = tmp_path / "home", make_venv(tmp_path / "target")
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir()
-    client = Client("pip", install_client("pip"), home)
-    with served(folder) as address:
-        outcome = client.run(
-            f"--python={target}", "install", f"--index-url={address}/", *requirements
-        )
-    assert outcome.code == 0, outcome.output
-    return sorted(path.name for path in site_packages(target).glob("*.dist-info"))
+    assert installed_with_pip(deployed, tmp_path, "demo") == ["demo-2.0.dist-info"]
 
 
 # update_index.
@@ -675,236 +631,3 @@ def test_the_index_is_rebuilt_by_hand(github: FakeGitHub, tmp_path: Path, run: R
     assert cli.main(words, {"GITHUB_TOKEN": token}) == 0
     assert filenames(github) == ["demo-1.0-py3-none-any.whl"]
     assert cli.main(words, {"GITHUB_TOKEN": github.make_token("reader")}) == 1
-
-
-# github.gen_gh_pages.
-
-
-@dataclass(frozen=True)
-class Packages:
-    """A repository with some files and its index."""
-
-    github: FakeGitHub
-    token: str
-    folder: Path
-    run: Run
-
-    def update_index(self) -> None:
-        flags = ["--owner=acme", "--repo=packages", f"--api_url={self.github.api_url}"]
-        words = ["update_index", "github", "acme", "--secret_env=TOKEN", *flags]
-        assert cli.main(words, {"TOKEN": self.token}) == 0
-
-    def publish(self, filename: str, content: bytes) -> None:
-        publish(self.github, self.token, self.folder, filename, content)
-
-    def make_pages(self, *flags: str) -> Ran:
-        return self.run(
-            "github.gen_gh_pages",
-            self.token,
-            *("--name=acme", "--owner=acme", "--repo=packages"),
-            *(f"--api_url={self.github.api_url}", f"--output_folder={self.site}"),
-            *flags,
-        )
-
-    @property
-    def site(self) -> Path:
-        return self.folder / "site"
-
-    def names(self) -> list[str]:
-        return sorted(
-            str(path.relative_to(self.site)) for path in self.site.rglob("*") if path.is_file()
-        )
-
-
-MakePackages = Callable[..., Packages]
-
-
-@pytest.fixture
-def packages(
-    github: FakeGitHub, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
-) -> MakePackages:
-    def make(*files: tuple[str, bytes], private: bool = False) -> Packages:
-        github.make_repo("acme", "packages", private=private)
-        token = github.make_token("alice", {"acme/packages": "write"})
-        made = Packages(github, token, tmp_path, run)
-        for filename, content in files:
-            made.publish(filename, content)
-        made.update_index()
-        capsys.readouterr()
-        return made
-
-    return make
-
-
-def test_files_of_a_public_repository_are_linked_with_their_core_metadata(
-    packages: MakePackages, tmp_path: Path
-) -> None:
-    filename, content = make_wheel("demo", "1.0+local")
-    made = packages((filename, content), make_wheel("demo", "0.9"))
-    ran = made.make_pages()
-    assert (ran.code, ran.out) == (0, "acme: projects: 1; files: 2 linked, 0 in the folder\n")
-    assert made.names() == [
-        ".nojekyll",
-        LIST,
-        "demo/index.html",
-        "index.html",
-        "index.toml",
-    ]
-    page = (made.site / "demo" / "index.html").read_text()
-    name = filename.replace("+", "%2B")
-    sha256 = hashlib.sha256(content).hexdigest()
-    assert (
-        f'href="{made.github.api_url}/acme/packages/releases/download/{name}/{name}#sha256={sha256}"'
-        in page
-    )
-    assert page.count("data-core-metadata=") == 2
-    assert page.count("data-upload-time=") == page.count("data-size=") == 2
-    assert page.count('data-requires-python="&gt;=3.8"') == 2
-    assert (made.site / "index.toml").read_bytes() == made.github.file(
-        "acme/packages", "index.toml"
-    )
-    made.github.forget_requests()
-    assert installed_with_pip(made.site, tmp_path, "demo") == ["demo-1.0+local.dist-info"]
-    assert made.github.asked(f"GET /acme/packages/releases/download/{name}/{name}.metadata")
-
-
-def test_core_metadata_that_a_release_does_not_have_are_not_offered(
-    packages: MakePackages,
-) -> None:
-    made = packages()
-    filename, content = make_wheel("demo", "1.0")  # as private-pypi 0.2 and people publish
-    made.github.make_release("acme/packages", filename, {filename: content})
-    made.update_index()
-    assert made.make_pages().code == 0
-    page = (made.site / "demo" / "index.html").read_text()
-    assert "core-metadata" not in page
-
-
-def test_files_of_a_private_repository_are_put_into_the_folder(
-    packages: MakePackages, tmp_path: Path
-) -> None:
-    made = packages(make_wheel("demo", "1.0"), make_sdist("other", "1.0"), private=True)
-    ran = made.make_pages()
-    assert (ran.code, ran.out.splitlines()[-1]) == (
-        0,
-        "acme: projects: 2; files: 0 linked, 2 in the folder",
-    )
-    page = (made.site / "demo" / "index.html").read_text()
-    assert made.github.api_url not in page
-    assert "data-core-metadata=" in page
-    assert installed_with_pip(made.site, tmp_path, "demo") == ["demo-1.0.dist-info"]
-    made.github.forget_requests()
-    assert made.make_pages().code == 0
-    assert len(made.github.requests) == 2  # the repository and the index, no file
-
-
-def test_a_file_that_github_renames_is_put_into_the_folder(
-    packages: MakePackages, tmp_path: Path
-) -> None:
-    made = packages(make_wheel("demo", "1!1.0"), make_wheel("demo", "2.0"))
-    assert "1 linked, 1 in the folder" in made.make_pages().out
-    assert "demo/demo-1!1.0-py3-none-any.whl" in made.names()
-    assert installed_with_pip(made.site, tmp_path, "demo") == ["demo-1!1.0.dist-info"]
-
-
-def test_what_was_deleted_and_yanked_is_so_after_another_run(packages: MakePackages) -> None:
-    made = packages(make_wheel("demo", "1.0"), make_wheel("gone", "1.0"), private=True)
-    assert made.make_pages().code == 0
-    (made.site / "CNAME").write_text("packages.invalid")
-    document = made.github.file("acme/packages", "index.toml") or b""
-    first, _, _ = document.decode().partition('\n[[pkgs]]\ntype = "github"\ndistrib = "gone"')
-    yanked = first.replace("\nsize = ", '\nyanked = "broken"\nsize = ', 1)
-    made.github.commit("acme/packages", "index.toml", yanked.encode())
-    ran = made.make_pages()
-    assert ran.code == 0, ran.err
-    assert "3 old pages and files removed" in ran.out
-    assert made.names() == [
-        ".nojekyll",
-        LIST,
-        "CNAME",
-        "demo/demo-1.0-py3-none-any.whl",
-        "demo/demo-1.0-py3-none-any.whl.metadata",
-        "demo/index.html",
-        "index.html",
-        "index.toml",
-    ]
-    assert 'data-yanked="broken"' in (made.site / "demo" / "index.html").read_text()
-
-
-def test_an_index_of_more_than_a_megabyte_on_another_branch_is_read(
-    packages: MakePackages,
-) -> None:
-    made = packages(make_wheel("demo", "1.0"))
-    document = made.github.file("acme/packages", "index.toml") or b""
-    made.github.commit("acme/packages", "all.toml", document + b"# " + b"x" * 2**20, branch="index")
-    ran = made.make_pages("--branch=index", "--index_filename=all.toml")
-    assert (ran.code, "1 linked" in ran.out) == (0, True)
-
-
-def test_pages_for_everybody_never_show_a_private_repository(packages: MakePackages) -> None:
-    made = packages(make_wheel("demo", "1.0"), private=True)
-    repository = made.github.repo("acme/packages")
-    ran = made.make_pages("--for_gh_pages")
-    assert (ran.code, "they must be switched on" in ran.err) == (1, True)
-    repository.pages = {"build_type": "workflow", "public": True}
-    ran = made.make_pages("--for_gh_pages")
-    assert (ran.code, "shows its pages to everybody" in ran.err) == (1, True)
-    assert not made.site.exists()
-    repository.pages = {"build_type": "workflow", "public": False}
-    assert made.make_pages("--for_gh_pages").code == 0
-
-
-def test_pages_never_show_less_than_the_index_has(packages: MakePackages) -> None:
-    made = packages(make_wheel("demo", "1.0"))
-    document = made.github.file("acme/packages", "index.toml") or b""
-    old = b'[[pkgs]]\ntype = "github"\ndistrib = "a"\npackage = "a-1"\next = "zip"\n'
-    old += b'sha256 = "%s"\nurl = "https://x.invalid"\n[pkgs.meta]\n' % (b"0" * 64)
-    made.github.commit("acme/packages", "index.toml", document + b"\n" + old)
-    ran = made.make_pages()
-    assert (ran.code, "run private_pypi update_index first" in ran.err) == (1, True)
-    made.github.commit("acme/packages", "index.toml", None)
-    ran = made.make_pages()
-    assert ran.code == 1
-    assert "there is no 'index.toml' in 'acme/packages' yet" in ran.err
-    assert not made.site.exists()
-
-
-def test_who_may_not_read_gets_no_pages(packages: MakePackages) -> None:
-    made = packages(private=True)
-    for token, said in (
-        (made.github.make_token("stranger"), "shows no repository 'acme/packages' to this token"),
-        ("ghp_wrong", "does not accept the token (any more): Bad credentials"),
-    ):
-        ran = Packages(made.github, token, made.folder, made.run).make_pages()
-        assert (ran.code, ran.err) == (1, f"error: GitHub {said}\n")
-    made.github.fail("403", on="GET /repos/acme/packages")
-    ran = made.make_pages()
-    refused = "does not let this token see 'acme/packages': Resource not accessible by integration"
-    assert (ran.code, ran.err) == (1, f"error: GitHub {refused}\n")
-    assert not made.site.exists()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "hint"),
-    [(59, ""), (60, "run this again in 1 minute\n"), (90, "run this again in 2 minutes\n")],
-)
-def test_a_limit_tells_when_it_ends(packages: MakePackages, seconds: int, hint: str) -> None:
-    made = packages()
-    made.github.fail("secondary", on="GET /repos/acme/packages", seconds=seconds)
-    ran = made.make_pages()
-    said = "error: GitHub's limit is reached: You have exceeded a secondary rate limit.\n"
-    assert (ran.code, ran.err) == (1, said + hint)
-
-
-def test_a_download_that_breaks_leaves_the_pages_as_they_were(packages: MakePackages) -> None:
-    made = packages(make_wheel("demo", "1.0"), private=True)
-    assert made.make_pages().code == 0
-    before = (made.site / "index.html").read_bytes()
-    made.publish(*make_wheel("more", "1.0"))
-    made.update_index()
-    made.github.fail("cut", host="storage")
-    assert made.make_pages().code == 1
-    assert (made.site / "index.html").read_bytes() == before
-    assert not (made.site / "more" / "index.html").exists()
-    assert made.make_pages().code == 0
-    assert (made.site / "more" / "more-1.0-py3-none-any.whl").exists()

@@ -18,12 +18,6 @@ NAME, CONTENT = make_wheel("demo", "1.0")
 SIZE = len(CONTENT)
 
 
-@pytest.fixture
-def github() -> Iterator[FakeGitHub]:
-    with FakeGitHub() as github:
-        yield github
-
-
 @pytest.fixture(params=TYPES)
 def place_type(request: pytest.FixtureRequest) -> PlaceType:
     value: PlaceType = request.param

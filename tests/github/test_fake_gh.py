@@ -12,6 +12,8 @@ from tests.clients.environments import Client, Outcome, install_client
 
 from .fake import FakeGitHub
 
+pytestmark = pytest.mark.needs("gh")
+
 Gh = Callable[..., Outcome]
 
 

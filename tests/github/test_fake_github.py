@@ -14,7 +14,8 @@ import pytest
 import requests
 
 from .fake import FakeGitHub
-from .fake.rest import Answer, handlers
+from .fake.calls import Answer
+from .fake.rest import handlers
 
 REPO = "/repos/acme/pkgs"
 BINARY = {"Accept": "application/octet-stream"}

@@ -7,26 +7,26 @@ from datetime import UTC, datetime
 import pytest
 from packaging.version import Version
 
-from private_pypi import filenames
+from private_pypi.distributions import filenames
 from private_pypi.errors import InvalidFilename
 from private_pypi.model import DistributionFile
 from private_pypi_github.project_layout import (
-    Found,
-    Place,
+    ProjectAssetLocation,
+    ProjectFile,
     parse_filename,
-    parse_place,
+    parse_project_location,
     read_label,
     tag_before,
     tag_version,
     true_filename,
     yanked_label,
 )
-from private_pypi_github.project_names import Replacement, Rules
-from private_pypi_github.releases import Asset, Release
+from private_pypi_github.project_names import Replacement, ReplaceRules
+from private_pypi_github.releases import GitHubAsset, GitHubRelease
 
 
-def rules(*pairs: tuple[str, str]) -> Rules:
-    return Rules([Replacement(patt, repl) for patt, repl in pairs])
+def rules(*pairs: tuple[str, str]) -> ReplaceRules:
+    return ReplaceRules([Replacement(patt, repl) for patt, repl in pairs])
 
 
 # From a project to its repository; the expected names are those that Go makes.
@@ -70,7 +70,7 @@ def test_rules_make_the_name_of_a_repository(
 @pytest.mark.parametrize(
     ("patt", "repl", "said"),
     [
-        ("(", "x", r"replace\[0\]\.patt: '\(' is no regular expression"),
+        ("(", "x", r"replace\[0\]\.patt: '\(' is not a regular expression"),
         ("a{2,1}", "x", r"replace\[0\]\.patt"),
         ("a", "$1", r"replace\[0\]\.repl: '\$1' names the group '1', which `patt` does not have"),
         ("(a)", "$1x", r"names the group '1x', .* is written \$\{1\}"),
@@ -240,8 +240,8 @@ NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 URL = "https://ghe.acme.example/api/v3/repos/acme/demo/releases/assets/7"
 
 
-def found(filename: str, sha256: str | None) -> Found:
-    asset = Asset(
+def found(filename: str, sha256: str | None) -> ProjectFile:
+    asset = GitHubAsset(
         id=7,
         name=filename,
         size=3,
@@ -251,7 +251,7 @@ def found(filename: str, sha256: str | None) -> Found:
         label="",
         created_at=NOON,
     )
-    release = Release(
+    release = GitHubRelease(
         id=5,
         tag="v1.0",
         is_draft=False,
@@ -263,7 +263,7 @@ def found(filename: str, sha256: str | None) -> Found:
         is_immutable=False,
         upload_url="",
     )
-    return Found(release, asset, filename, Version("1.0"))
+    return ProjectFile(release, asset, filename, Version("1.0"))
 
 
 def file_called(filename: str, sha256: str) -> DistributionFile:
@@ -283,8 +283,8 @@ def file_called(filename: str, sha256: str) -> DistributionFile:
 
 @pytest.mark.parametrize("sha256", ["a" * 64, None])
 def test_a_location_is_of_one_file_and_its_bytes(sha256: str | None) -> None:
-    place = parse_place(found("demo-1.0.zip", sha256).stored.location)
-    assert place == Place("acme", "demo", 7, 5, place.name if place else "", sha256)
+    place = parse_project_location(found("demo-1.0.zip", sha256).stored.location)
+    assert place == ProjectAssetLocation("acme", "demo", 7, 5, place.name if place else "", sha256)
     assert place.path == "/repos/acme/demo/releases/assets/7"
     assert place.is_of(file_called("demo-1.0.zip", "a" * 64))
     assert place.is_of(file_called("demo-1.0.zip", ""))
@@ -306,4 +306,4 @@ def test_a_location_is_of_one_file_and_its_bytes(sha256: str | None) -> None:
     ],
 )
 def test_a_location_of_something_else_is_none(location: str) -> None:
-    assert parse_place(location) is None
+    assert parse_project_location(location) is None

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from private_pypi.backend import Access, SupportsDelete
+from private_pypi.backend import Access, AnyBackend, SupportsDelete
 from private_pypi.errors import (
     BackendError,
     BackendUnavailable,
     FileAlreadyExists,
+    FilenameBurnt,
     FileNotFound,
     InvalidUpload,
     NotAllowed,
     ProjectNotFound,
 )
 from private_pypi.model import StoredFile, Upload
-from private_pypi.retrying import retrying
-from private_pypi.testing.contract import (
+from private_pypi.storage.retrying import retrying
+from private_pypi.testing.contract.helpers import (
     at_once,
     content_of,
     make_upload,
@@ -30,8 +33,8 @@ from private_pypi.testing.contract import (
     outcome,
     published,
 )
-from private_pypi_github import GitHubProjectsBackend
 from private_pypi_github.project_names import Replacement
+from private_pypi_github.projects import GitHubProjectsStorage
 from tests.github.fake import FakeGitHub
 from tests.github.owner import (
     DAY,
@@ -50,18 +53,12 @@ SDIST = "demo-1.0.tar.gz"
 
 
 @pytest.fixture
-def github() -> Iterator[FakeGitHub]:
-    with FakeGitHub() as github:
-        yield github
-
-
-@pytest.fixture
 def storage(github: FakeGitHub) -> Storage:
     return make_storage(github)
 
 
 @pytest.fixture
-def backend(storage: Storage, tmp_path: Path) -> GitHubProjectsBackend:
+def backend(storage: Storage, tmp_path: Path) -> GitHubProjectsStorage:
     return open_projects(storage, "write-secret", new_folders(tmp_path))
 
 
@@ -83,7 +80,7 @@ def assets(github: FakeGitHub, tag: str, name: str = "acme/demo") -> dict[str, s
     ["1.0", "v1.0", "1.0.0", "v1.0.0", "demo-1.0", "demo-v1.0", "demo@1.0", "Demo/v1.0.0"],
 )
 def test_a_file_is_added_to_the_release_of_its_version(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path, tag: str
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path, tag: str
 ) -> None:
     """Which stays as somebody made it."""
     release = github.make_release("acme/demo", tag, {"notes.pdf": b"text"}, body="First!")
@@ -116,7 +113,7 @@ def test_a_file_is_added_to_the_release_of_its_version(
 )
 def test_a_release_that_is_missing_is_tagged_like_the_newest(
     github: FakeGitHub,
-    backend: GitHubProjectsBackend,
+    backend: GitHubProjectsStorage,
     tmp_path: Path,
     tagged: list[str],
     made: str,
@@ -133,7 +130,7 @@ def test_a_release_that_is_missing_is_tagged_like_the_newest(
 
 
 def test_a_tag_that_was_pushed_gets_its_release(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     """The push of a tag often starts the workflow that publishes."""
     repository = github.repo("acme/demo")
@@ -146,7 +143,7 @@ def test_a_tag_that_was_pushed_gets_its_release(
 
 
 def test_projects_of_one_repository_have_releases_of_their_own(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     """As soon as its tags name projects."""
     shared = with_settings(backend, replace=(Replacement("^(demo-extra|other)$", "demo"),))
@@ -161,7 +158,7 @@ def test_projects_of_one_repository_have_releases_of_their_own(
 
 
 def test_a_release_that_names_the_project_is_preferred(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     for tag in ("v1.0", "demo@1.0", "1.0"):
         github.make_release("acme/demo", tag)
@@ -170,7 +167,7 @@ def test_a_release_that_names_the_project_is_preferred(
 
 
 def test_a_version_that_is_a_pre_release_makes_one(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     backend.put_file(make_upload(tmp_path, "demo-1.0rc1.zip", b"content"))
     (release,) = github.releases("acme/demo")
@@ -178,7 +175,7 @@ def test_a_version_that_is_a_pre_release_makes_one(
 
 
 def test_a_draft_of_somebody_else_is_left_alone(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     """Also one that waits for this version: what is added to it would be seen by nobody."""
     theirs = github.make_release("acme/demo", "v1.0", draft=True)
@@ -190,7 +187,7 @@ def test_a_draft_of_somebody_else_is_left_alone(
 
 @pytest.mark.parametrize("release", [None, "v1!2.0"])
 def test_a_name_that_github_changes_stays_the_name_of_the_file(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path, release: str | None
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path, release: str | None
 ) -> None:
     """Its label keeps it; other assets get none."""
     if release is not None:
@@ -214,14 +211,16 @@ def test_a_name_that_github_changes_stays_the_name_of_the_file(
     backend.yank_file(file, None)
     assert list(backend.project_files("demo")) == [stored]
     backend.delete_file(file)
-    assert assets(github, made) == {}
+    assert assets(github, made) == {
+        "demo-1.2.0+local.1-py3-none-any.whl.deleted": f"{name}.deleted"
+    }
 
 
 # What it costs, and what is never seen.
 
 
 def test_an_undisturbed_upload_is_five_requests_or_six(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     """Six where the release is made; listing the releases is conditional."""
     backend.put_file(make_upload(tmp_path, WHEEL, b"wheel"))
@@ -245,7 +244,7 @@ def test_an_undisturbed_upload_is_five_requests_or_six(
 
 
 def test_nothing_half_is_ever_seen(
-    github: FakeGitHub, storage: Storage, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, storage: Storage, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     """Before each request of two uploads a reader finds whole files only."""
     reader = open_projects(storage, "read-secret", new_folders(tmp_path))
@@ -268,7 +267,7 @@ def test_nothing_half_is_ever_seen(
 
 
 def test_bytes_that_changed_on_their_way_are_not_published(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     backend.put_file(make_upload(tmp_path, "demo-2.0.zip", b"content"))
     for name in (WHEEL, "demo-2.0.tar.gz"):
@@ -286,7 +285,7 @@ def test_bytes_that_changed_on_their_way_are_not_published(
 
 @pytest.mark.parametrize("digests", [True, False])
 def test_what_others_attached_is_there_already(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path, digests: bool
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path, digests: bool
 ) -> None:
     """Also when GitHub has no digest of it."""
     github.offers_digests = digests
@@ -298,14 +297,14 @@ def test_what_others_attached_is_there_already(
 
 
 def test_a_project_without_a_repository_is_not_published(
-    backend: GitHubProjectsBackend, tmp_path: Path
+    backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     with pytest.raises(ProjectNotFound):
         backend.put_file(make_upload(tmp_path, "never_was-1.0.zip", b"content"))
 
 
 def test_what_would_not_be_shown_is_not_published(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     """An upload that succeeds and is never seen helps nobody."""
     limited = with_settings(backend, prereleases=False, exclude=("*.zip",))
@@ -321,7 +320,7 @@ def test_what_would_not_be_shown_is_not_published(
 
 
 def test_an_immutable_release_takes_no_further_file(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     """And loses none; what can be done is said."""
     github.repo("acme/demo").immutable_releases = True
@@ -338,7 +337,7 @@ def test_an_immutable_release_takes_no_further_file(
 
 
 def test_an_empty_repository_says_what_is_missing(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     github.make_repo("acme", "empty", private=True, empty=True)
     github.set_rights("walter", {"acme/empty": "write"})
@@ -348,7 +347,7 @@ def test_an_empty_repository_says_what_is_missing(
 
 
 def test_a_reader_changes_nothing(
-    github: FakeGitHub, storage: Storage, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, storage: Storage, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     """GitHub answers a classic token 404 where it may read: that is no absence."""
     upload = make_upload(tmp_path, WHEEL, b"wheel")
@@ -358,7 +357,7 @@ def test_a_reader_changes_nothing(
         backend, github.make_token("walter", limited_to={"acme/demo": "read"}, rights={})
     )
     assert (reader.access("demo"), limited.access("demo")) == (Access.READ, Access.WRITE)
-    calls: list[Callable[[GitHubProjectsBackend], Any]] = [
+    calls: list[Callable[[GitHubProjectsStorage], Any]] = [
         lambda each: each.put_file(make_upload(tmp_path, SDIST, b"sdist")),
         lambda each: each.put_file(make_upload(tmp_path, "demo-2.0.zip", b"content")),
         lambda each: each.delete_file(file),
@@ -383,7 +382,7 @@ def test_files_of_one_version_are_published_at_once(
     uploads = [make_upload(tmp_path, name, name.encode()) for name in names]
     writers = [open_projects(storage, "write-secret", new_folders(tmp_path)) for _ in uploads]
 
-    def put(writer: GitHubProjectsBackend, upload: Upload) -> StoredFile:
+    def put(writer: GitHubProjectsStorage, upload: Upload) -> StoredFile:
         return writer.put_file(upload)
 
     at_once([lambda w=w, u=u: put(w, u) for w, u in zip(writers, uploads, strict=True)])
@@ -393,7 +392,7 @@ def test_files_of_one_version_are_published_at_once(
 
 
 def test_what_a_killed_writer_left_hinders_nobody_and_is_removed_after_a_day(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     """Not before, since it may be of a writer that still sends; and never what others drafted."""
     github.make_release("acme/demo", "theirs", draft=True)
@@ -424,7 +423,7 @@ def test_what_a_killed_writer_left_hinders_nobody_and_is_removed_after_a_day(
 
 
 def test_a_deletion_takes_every_asset_of_the_name_and_leaves_the_rest(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     """Otherwise the file would come back from a release that repeats it."""
     upload = make_upload(tmp_path, WHEEL, b"content")
@@ -433,13 +432,107 @@ def test_a_deletion_takes_every_asset_of_the_name_and_leaves_the_rest(
     github.make_release("acme/demo", "nightly", {WHEEL: b"content", "notes.pdf": b"text"})
     backend.delete_file(file)
     assert list(assets(github, "v1.0")) == [SDIST, f"{SDIST}.metadata"]
-    assert list(assets(github, "nightly")) == ["notes.pdf"]
+    assert list(assets(github, "nightly")) == ["notes.pdf", f"{WHEEL}.deleted"]
     with pytest.raises(FileNotFound):
         backend.open_file(file)
 
 
+@pytest.mark.parametrize(
+    "respelled",
+    ["demo-1.0.0-py3-none-any.whl", "Demo-1.0-py3-none-any.whl", "demo-1.0-PY3-none-any.whl"],
+)
+def test_a_burnt_name_stays_burnt_however_it_is_spelled(
+    backend: GitHubProjectsStorage, tmp_path: Path, respelled: str
+) -> None:
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    backend.delete_file(published(upload, backend.put_file(upload)))
+    with pytest.raises(FilenameBurnt):
+        backend.put_file(make_upload(tmp_path, respelled, b"other"))
+
+
+def test_a_name_that_github_changes_is_burnt_as_well(
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
+) -> None:
+    upload = make_upload(tmp_path, "demo-1!2.0.zip", b"content")
+    backend.delete_file(published(upload, backend.put_file(upload)))
+    assert assets(github, "v1!2.0") == {"demo-1.2.0.zip.deleted": "demo-1!2.0.zip.deleted"}
+    with pytest.raises(FilenameBurnt):
+        backend.put_file(upload)
+    backend.put_file(make_upload(tmp_path, "demo-1.2.0.zip", b"content"))
+
+
+def test_people_lift_a_burnt_name_by_removing_what_says_so(
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
+) -> None:
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    backend.delete_file(published(upload, backend.put_file(upload)))
+    (release,) = github.releases("acme/demo")
+    release.assets.clear()
+    backend.put_file(make_upload(tmp_path, WHEEL, b"other"))
+    assert [file.filename for file in backend.project_files("demo")] == [WHEEL]
+
+
+def test_what_people_attach_under_a_burnt_name_is_not_shown_and_stays_theirs(
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
+) -> None:
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    backend.delete_file(published(upload, backend.put_file(upload)))
+    github.make_release("acme/demo", "nightly", {WHEEL: b"again"})
+    assert list(backend.project_files("demo")) == []
+    backend.put_file(make_upload(tmp_path, "demo-2.0.zip", b"content"))
+    assert list(assets(github, "nightly")) == [WHEEL]
+
+
+def test_what_an_interrupted_deletion_left_is_not_shown_and_removed_by_the_next_upload(
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
+) -> None:
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    file = published(upload, backend.put_file(upload))
+    github.fail("reset", on="DELETE *")
+    with pytest.raises(BackendUnavailable):
+        backend.delete_file(file)
+    assert set(assets(github, "v1.0")) == {WHEEL, f"{WHEEL}.metadata", f"{WHEEL}.deleted"}
+    assert list(backend.project_files("demo")) == []
+    backend.put_file(make_upload(tmp_path, "demo-2.0.zip", b"content"))
+    assert set(assets(github, "v1.0")) == {f"{WHEEL}.deleted"}
+
+
+def test_an_immutable_release_keeps_its_files_and_no_name_is_burnt(
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
+) -> None:
+    github.make_release("acme/demo", "nightly", {WHEEL: b"content"})
+    github.repo("acme/demo").immutable_releases = True
+    github.make_release("acme/demo", "v1.0", {WHEEL: b"content"})
+    (stored,) = backend.project_files("demo")
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    with pytest.raises(NotAllowed, match="immutable"):
+        backend.delete_file(published(upload, stored))
+    assert list(backend.project_files("demo")) == [stored]
+
+
+def test_servers_that_delete_at_once_agree(
+    github: FakeGitHub, storage: Storage, tmp_path: Path
+) -> None:
+    """One meets the unfinished mark of another, and is told to ask again, as the core does."""
+    backends = [
+        retrying(open_projects(storage, "write-secret", new_folders(tmp_path))) for _ in range(4)
+    ]
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    file = published(upload, backends[0].put_file(upload))
+    barrier = threading.Barrier(len(backends))
+
+    def delete(backend: AnyBackend) -> object:
+        assert isinstance(backend, SupportsDelete)
+        barrier.wait()
+        return outcome(backend.delete_file, file)
+
+    with ThreadPoolExecutor(len(backends)) as pool:
+        assert list(pool.map(delete, backends)) == [None] * len(backends)
+    assert assets(github, "v1.0") == {f"{WHEEL}.deleted": ""}
+
+
 def test_core_metadata_of_an_earlier_file_is_replaced(
-    github: FakeGitHub, backend: GitHubProjectsBackend, tmp_path: Path
+    github: FakeGitHub, backend: GitHubProjectsStorage, tmp_path: Path
 ) -> None:
     """Somebody has deleted the wheel in the browser, and nothing else."""
     github.make_release("acme/demo", "v1.0", {f"{WHEEL}.metadata": b"of another file"})
@@ -467,7 +560,7 @@ FAULTS = [
 ]
 
 
-def is_whole(backend: GitHubProjectsBackend, upload: Upload) -> bool:
+def is_whole(backend: GitHubProjectsStorage, upload: Upload) -> bool:
     """Whether the file is published; an error when half of it is, or other bytes."""
     listed = {file.filename: file for file in backend.project_files("demo")}
     stored = listed.get(upload.file.filename)
@@ -485,7 +578,7 @@ def is_whole(backend: GitHubProjectsBackend, upload: Upload) -> bool:
 @pytest.mark.parametrize(("kind", "applied"), FAULTS)
 def test_publishing_survives_trouble_at_every_request(
     github: FakeGitHub,
-    backend: GitHubProjectsBackend,
+    backend: GitHubProjectsStorage,
     tmp_path: Path,
     at: int,
     kind: Any,
@@ -523,13 +616,13 @@ def test_publishing_survives_trouble_at_every_request(
 @pytest.mark.parametrize(("kind", "applied"), FAULTS)
 def test_deleting_survives_trouble_at_every_request(
     github: FakeGitHub,
-    backend: GitHubProjectsBackend,
+    backend: GitHubProjectsStorage,
     tmp_path: Path,
     kind: Any,
     applied: bool,
 ) -> None:
     """Success means gone; again after an error makes it so."""
-    for at in range(3):
+    for at in range(4):
         name = f"demo-{at}.0.zip"
         upload = make_upload(tmp_path, name, b"content")
         file = published(upload, backend.put_file(upload))
@@ -553,7 +646,7 @@ def test_deleting_survives_trouble_at_every_request(
 @pytest.mark.parametrize(("kind", "applied"), FAULTS)
 def test_yanking_survives_trouble_at_every_request(
     github: FakeGitHub,
-    backend: GitHubProjectsBackend,
+    backend: GitHubProjectsStorage,
     tmp_path: Path,
     kind: Any,
     applied: bool,

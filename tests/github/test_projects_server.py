@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +12,34 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from private_pypi.config import Source
-from private_pypi.repositories import Expiry
-from private_pypi.testing.distributions import encode_multipart, form_for, make_wheel
+from private_pypi import cli
+from private_pypi.storage import recent_trouble
+from private_pypi.testing.distributions import make_wheel
 from private_pypi.web import create_app
-from private_pypi.web.deployment import Deployment
 from tests.github.fake import FakeGitHub
 from tests.github.owner import PROJECTS, asset_id
+from tests.web.conftest import Deploy, basic, deploy, publish
+
+__all__ = ["deploy"]
 
 JSON = "application/vnd.pypi.simple.v1+json"
 FILENAME, WHEEL = make_wheel("demo", "1.0", requires_python=">=3.8")
 
 
-def basic(user: str, token: str) -> dict[str, str]:
-    encoded = base64.b64encode(f"{user}:{token}".encode()).decode()
-    return {"Authorization": f"Basic {encoded}"}
-
-
 @pytest.fixture
-def github() -> Iterator[FakeGitHub]:
-    with FakeGitHub() as github:
-        for name in PROJECTS:
-            github.make_repo("acme", name, private=True)
-        yield github
+def github(github: FakeGitHub) -> FakeGitHub:
+    for name in PROJECTS:
+        github.make_repo("acme", name, private=True)
+    return github
 
 
 class Server:
     """A server with a folder of its own, and its client."""
 
-    def __init__(self, github: FakeGitHub, root: Path, keys: str) -> None:
-        root.mkdir(exist_ok=True)
+    def __init__(self, github: FakeGitHub, deploy: Deploy, root: Path, keys: str) -> None:
         config = f'[hub]\ntype = "github_projects"\napi_url = "{github.api_url}"\n{keys}\n'
-        self.deployment = Deployment(
-            root,
-            config=Source(text=config, name="config", folder=root),
-            admin_secret=None,
-            expiry=Expiry(timedelta(hours=1), timedelta(minutes=5)),
-            extra_index_url="https://elsewhere.example/simple/",
-            admin_token=None,
-            allowed_env=frozenset(),
-            environ={},
+        self.deployment = deploy(
+            config, root=root, extra_index_url="https://elsewhere.example/simple/"
         )
         self.client: FlaskClient = create_app(self.deployment).test_client()
 
@@ -66,25 +53,20 @@ class Server:
         return list(answer.json["files"])
 
     def publish(self, filename: str, content: bytes, user: str, token: str) -> TestResponse:
-        content_type, body = encode_multipart(form_for(filename, content), filename, content)
-        headers = basic(user, token)
-        return self.client.post("/simple/", data=body, content_type=content_type, headers=headers)
+        return publish(self.client, filename, content, headers=basic(user, token))
 
 
 Serve = Callable[..., Server]
 
 
 @pytest.fixture
-def serve(github: FakeGitHub, tmp_path: Path) -> Iterator[Serve]:
-    made: list[Server] = []
+def serve(github: FakeGitHub, deploy: Deploy, tmp_path: Path) -> Serve:
+    made = itertools.count()
 
     def make(keys: str = 'owner = "acme"') -> Server:
-        made.append(Server(github, tmp_path / f"root-{len(made)}", keys))
-        return made[-1]
+        return Server(github, deploy, tmp_path / f"root-{next(made)}", keys)
 
-    yield make
-    for server in made:
-        server.deployment.close()
+    return make
 
 
 @pytest.fixture
@@ -170,9 +152,82 @@ def test_a_deleted_file_is_gone_from_github_and_its_name_is_burnt(
     path = f"/simple/demo/{FILENAME}"
     assert server.client.delete(path, headers=headers).status_code == 200
     (release,) = github.releases("acme/demo")
-    assert release.assets == {}
+    assert [asset.name for asset in release.assets.values()] == [f"{FILENAME}.deleted"]
     assert server.get(path, "hub", writer).status_code == 404
-    assert server.publish(FILENAME, WHEEL, "hub", writer).status_code == 400
+    # A server with a folder of its own knows it as well, for these bytes and for others.
+    for each in (server, serve()):
+        for content in (WHEEL, make_wheel("demo", "1.0", files={"other.py": b"other"})[1]):
+            answer = each.publish(FILENAME, content, "hub", writer)
+            assert answer.status_code == 400, answer.text
+            assert "previously used by a file that has since been deleted" in answer.text
+        assert each.get("/simple/demo/", "hub", writer).status_code == 404
+
+
+@pytest.mark.parametrize("user", ["hub", "acme"])
+def test_a_restored_name_is_taken_by_every_server(
+    github: FakeGitHub,
+    serve: Serve,
+    writer: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    user: str,
+) -> None:
+    """Also of an owner whose name is no table."""
+    keys = 'owner = "acme"' if user == "hub" else "any_owner = true"
+    server = serve(keys)
+    other_content = make_wheel("demo", "1.0", files={"other.py": b"other"})[1]
+    assert server.publish(FILENAME, WHEEL, user, writer).status_code == 200
+    path = f"/simple/demo/{FILENAME}"
+    assert server.client.delete(path, headers=basic(user, writer)).status_code == 200
+    config = tmp_path / "config.toml"
+    config.write_text(f'[hub]\ntype = "github_projects"\napi_url = "{github.api_url}"\n{keys}\n')
+    words = ["restore_name", str(tmp_path / "root-0"), "hub", FILENAME, "--config", str(config)]
+    if user != "hub":
+        words += ["--user", user]
+    assert cli.main(words, {}) == 1
+    reader = github.make_token("rita", {"acme/demo": "read"})
+    assert cli.main([*words, "--secret", reader], {}) == 1
+    told = capsys.readouterr().err
+    assert "needs a secret that may write" in told
+    assert f"may read project 'demo' of '{user}', but not write to it" in told
+    assert server.publish(FILENAME, WHEEL, user, writer).status_code == 400
+    for _ in range(2):
+        assert cli.main([*words, "--secret_env=TOKEN"], {"TOKEN": writer}) == 0
+    assert capsys.readouterr().out == (
+        f"{user}: the name {FILENAME} can be used again\n"
+        f"{user}: no file named {FILENAME} was deleted; nothing to do\n"
+    )
+    for each in (server, serve(keys)):
+        assert each.publish(FILENAME, other_content, user, writer).status_code == 200
+        assert each.get(path, user, writer).data == other_content
+
+
+def test_what_is_published_here_is_known_here_at_once(
+    github: FakeGitHub, serve: Serve, writer: str
+) -> None:
+    """Whatever was said of its project a moment ago, and to whom: pages, absences and lists."""
+    server = serve()
+    github.make_repo("acme", "late", private=True)
+    reader = github.make_token("rita", {"acme/demo": "read"})
+    newcomer = github.make_token("walter")
+    filename, content = make_wheel("late", "1.0")
+
+    def listed(token: str) -> list[str]:
+        answer = server.get("/simple/", "hub", token)
+        assert answer.json is not None
+        return [project["name"] for project in answer.json["projects"]]
+
+    for token in (reader, newcomer):
+        assert server.get("/simple/late/", "hub", token).status_code == 404
+        assert "late" not in listed(token)
+    assert "late" not in listed(writer)
+    github.set_rights("walter", {"acme/late": "write"})
+    github.set_rights("rita", {"acme/late": "read"})
+    assert server.publish(filename, content, "hub", writer).status_code == 200
+    for token in (writer, newcomer, reader):
+        assert "late" in listed(token)
+        (file,) = server.files("late", "hub", token)
+        assert file["filename"] == filename
 
 
 def test_the_address_of_pypihub_works_unchanged(
@@ -195,9 +250,10 @@ def test_the_address_of_pypihub_works_unchanged(
 
 
 def test_absence_refusal_and_trouble_are_three_things(
-    github: FakeGitHub, serve: Serve, writer: str
+    github: FakeGitHub, serve: Serve, writer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PyPIHub answered 404 to all of them, and installers took the public package."""
+    monkeypatch.setattr(recent_trouble, "MOST", 0.0)
     github.make_release("acme/demo", "v1.0", {FILENAME: WHEEL})
     server = serve()
     assert server.get("/simple/never-was/", "hub", writer).status_code == 404

@@ -6,7 +6,6 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 import requests
 
 from private_pypi.testing.distributions import make_wheel
-from tests.faults.servers import Server, Servers, servers_below
+from tests.faults.servers import Server, Servers
 from tests.github.fake import FakeGitHub
 from tests.github.owner import DAY, leftovers
 
@@ -23,22 +22,15 @@ NAMES = [filename for filename, _ in WHEELS]
 
 
 @pytest.fixture
-def github() -> Iterator[FakeGitHub]:
-    with FakeGitHub() as github:
-        for name in ("demo", "other"):
-            github.make_repo("acme", name, private=True)
-        yield github
+def github(github: FakeGitHub) -> FakeGitHub:
+    for name in ("demo", "other"):
+        github.make_repo("acme", name, private=True)
+    return github
 
 
 @pytest.fixture
 def writer(github: FakeGitHub) -> str:
     return github.make_token("walter", {"acme/demo": "write", "acme/other": "write"})
-
-
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    with servers_below(tmp_path) as servers:
-        yield servers
 
 
 def table(github: FakeGitHub, interval: float = 3600) -> str:
@@ -65,6 +57,7 @@ def assert_whole(answer: requests.Response) -> None:
         assert names(answer) == NAMES
 
 
+@pytest.mark.needs("a server in a process of its own")
 def test_processes_of_a_root_share_what_was_looked_up_and_no_rights(
     github: FakeGitHub, writer: str, servers: Servers, tmp_path: Path
 ) -> None:
@@ -95,6 +88,7 @@ def test_processes_of_a_root_share_what_was_looked_up_and_no_rights(
         assert server.status(path, auth=("acme", writer)) == 404
 
 
+@pytest.mark.needs("a server in a process of its own")
 def test_processes_of_a_root_that_look_at_once_never_show_a_part(
     github: FakeGitHub, writer: str, servers: Servers, tmp_path: Path
 ) -> None:
@@ -118,6 +112,7 @@ def test_processes_of_a_root_that_look_at_once_never_show_a_part(
     assert [names(page(server, reader)) for server in both] == [NAMES] * 2
 
 
+@pytest.mark.needs("a server in a process of its own")
 @pytest.mark.parametrize("has_release", [True, False])
 def test_a_server_that_is_killed_while_it_publishes_leaves_all_or_nothing(
     github: FakeGitHub, writer: str, servers: Servers, tmp_path: Path, has_release: bool

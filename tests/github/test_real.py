@@ -26,21 +26,29 @@ import pytest
 from github import Auth, Github, UnknownObjectException
 from github.Repository import Repository as OnGitHub
 
-from private_pypi.backend import AnyBackend, Folders, Secret
+from private_pypi.backend import AnyBackend, AnyStorage, Folders, Secret
 from private_pypi.errors import InvalidUpload
 from private_pypi.model import StoredFile
-from private_pypi.retrying import retrying
+from private_pypi.storage.retrying import retrying
 from private_pypi.testing.contract import (
-    AssetIdsContract,
+    AliasesContract,
     BackendContract,
+    BurningContract,
+    CoreMetadataContract,
     DeletingContract,
+    FindContract,
     PartsContract,
     ProcessesContract,
+    ProjectsContract,
+    PublishContract,
     RecentContract,
+    RemoteContract,
     RightsPerProjectContract,
+    SweepContract,
+    UsageContract,
     YankingContract,
-    make_upload,
 )
+from private_pypi.testing.contract.helpers import make_upload
 from private_pypi_github import (
     GitHubBackend,
     GitHubProjectsBackend,
@@ -54,6 +62,8 @@ from tests.clients.publishers import publish, sent_files
 from tests.clients.releases import Release
 from tests.clients.serving import Repository, serving
 from tests.github.places import TYPES, Place, PlaceType
+
+pytestmark = pytest.mark.needs("clients", "GitHub")
 
 _PREFIX: Final = "PRIVATE_PYPI_TEST_GITHUB_"
 PROJECTS: Final = ("demo", "demo-extra", "other")
@@ -156,24 +166,21 @@ class RealContract(ProcessesContract):
     emptied: ClassVar[tuple[str, ...]]
 
     @pytest.fixture
-    def storage(self, made: Mapping[str, OnGitHub]) -> Storage:
+    def place(self, made: Mapping[str, OnGitHub]) -> Storage:
         for name in self.emptied:
             empty(made[name])
         return Storage(account=ACCOUNT, index_filename=f"{secrets.token_hex(8)}.toml")
 
-    def make_backend(self, storage: Storage, secret: Secret, folders: Folders) -> AnyBackend:
-        raise NotImplementedError
+    # Nobody can make GitHub fail.
+    test_trouble_is_never_an_absence = None
 
-    def open_backend(self, storage: Storage, secret: str, folders: Folders) -> AnyBackend:
-        """Limits are waited for: the tests publish faster than GitHub likes."""
-        token = Secret(storage.account.secret(secret))
-        backend = self.make_backend(storage, token, folders)
-        return retrying(backend, attempts=10, longest_wait=120, patience=900)
+    def secret(self, place: Storage, name: str) -> Secret:
+        return Secret(place.account.secret(name))
 
-    def test_an_empty_file_is_a_file(self, backend: AnyBackend, tmp_path: Path) -> None:
+    def test_an_empty_file_is_a_file(self, storage: Any, tmp_path: Path) -> None:
         """GitHub refuses empty assets, and no distribution file is empty: so it is said."""
         with pytest.raises(InvalidUpload, match="GitHub stores no empty files"):
-            backend.put_file(make_upload(tmp_path, "demo-1.0.zip", b""))
+            storage.put_file(make_upload(tmp_path, "demo-1.0.zip", b""))
 
 
 needs_reader = pytest.mark.skipif(
@@ -181,47 +188,78 @@ needs_reader = pytest.mark.skipif(
 )
 
 
-class TestGitHub(RealContract, BackendContract, DeletingContract, RecentContract, YankingContract):
+class Patient:
+    """Limits are waited for: the tests publish faster than GitHub likes."""
+
+    def seen_with(self, secret: Secret) -> AnyStorage:
+        view: AnyStorage = super().seen_with(secret)  # type: ignore[misc]
+        return retrying(view, attempts=10, longest_wait=120, patience=900)
+
+
+class PatientGitHub(Patient, GitHubBackend):
+    pass
+
+
+class PatientProjects(Patient, GitHubProjectsBackend):
+    pass
+
+
+class TestGitHub(
+    RealContract,
+    BackendContract,
+    FindContract,
+    DeletingContract,
+    RecentContract,
+    YankingContract,
+    SweepContract,
+    UsageContract,
+    RemoteContract,
+):
     """One repository holds all packages."""
 
     emptied = ("pkgs",)
 
-    def make_backend(self, storage: Storage, secret: Secret, folders: Folders) -> AnyBackend:
-        account = storage.account
+    def open_backend(self, place: Storage, folders: Folders) -> AnyBackend:
+        account = place.account
         settings = GitHubSettings(
             name="mine",
             max_file_bytes=1 << 30,
             owner=account.owner,
             repo=f"{account.stem}-pkgs",
-            index_filename=storage.index_filename,
+            index_filename=place.index_filename,
             api_url=account.api_url,
         )
-        return GitHubBackend(settings, secret, folders)
+        return PatientGitHub(settings, folders)
 
     @needs_reader
-    def test_a_secret_may_do_what_the_storage_says(self, storage: Any, tmp_path: Path) -> None:
-        super().test_a_secret_may_do_what_the_storage_says(storage, tmp_path)
+    def test_a_secret_may_do_what_the_storage_says(self, place: Any, tmp_path: Path) -> None:
+        super().test_a_secret_may_do_what_the_storage_says(place, tmp_path)
 
     @needs_reader
-    def test_a_secret_may_do_the_same_with_a_project(self, storage: Any, tmp_path: Path) -> None:
-        super().test_a_secret_may_do_the_same_with_a_project(storage, tmp_path)
+    def test_a_secret_may_do_the_same_with_a_project(self, place: Any, tmp_path: Path) -> None:
+        super().test_a_secret_may_do_the_same_with_a_project(place, tmp_path)
 
 
 class TestGitHubProjects(
     RealContract,
+    PublishContract,
+    CoreMetadataContract,
     RightsPerProjectContract,
-    DeletingContract,
+    ProjectsContract,
+    BurningContract,
     YankingContract,
     PartsContract,
-    AssetIdsContract,
+    AliasesContract,
+    UsageContract,
+    RemoteContract,
 ):
     """Every project in its own repository."""
 
     emptied = PROJECTS
     keeps_records: ClassVar[bool] = False
 
-    def make_backend(self, storage: Storage, secret: Secret, folders: Folders) -> AnyBackend:
-        account = storage.account
+    def open_backend(self, place: Storage, folders: Folders) -> AnyBackend:
+        account = place.account
         settings = GitHubProjectsSettings(
             name="mine",
             max_file_bytes=1 << 30,
@@ -231,9 +269,9 @@ class TestGitHubProjects(
             ),
             api_url=account.api_url,
         )
-        return GitHubProjectsBackend(settings, secret, folders)
+        return PatientProjects(settings, folders)
 
-    def asset_id(self, storage: Storage, stored: StoredFile) -> str:
+    def alias(self, place: Storage, stored: StoredFile) -> str:
         with open_github() as github:
             repository = github.get_repo(f"{ACCOUNT.owner}/{ACCOUNT.stem}-demo")
             (found,) = (

@@ -92,6 +92,7 @@ def test_what_pip_recorded_is_installed_again(
     assert check_requirement(told.requirement) == expected
 
 
+@pytest.mark.needs("git")
 @pytest.mark.parametrize("editable", [True, False])
 def test_a_checkout_is_its_origin_at_its_commit(
     tmp_path: Path, checkout: Path, editable: bool
@@ -108,6 +109,7 @@ def test_a_checkout_is_its_origin_at_its_commit(
     assert installed_from(environ, installed=installed(checkout), source=checkout) == told
 
 
+@pytest.mark.needs("git")
 @pytest.mark.parametrize(
     ("origin", "address"),
     [
@@ -127,16 +129,18 @@ def test_an_origin_is_written_as_everybody_may_use_it(
     assert told.requirement.rpartition("@")[0] == f"private-pypi @ git+{address}"
 
 
+@pytest.mark.needs("git")
 def test_what_the_workflow_would_lack_is_told(tmp_path: Path, checkout: Path) -> None:
     git(checkout, "update-ref", "-d", "refs/remotes/origin/main")
     (checkout / "file").write_text("2")
     told = installed_from(dict(os.environ), installed=installed(tmp_path), source=checkout)
     assert [sentence.split(";")[1] for sentence in told.warnings] == [
-        " the workflow lacks them",
+        " the workflow will not have them",
         " push it",
     ]
 
 
+@pytest.mark.needs("git")
 @pytest.mark.parametrize(
     "direct_url",
     [
@@ -154,6 +158,7 @@ def test_what_cannot_be_told_is_asked_for(tmp_path: Path, direct_url: object) ->
         )
 
 
+@pytest.mark.needs("git")
 def test_a_checkout_without_a_usable_origin_is_asked_for(tmp_path: Path, checkout: Path) -> None:
     below = checkout / "environment"  # another project's checkout that we were installed into
     below.mkdir()
@@ -224,6 +229,7 @@ def test_what_an_image_was_told_is_checked_like_a_flag(tmp_path: Path) -> None:
         installed_from({"PRIVATE_PYPI_REQUIREMENT": "private-pypi"}, installed=installed(tmp_path))
 
 
+@pytest.mark.needs("git")
 def test_a_machine_without_git_asks_for_a_requirement(tmp_path: Path, checkout: Path) -> None:
     with pytest.raises(ConfigurationError, match="give --requirement"):
         installed_from({"PATH": ""}, installed=installed(tmp_path), source=checkout)

@@ -2,60 +2,54 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from flask.testing import FlaskClient
 
+from private_pypi import cli
 from private_pypi.backend import Access, Secret
-from private_pypi.config import Source
-from private_pypi.errors import NotAllowed
-from private_pypi.filenames import normalize
-from private_pypi.index_file import read_document
-from private_pypi.indexing import update_index
+from private_pypi.distributions.filenames import normalize
+from private_pypi.errors import BackendError, NotAllowed
+from private_pypi.index.document import read_document
+from private_pypi.index.rebuilding import update_index
 from private_pypi.repositories import Grant
+from private_pypi.storage.strangers import WRONG_SECRETS
 from private_pypi.testing.distributions import encode_multipart, form_for, make_wheel
-from private_pypi.verdicts import Expiry
 from private_pypi.web import create_app
-from private_pypi.web.deployment import Deployment
 from tests.github.fake import FakeGitHub
+from tests.web import conftest
+from tests.web.conftest import Deploy, deploy
+
+__all__ = ["deploy"]
 
 DEMO = normalize("demo")
 
 
 def basic(token: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(f"acme:{token}".encode()).decode()}
+    return conftest.basic("acme", token)
 
 
 @pytest.fixture
-def github() -> Iterator[FakeGitHub]:
-    with FakeGitHub() as github:
-        github.make_repo("acme", "pkgs", private=True)
-        yield github
+def github(github: FakeGitHub) -> FakeGitHub:
+    github.make_repo("acme", "pkgs", private=True)
+    return github
 
 
 class Server:
     """A server with a folder of its own, and its client with a token that may write."""
 
-    def __init__(self, github: FakeGitHub, root: Path, token: str, more: str) -> None:
-        root.mkdir(exist_ok=True)
+    def __init__(
+        self, github: FakeGitHub, deploy: Deploy, root: Path, token: str, more: str
+    ) -> None:
         config = f'[acme]\ntype = "github"\nowner = "acme"\nrepo = "pkgs"\n{more}\n'
         config += f'api_url = "{github.api_url}"\nsync_index_interval = 3600\n'
         admin = f'[acme]\ntype = "github"\nraw = "{token}"\n'
-        self.deployment = Deployment(
-            root,
-            config=Source(text=config, name="config", folder=root),
-            admin_secret=Source(text=admin, name="admin_secret", folder=root),
-            expiry=Expiry(timedelta(hours=1), timedelta(minutes=5)),
-            extra_index_url="",
-            admin_token=None,
-            allowed_env=frozenset(),
-            environ={},
-        )
+        self.deployment = deploy(config, admin, root=root)
         self.client: FlaskClient = create_app(self.deployment).test_client()
         self.token = Secret(token)
         self.headers = basic(token)
@@ -63,10 +57,8 @@ class Server:
         self.repository.wait_until_ready(10)
 
     def publish(self, filename: str, content: bytes) -> int:
-        content_type, body = encode_multipart(form_for(filename, content), filename, content)
-        return self.client.post(
-            "/simple/", data=body, content_type=content_type, headers=self.headers
-        ).status_code
+        answer = conftest.publish(self.client, filename, content, headers=self.headers)
+        return answer.status_code
 
     def files(self, project: str) -> list[str]:
         answer = self.client.get(
@@ -85,23 +77,20 @@ Serve = Callable[..., Server]
 
 
 @pytest.fixture
-def serve(github: FakeGitHub, tmp_path: Path) -> Iterator[Serve]:
+def serve(github: FakeGitHub, deploy: Deploy, tmp_path: Path) -> Serve:
     token = github.make_token(user="walter", rights={"acme/pkgs": "write"})
-    made: list[Server] = []
+    made = itertools.count()
 
     def make(more: str = "", *, root: Path | None = None) -> Server:
-        made.append(Server(github, root or tmp_path / f"root-{len(made)}", token, more))
-        return made[-1]
+        return Server(github, deploy, root or tmp_path / f"root-{next(made)}", token, more)
 
-    yield make
-    for server in made:
-        server.deployment.close()
+    return make
 
 
 def rebuild(server: Server, folder: Path) -> str:
     """What the workflow of the repository does, and says."""
     update = update_index(
-        server.repository.backend(server.token),
+        server.repository.storage(server.token),
         backend_type="github",
         name="acme",
         folder=folder,
@@ -222,7 +211,7 @@ def test_pages_are_served_while_github_is_down(github: FakeGitHub, serve: Serve)
     github.fail("secondary", times=1000)
     assert server.files("demo") == [filename]
     assert server.get(f"/simple/demo/{filename}") == content
-    answer = server.client.get("/simple/", headers=basic("another-token"))
+    answer = server.client.get("/simple/", headers=basic("ghp_" + "a" * 36))
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
 
@@ -250,6 +239,68 @@ def test_a_token_that_was_revoked_is_401_although_it_was_believed(
     github.revoke(writer)
     assert server.publish(*make_wheel("demo", "3.0")) == 401
     assert server.client.get("/simple/", headers=basic(writer)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/simple/demo/1.0/yank"),
+        ("DELETE", "/simple/demo/1.0"),
+        ("GET", "/simple/demo/demo-1.0-py3-none-any.whl"),
+        ("POST", "/simple/"),
+    ],
+)
+def test_a_token_that_was_revoked_is_401_whatever_it_is_used_for(
+    github: FakeGitHub, serve: Serve, method: str, path: str
+) -> None:
+    """And nothing is believed of it afterwards: its pages are 401 as well."""
+    server = serve()
+    filename, content = make_wheel("demo", "1.0")
+    assert server.publish(filename, content) == 200
+    other = github.make_token(user="wanda", rights={"acme/pkgs": "write"})
+    page = {"path": "/simple/demo/", "headers": basic(other)}
+    assert server.client.get(**page).status_code == 200
+    # What it may do was asked before.
+    server.client.post("/simple/never-was/1.0/yank", headers=basic(other))
+    github.revoke(other)
+    body = encode_multipart(form_for(*make_wheel("demo", "2.0")), *make_wheel("demo", "2.0"))
+    sent = {"data": body[1], "content_type": body[0]} if path == "/simple/" else {}
+    answer = server.client.open(path, method=method, headers=basic(other), **sent)
+    assert answer.status_code == 401, answer.text
+    assert server.client.get(**page).status_code == 401
+
+
+def test_what_cannot_be_a_token_is_refused_without_asking_github(
+    github: FakeGitHub, serve: Serve
+) -> None:
+    server = serve()
+    github.forget_requests()
+    for secret in ("hunter2", "a password with spaces", "x" * 3000, "contraseña-contraseña"):
+        answer = server.client.get("/simple/", headers=basic(secret))
+        assert answer.status_code == 401, secret
+    assert github.requests == []
+
+
+def test_made_up_tokens_of_one_client_are_asked_about_so_many_times(
+    github: FakeGitHub, serve: Serve
+) -> None:
+    """Others are asked about meanwhile, and GitHub is not asked on and on."""
+    server = serve()
+
+    def status(token: str, address: str) -> int:
+        answer = server.client.get(
+            "/simple/", headers=basic(token), environ_base={"REMOTE_ADDR": address}
+        )
+        assert (answer.status_code == 503) == ("Retry-After" in answer.headers)
+        return answer.status_code
+
+    github.forget_requests()
+    junk = [status(f"ghp_{number:036}", "192.0.2.1") for number in range(WRONG_SECRETS + 30)]
+    assert junk == [401] * WRONG_SECRETS + [503] * 30
+    assert len(github.requests) == WRONG_SECRETS
+    right = github.make_token(user="rita", rights={"acme/pkgs": "read"})
+    assert status(right, "192.0.2.2") == 200
+    assert status(right, "192.0.2.1") == 200  # it is known now
 
 
 @pytest.mark.parametrize("download", ["proxy", "redirect"])
@@ -281,6 +332,7 @@ def test_how_files_come_is_no_reason_to_list_anew(
     assert again.repository.index.has_files(DEMO)
 
 
+@pytest.mark.needs("time")
 def test_ten_thousand_releases_and_more_are_updated_within_a_hundred_and_ten_requests(
     github: FakeGitHub, serve: Serve, tmp_path: Path
 ) -> None:
@@ -336,12 +388,15 @@ def test_a_yank_that_was_broken_off_is_completed(
         server.repository.synchronize()
         return [file.yanked for file in server.repository.index.project_files(DEMO)]
 
-    def broken_off(reason: str | None) -> None:
-        github.fail("403", on="PUT /repos/*/contents/*")
-        with pytest.raises(NotAllowed):
+    def broken_off(reason: str | None, kind: Literal["403", "500"] = "500") -> None:
+        github.fail(kind, on="PUT /repos/*/contents/*", times=9)
+        with pytest.raises(NotAllowed if kind == "403" else BackendError):
             granted.yank([file], reason)
         github.heal()
 
+    broken_off("refused", "403")  # which is undone, where trouble leaves what was done
+    rebuild(server, tmp_path)
+    assert yanks(server) == [None]
     broken_off("broken")
     assert yanks(server) == [None]
     rebuild(server, tmp_path)
@@ -365,3 +420,38 @@ def test_what_github_refuses_to_yank_is_not_yanked_anywhere(
         Grant(server.repository, Access.WRITE, Secret(reader)).yank([file], "broken")
     assert github.file("acme/pkgs", "index.toml") is None
     assert server.repository.index.project_files(DEMO) == (file,)
+
+
+def test_a_restored_name_is_taken_by_every_server(
+    github: FakeGitHub, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By that of the ROOT where it was restored at once, by others after a synchronisation."""
+    one, other = serve(), serve()
+    filename, content = make_wheel("demo", "1.0")
+    new = make_wheel("demo", "1.0", files={"other.py": b"other"})[1]
+    assert one.publish(filename, content) == 200
+    path = f"/simple/demo/{filename}"
+    assert one.client.delete(path, headers=one.headers).status_code == 200
+    other.repository.synchronize()
+    assert (one.publish(filename, new), other.publish(filename, new)) == (400, 400)
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'[acme]\ntype = "github"\nowner = "acme"\nrepo = "pkgs"\napi_url = "{github.api_url}"\n'
+    )
+    words = ["restore_name", str(tmp_path / "root-0"), "acme", filename, "--config", str(config)]
+    environ = {
+        "WRITES": one.token.reveal(),
+        "READS": github.make_token(user="rita", rights={"acme/pkgs": "read"}),
+    }
+    assert cli.main([*words, "--secret_env=READS"], environ) == 1
+    assert "may read the storage of 'acme', but not write to it" in capsys.readouterr().err
+    for _ in range(2):
+        assert cli.main([*words, "--secret_env=WRITES"], environ) == 0
+    assert capsys.readouterr().out == (
+        f"acme: the name {filename} can be used again\n"
+        f"acme: no file named {filename} was deleted; nothing to do\n"
+    )
+    other.repository.synchronize()
+    assert other.publish(filename, new) == 200
+    one.repository.synchronize()
+    assert one.get(path) == new

@@ -10,9 +10,10 @@ import requests
 
 from private_pypi.testing.distributions import make_wheel
 from tests.clients.serving import Repository, serving
-from tests.faults.servers import JSON, eventually, sha256
+from tests.faults.servers import JSON, sha256
 from tests.github.fake import FakeGitHub
 from tests.github.places import TYPES, PlaceType, make_place
+from tests.waiting import eventually
 
 INTERVAL = 0.5  # seconds after which a server looks again
 
@@ -31,6 +32,7 @@ def listed(repository: Repository) -> dict[str, dict[str, Any]]:
     return {file["filename"]: file for file in answer.json()["files"]}
 
 
+@pytest.mark.needs("a server in a process of its own")
 @pytest.mark.parametrize("place_type", TYPES)
 def test_what_one_server_publishes_yanks_and_deletes_the_other_shows(
     place_type: PlaceType, tmp_path: Path

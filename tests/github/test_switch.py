@@ -13,6 +13,8 @@ import pytest
 from tests.clients.environments import CHECKOUT
 from tests.github.fake import FakeGitHub
 
+pytestmark = pytest.mark.needs("clients")
+
 _PREFIX = "PRIVATE_PYPI_TEST_GITHUB_"
 _FEW = "the_same_bytes_again"
 _SOME = (

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.ports import free_port
 from tests.machine import need
 
 from .authority import Certificates
@@ -73,7 +74,7 @@ def running_front(
 ) -> Iterator[Front]:
     """A recipe with its ports and certificates replaced, until the block ends."""
     folder.mkdir()
-    port = _free_port()
+    port = free_port()
     recipe = RECIPES[kind, prefix].read_text()
     make = {"nginx": _nginx, "caddy": _caddy}[kind]
     command = make(recipe, folder, certificates, port, upstream)
@@ -113,7 +114,7 @@ def _nginx(
     )
     (folder / "site.conf").write_text(site)
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder))
-    nginx = need("nginx", "nginx-light")
+    nginx = need("nginx")
     return [str(nginx), "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
 
 
@@ -139,12 +140,6 @@ def _replaced(text: str, places: Mapping[str, str]) -> str:
         assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in the recipe"
         text = text.replace(old, new)
     return text
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _listens(port: int) -> bool:

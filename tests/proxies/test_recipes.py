@@ -27,18 +27,20 @@ from tests.faults.servers import (
     READER,
     WRITER,
     Server,
-    eventually,
     servers_below,
     sha256,
     table,
     temporary_files,
     upload_request,
 )
+from tests.waiting import eventually
 
 from .authority import Certificates, make_certificates
 from .fronts import CHECKOUT, RECIPES, Front, running_front
 
 __all__ = ["client", "target"]
+
+pytestmark = pytest.mark.needs("nginx", "caddy")
 
 DOCUMENT = (CHECKOUT / "docs" / "proxies.md").read_text()
 LARGEST = 12 * 2**20  # bytes; the largest file of these repositories

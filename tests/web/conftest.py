@@ -1,10 +1,9 @@
-"""A deployment over real folders, and Flask's client with credentials."""
+"""A deployment with real folders, and test clients of Flask with credentials."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from private_pypi.backend import Secret
-from private_pypi.config import Source
+from private_pypi.configuration.config import ConfigurationText
 from private_pypi.testing.distributions import encode_multipart, form_for
-from private_pypi.verdicts import Expiry
 from private_pypi.web import create_app
 from private_pypi.web.deployment import Deployment
+from private_pypi.web.options import ServerOptions
 
 MINE = """
 [mine]
@@ -53,27 +52,30 @@ def deploy(tmp_path: Path) -> Iterator[Deploy]:
     made: list[Deployment] = []
 
     def make(
-        config: str | None,
+        config: str | ConfigurationText | None,
         admin_secret: str | None = None,
         *,
         root: Path = tmp_path / "root",
         extra_index_url: str = "",
         admin_token: str = "",
-        allowed_env: frozenset[str] = frozenset(),
         environ: dict[str, str] | None = None,
+        **options: Any,
     ) -> Deployment:
         root.mkdir(exist_ok=True)
         deployment = Deployment(
-            root,
-            config=None if config is None else Source(text=config, name="config", folder=root),
-            admin_secret=None
-            if admin_secret is None
-            else Source(text=admin_secret, name="admin_secret", folder=root),
-            expiry=Expiry(timedelta(hours=1), timedelta(minutes=5)),
-            extra_index_url=extra_index_url,
-            admin_token=Secret(admin_token) if admin_token else None,
-            allowed_env=allowed_env,
-            environ=environ or {},
+            ServerOptions(
+                root=root,
+                config=ConfigurationText(text=config, name="config", folder=root)
+                if isinstance(config, str)
+                else config,
+                admin_secret=None
+                if admin_secret is None
+                else ConfigurationText(text=admin_secret, name="admin_secret", folder=root),
+                extra_index_url=extra_index_url,
+                admin_token=Secret(admin_token) if admin_token else None,
+                environ=environ or {},
+                **options,
+            )
         )
         made.append(deployment)
         return deployment

@@ -1,4 +1,4 @@
-"""Storages in memory that answer for one project at a time, reached by a configuration."""
+"""Storages in memory that answer for one project at a time, named in a configuration."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import pytest
 
-from private_pypi import plugins
-from private_pypi.backend import Known
+from private_pypi.backend import BackendSettings, Folders
 from private_pypi.model import StoredFile
-from private_pypi.testing import LookupMemoryBackend, MemorySettings, MemoryStorage
+from private_pypi.storage import plugins
+from private_pypi.testing import LookupMemoryBackend, LookupMemoryStorage, Memory, MemorySettings
 
-STORAGES: dict[str, MemoryStorage] = {}
+STORAGES: dict[str, Memory] = {}
 """By name; emptied for each test."""
 
 
@@ -24,23 +24,18 @@ class NamedSettings(MemorySettings):
 
     owner: str = "mine"
     owners: tuple[str, ...] = ()
-    storage: MemoryStorage = field(init=False, repr=False, compare=False)
+    storage: Memory = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "storage", STORAGES[self.owner])
 
-    def tenant(self, user: str) -> NamedSettings | None:
-        """The place of an allowed owner."""
-        return replace(self, owner=user, owners=()) if user in self.owners else None
 
-
-class LookupBackend(LookupMemoryBackend):
+class LookupStorage(LookupMemoryStorage):
     """The storage of the settings; `lagging` are files that its listings do not have yet.
 
     With `halves` it sends the first half of a part only.
     """
 
-    Settings = NamedSettings
     lagging: ClassVar[frozenset[str]] = frozenset()
     halves: ClassVar[bool] = False
 
@@ -48,12 +43,28 @@ class LookupBackend(LookupMemoryBackend):
         part = super().read_part(location, start, length)
         return part[: len(part) // 2] if self.halves else part
 
-    def project_files(self, project: str, known: Known | None = None) -> Iterator[StoredFile]:
+    def project_files(self, project: str) -> Iterator[StoredFile]:
         return (
             stored
-            for stored in super().project_files(project, known)
+            for stored in super().project_files(project)
             if stored.filename not in self.lagging
         )
+
+
+class LookupBackend(LookupMemoryBackend):
+    """The same, with a place for each of `owners`."""
+
+    Settings = NamedSettings
+    View = LookupStorage
+
+    def tenant_settings(self, name: str) -> NamedSettings | None:
+        settings = self.settings
+        assert isinstance(settings, NamedSettings)
+        return replace(settings, owner=name, owners=()) if name in settings.owners else None
+
+    def tenant(self, settings: BackendSettings, folders: Folders) -> LookupBackend:
+        assert isinstance(settings, NamedSettings)
+        return LookupBackend(settings, folders)
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A repository whose storage is asked for each project: what is shown, to whom, and in trouble."""
+"""A repository whose storage is asked for each project: what it shows to whom, and its errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from private_pypi import indexing, looking_up, repositories
 from private_pypi.backend import Access
 from private_pypi.commands.indexing import update_index
 from private_pypi.errors import (
@@ -26,29 +25,32 @@ from private_pypi.errors import (
     Unsupported,
     WrongSecret,
 )
-from private_pypi.testing import MemoryStorage
+from private_pypi.index import rebuilding as indexing
+from private_pypi.index.examining import handle_of
+from private_pypi.storage import recent_trouble
+from private_pypi.storage.retrying import retrying
+from private_pypi.testing import Memory
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from private_pypi.web import create_app
 from private_pypi.web.deployment import Deployment
-
-from . import lookups
-from .conftest import Deploy, basic, publish
+from tests.web import lookups
+from tests.web.conftest import Deploy, basic, publish
 
 JSON = "application/vnd.pypi.simple.v1+json"
 READER = basic("mine", "read")
 WRITER = basic("mine", "write")
 PARTIAL = basic("mine", "partial")
 
-# Nothing is fresh for longer than it takes to ask for it.
+# Nothing is remembered for longer than one request takes.
 IMPATIENT = "sync_index_interval = 0.000001\n"
 DOWN = BackendUnavailable("the storage is down", retry_after=20)
 
 
 @pytest.fixture
-def storage(monkeypatch: pytest.MonkeyPatch) -> MemoryStorage:
+def storage(monkeypatch: pytest.MonkeyPatch) -> Memory:
     lookups.install(monkeypatch)
-    monkeypatch.setattr(looking_up, "_TROUBLE_SECONDS", 0.05)
-    storage = lookups.STORAGES["mine"] = MemoryStorage()
+    monkeypatch.setattr(recent_trouble, "MOST", 0.05)
+    storage = lookups.STORAGES["mine"] = Memory()
     storage.projects.update({"demo", "other"})
     storage.rights["partial"] = {"demo": Access.READ}
     return storage
@@ -58,7 +60,7 @@ Serve = Callable[..., FlaskClient]
 
 
 @pytest.fixture
-def served(storage: MemoryStorage, deploy: Deploy) -> Callable[..., Deployment]:
+def served(storage: Memory, deploy: Deploy) -> Callable[..., Deployment]:
     """A deployment of the storage; `more` are lines of its table."""
 
     def make(more: str = "sync_index_interval = 3600\n", **options: str) -> Deployment:
@@ -84,8 +86,8 @@ def names(answer: TestResponse) -> list[str]:
     return [file["filename"] for file in answer.get_json(force=True)["files"]]
 
 
-def asked(storage: MemoryStorage, before: Counter[str]) -> dict[str, int]:
-    """What the storage was asked since."""
+def asked(storage: Memory, before: Counter[str]) -> dict[str, int]:
+    """The calls of the storage since then."""
     return dict(storage.calls - before)
 
 
@@ -104,7 +106,7 @@ def eventually(ask: Callable[[], TestResponse], status: int) -> TestResponse:
 
 
 def test_a_page_says_what_is_in_the_files_and_costs_a_few_parts_of_them(
-    storage: MemoryStorage, serve: Serve
+    storage: Memory, serve: Serve
 ) -> None:
     wheel = make_wheel(
         "demo", "1.0", requires_python=">=3.8", files={"demo.bin": bytes(range(256)) * 4000}
@@ -136,7 +138,7 @@ def test_a_page_says_what_is_in_the_files_and_costs_a_few_parts_of_them(
 
 
 def test_only_distribution_files_of_the_project_are_shown(
-    storage: MemoryStorage, served: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch
+    storage: Memory, served: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("demo", "demo-extra"):
         storage.drop(*make_wheel(name, "1.0"))
@@ -145,15 +147,15 @@ def test_only_distribution_files_of_the_project_are_shown(
     extra = list(storage.open_lookup().project_files("demo-extra"))
     odd = [lookups.replace(stored[wheel], filename=f) for f in ("SHA256SUMS", "demo-src.zip", "é")]
     monkeypatch.setattr(
-        lookups.LookupBackend,
+        lookups.LookupStorage,
         "project_files",
-        lambda self, project, known=None: iter([*odd, *extra, *stored.values(), *stored.values()]),
+        lambda self, project: iter([*odd, *extra, *stored.values(), *stored.values()]),
     )
     assert names(page(create_app(served()).test_client())) == [wheel]
 
 
 def test_what_did_not_change_costs_one_question_and_no_serial(
-    storage: MemoryStorage, serve: Serve
+    storage: Memory, serve: Serve
 ) -> None:
     storage.drop(*make_wheel("demo", "1.0"))
     client = serve(IMPATIENT)
@@ -167,9 +169,7 @@ def test_what_did_not_change_costs_one_question_and_no_serial(
     assert asked(storage, before) == {"project_files": 1}
 
 
-def test_what_changed_is_shown_and_what_is_gone_is_not(
-    storage: MemoryStorage, serve: Serve
-) -> None:
+def test_what_changed_is_shown_and_what_is_gone_is_not(storage: Memory, serve: Serve) -> None:
     old, new = make_wheel("demo", "1.0"), make_wheel("demo", "2.0")
     storage.drop(*old)
     client = serve(IMPATIENT)
@@ -189,7 +189,7 @@ def test_what_changed_is_shown_and_what_is_gone_is_not(
 
 
 def test_a_broken_file_is_left_out_and_not_opened_again(
-    storage: MemoryStorage, served: Callable[..., Deployment]
+    storage: Memory, served: Callable[..., Deployment]
 ) -> None:
     good = make_wheel("demo", "1.0")
     storage.drop(*good)
@@ -213,7 +213,7 @@ def test_a_broken_file_is_left_out_and_not_opened_again(
 
 
 def test_without_digests_a_file_is_opened_whole_once_and_for_all(
-    storage: MemoryStorage, serve: Serve, tmp_path: Path
+    storage: Memory, serve: Serve, tmp_path: Path
 ) -> None:
     storage.gives_sha256 = False
     filename, content = make_wheel("demo", "1.0", requires_python=">=3.8")
@@ -230,7 +230,7 @@ def test_without_digests_a_file_is_opened_whole_once_and_for_all(
 
 
 def test_a_record_spares_reading_the_file_unless_it_is_of_other_bytes(
-    storage: MemoryStorage, serve: Serve
+    storage: Memory, serve: Serve
 ) -> None:
     client = serve(IMPATIENT)
     filename, content = make_wheel("demo", "1.0", requires_python=">=3.8")
@@ -247,7 +247,7 @@ def test_a_record_spares_reading_the_file_unless_it_is_of_other_bytes(
 
 
 def test_metadata_that_the_cache_lost_is_read_again_in_parts(
-    storage: MemoryStorage, serve: Serve, tmp_path: Path
+    storage: Memory, serve: Serve, tmp_path: Path
 ) -> None:
     filename, content = make_wheel("demo", "1.0")
     storage.drop(filename, content)
@@ -262,7 +262,7 @@ def test_metadata_that_the_cache_lost_is_read_again_in_parts(
     assert asked(storage, before) == {"open_core_metadata": 1, "read_part": 1}
 
 
-def test_many_who_ask_at_once_ask_the_storage_once(storage: MemoryStorage, serve: Serve) -> None:
+def test_many_who_ask_at_once_ask_the_storage_once(storage: Memory, serve: Serve) -> None:
     storage.drop(*make_wheel("demo", "1.0"))
     client = serve()
     storage.held["project_files"] = threading.Event()
@@ -283,12 +283,13 @@ def test_many_who_ask_at_once_ask_the_storage_once(storage: MemoryStorage, serve
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks waits for a moment only."""
-    monkeypatch.setattr(repositories, "BUDGET", 0.2)
+    """Each request waits for a moment only."""
+    monkeypatch.setattr("private_pypi.repositories.repository.BUDGET", 0.2)
+    monkeypatch.setattr("private_pypi.repositories.looked_up.BUDGET", 0.2)
 
 
 @pytest.mark.usefixtures("hasty")
-def test_what_takes_long_is_503_and_goes_on_meanwhile(storage: MemoryStorage, serve: Serve) -> None:
+def test_what_takes_long_is_503_and_goes_on_meanwhile(storage: Memory, serve: Serve) -> None:
     wheels = [make_wheel("demo", f"{number}.0") for number in range(10)]
     for wheel in wheels:
         storage.drop(*wheel)
@@ -304,9 +305,7 @@ def test_what_takes_long_is_503_and_goes_on_meanwhile(storage: MemoryStorage, se
 
 
 @pytest.mark.usefixtures("hasty")
-def test_while_new_files_are_read_the_old_list_is_not_shown(
-    storage: MemoryStorage, serve: Serve
-) -> None:
+def test_while_new_files_are_read_the_old_list_is_not_shown(storage: Memory, serve: Serve) -> None:
     old, new = make_wheel("demo", "1.0"), make_wheel("demo", "2.0")
     storage.drop(*old)
     client = serve(IMPATIENT)
@@ -319,9 +318,7 @@ def test_while_new_files_are_read_the_old_list_is_not_shown(
 
 
 @pytest.mark.usefixtures("hasty")
-def test_what_was_read_before_trouble_is_not_read_again(
-    storage: MemoryStorage, serve: Serve
-) -> None:
+def test_what_was_read_before_trouble_is_not_read_again(storage: Memory, serve: Serve) -> None:
     wheels = [make_wheel("demo", f"{number}.0") for number in range(12)]
     for wheel in wheels:
         storage.drop(*wheel)
@@ -348,7 +345,7 @@ def test_what_was_read_before_trouble_is_not_read_again(
 )
 @pytest.mark.parametrize("after", [0, 1])
 def test_trouble_is_neither_an_absence_nor_a_short_list(
-    storage: MemoryStorage, serve: Serve, method: str, error: Exception, status: int, after: int
+    storage: Memory, serve: Serve, method: str, error: Exception, status: int, after: int
 ) -> None:
     for version in ("1.0", "2.0", "3.0"):
         storage.drop(*make_wheel("demo", version))
@@ -360,10 +357,8 @@ def test_trouble_is_neither_an_absence_nor_a_short_list(
     assert len(names(eventually(lambda: page(client), 200))) == 3
 
 
-def test_one_false_absence_of_a_listed_file_is_not_believed(
-    storage: MemoryStorage, serve: Serve
-) -> None:
-    """What is gone stays gone when it is asked for again."""
+def test_one_false_absence_of_a_listed_file_is_not_believed(storage: Memory, serve: Serve) -> None:
+    """A deleted file stays deleted when the project is looked up again."""
     for version in ("1.0", "2.0"):
         storage.drop(*make_wheel("demo", version))
     client = serve()
@@ -372,23 +367,21 @@ def test_one_false_absence_of_a_listed_file_is_not_believed(
 
 
 def test_half_a_part_is_trouble_and_no_broken_file(
-    storage: MemoryStorage, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    storage: Memory, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filename, content = make_wheel("demo", "1.0")
     storage.drop(filename, content)
     client = serve()
-    monkeypatch.setattr(lookups.LookupBackend, "halves", True)
+    monkeypatch.setattr(lookups.LookupStorage, "halves", True)
     assert page(client).status_code == 503
-    monkeypatch.setattr(lookups.LookupBackend, "halves", False)
+    monkeypatch.setattr(lookups.LookupStorage, "halves", False)
     assert names(eventually(lambda: page(client), 200)) == [filename]
 
 
 # -- when the storage is in trouble --------------------------------------------------------------
 
 
-def test_the_last_whole_page_is_served_marked_as_stale(
-    storage: MemoryStorage, serve: Serve
-) -> None:
+def test_the_last_whole_page_is_served_marked_as_stale(storage: Memory, serve: Serve) -> None:
     filename, content = make_wheel("demo", "1.0")
     storage.drop(filename, content)
     client = serve(IMPATIENT)
@@ -402,13 +395,35 @@ def test_the_last_whole_page_is_served_marked_as_stale(
     assert unchanged.status_code == 304
     assert "Cache-Status" in unchanged.headers
     assert client.get(f"/simple/demo/{filename}", headers=READER).data == content
-    # What we do not know may be there all the same.
+    # A project that is not known may exist nevertheless.
     assert client.get("/simple/demo/demo-2.0.tar.gz", headers=READER).status_code == 503
     assert page(client, "other").status_code == 503
     assert client.delete("/simple/demo/9.0", headers=WRITER).status_code == 503
 
 
-def test_half_a_listing_changes_nothing(storage: MemoryStorage, serve: Serve) -> None:
+@pytest.mark.parametrize("quick", [False, True])
+def test_one_request_for_a_file_is_one_round_of_tries(
+    storage: Memory, serve: Serve, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    """For views, for the hot path, and for a client that asks again at once."""
+    monkeypatch.setattr(recent_trouble, "MOST", 10.0)
+    monkeypatch.setattr(
+        "private_pypi.repositories.repository.retrying",
+        lambda backend: retrying(backend, sleep=lambda seconds: None),
+    )
+    filename, content = make_wheel("demo", "1.0")
+    storage.drop(filename, content)
+    client = serve()
+    assert page(client).status_code == 200
+    storage.fail_next("open_file", BackendUnavailable("down", retry_after=0), times=100)
+    path = f"/simple/demo/{filename}" + ("" if quick else "?x=1")
+    for _ in range(3):
+        answer = client.get(path, headers=READER)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert storage.calls["open_file"] == 3
+
+
+def test_half_a_listing_changes_nothing(storage: Memory, serve: Serve) -> None:
     filenames = []
     for version in ("1.0", "2.0"):
         filename, content = make_wheel("demo", version)
@@ -422,7 +437,7 @@ def test_half_a_listing_changes_nothing(storage: MemoryStorage, serve: Serve) ->
     assert "Cache-Status" in answer.headers
 
 
-def test_no_longer_than_configured(storage: MemoryStorage, serve: Serve) -> None:
+def test_no_longer_than_configured(storage: Memory, serve: Serve) -> None:
     storage.drop(*make_wheel("demo", "1.0"))
     client = serve(IMPATIENT + "stale_for = 0\n")
     assert page(client).status_code == 200
@@ -431,9 +446,7 @@ def test_no_longer_than_configured(storage: MemoryStorage, serve: Serve) -> None
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_storage_that_hangs_gets_the_last_whole_page(
-    storage: MemoryStorage, serve: Serve
-) -> None:
+def test_a_storage_that_hangs_gets_the_last_whole_page(storage: Memory, serve: Serve) -> None:
     storage.drop(*make_wheel("demo", "1.0"))
     client = serve(IMPATIENT)
     assert page(client).status_code == 200
@@ -448,7 +461,7 @@ def test_a_storage_that_hangs_gets_the_last_whole_page(
 
 
 def test_nothing_kept_is_given_to_a_secret_that_the_storage_does_not_let_in(
-    storage: MemoryStorage, serve: Serve
+    storage: Memory, serve: Serve
 ) -> None:
     wheels = {name: make_wheel(name, "1.0") for name in ("demo", "other")}
     for wheel in wheels.values():
@@ -481,7 +494,7 @@ def test_nothing_kept_is_given_to_a_secret_that_the_storage_does_not_let_in(
     assert storage.calls["access other"] == 3
 
 
-def test_the_list_of_projects_is_kept_for_each_secret(storage: MemoryStorage, serve: Serve) -> None:
+def test_the_list_of_projects_is_kept_for_each_secret(storage: Memory, serve: Serve) -> None:
     client = serve()
     first = client.get("/simple/", headers=READER)
     again = client.get("/simple/", headers={**READER, "If-None-Match": first.headers["ETag"]})
@@ -499,14 +512,14 @@ def test_the_list_of_projects_is_kept_for_each_secret(storage: MemoryStorage, se
 
 
 @pytest.mark.parametrize("path", ["/simple/", "/simple/demo/", "/simple/demo/demo-1.0.tar.gz"])
-def test_a_wrong_secret_is_401(storage: MemoryStorage, serve: Serve, path: str) -> None:
+def test_a_wrong_secret_is_401(storage: Memory, serve: Serve, path: str) -> None:
     client = serve('extra_index_url = "https://index.example/simple/"\n')
     for headers in ({}, basic("mine", "wrong"), basic("mine", "")):
         assert client.get(path, headers=headers).status_code == 401
 
 
 def test_a_secret_that_is_revoked_meanwhile_is_401_and_gets_nothing_any_more(
-    storage: MemoryStorage, serve: Serve
+    storage: Memory, serve: Serve
 ) -> None:
     storage.drop(*make_wheel("demo", "1.0"))
     client = serve(IMPATIENT)
@@ -518,9 +531,7 @@ def test_a_secret_that_is_revoked_meanwhile_is_401_and_gets_nothing_any_more(
     assert page(client, headers=WRITER).status_code == 200
 
 
-def test_what_one_secret_meets_says_nothing_about_another(
-    storage: MemoryStorage, serve: Serve
-) -> None:
+def test_what_one_secret_meets_says_nothing_about_another(storage: Memory, serve: Serve) -> None:
     storage.drop(*make_wheel("demo", "1.0"))
     client = serve()
     storage.fail_next("project_files", DOWN)
@@ -528,9 +539,7 @@ def test_what_one_secret_meets_says_nothing_about_another(
     assert page(client, headers=WRITER).status_code == 200
 
 
-def test_an_absence_goes_nowhere_but_where_the_table_says(
-    storage: MemoryStorage, serve: Serve
-) -> None:
+def test_an_absence_goes_nowhere_but_where_the_table_says(storage: Memory, serve: Serve) -> None:
     assert page(serve(extra_index_url="https://index.example/simple/"), "nobody").status_code == 404
     storage.drop(*make_wheel("other", "1.0"))
     client = serve('extra_index_url = "https://index.example/simple/"\nclaimed = ["acme-*"]\n')
@@ -546,7 +555,7 @@ def test_an_absence_goes_nowhere_but_where_the_table_says(
 
 
 def test_everybody_sees_what_the_servers_own_secret_may_see(
-    storage: MemoryStorage, deploy: Deploy
+    storage: Memory, deploy: Deploy
 ) -> None:
     for name in ("demo", "other"):
         storage.drop(*make_wheel(name, "1.0"))
@@ -559,9 +568,7 @@ def test_everybody_sees_what_the_servers_own_secret_may_see(
     assert publish(client, *make_wheel("demo", "2.0"), headers={}).status_code == 401
 
 
-def test_without_a_secret_of_its_own_it_is_open_to_nobody(
-    storage: MemoryStorage, serve: Serve
-) -> None:
+def test_without_a_secret_of_its_own_it_is_open_to_nobody(storage: Memory, serve: Serve) -> None:
     assert page(serve("anonymous_read = true\n"), headers={}).status_code == 503
 
 
@@ -569,21 +576,21 @@ def test_without_a_secret_of_its_own_it_is_open_to_nobody(
 
 
 def test_an_upload_is_shown_at_once_also_while_the_listing_lags(
-    storage: MemoryStorage, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    storage: Memory, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = serve(IMPATIENT)
     filename, content = make_wheel("demo", "1.0", requires_python=">=3.8")
-    monkeypatch.setattr(lookups.LookupBackend, "lagging", frozenset({filename}))
+    monkeypatch.setattr(lookups.LookupStorage, "lagging", frozenset({filename}))
     assert publish(client, filename, content, headers=WRITER).status_code == 200
     assert names(page(client)) == [filename]
-    monkeypatch.setattr(lookups.LookupBackend, "lagging", frozenset())
+    monkeypatch.setattr(lookups.LookupStorage, "lagging", frozenset())
     assert names(page(client)) == [filename]
     # Once it was listed, the listing counts.
-    monkeypatch.setattr(lookups.LookupBackend, "lagging", frozenset({filename}))
+    monkeypatch.setattr(lookups.LookupStorage, "lagging", frozenset({filename}))
     assert page(client).status_code == 404
 
 
-def test_who_may_publish_is_the_projects_business(storage: MemoryStorage, serve: Serve) -> None:
+def test_who_may_publish_is_the_projects_business(storage: Memory, serve: Serve) -> None:
     client = serve()
     wheel = make_wheel("demo", "1.0")
     assert publish(client, *wheel, headers=basic("mine", "wrong")).status_code == 401
@@ -602,7 +609,7 @@ def test_who_may_publish_is_the_projects_business(storage: MemoryStorage, serve:
     assert publish(client, *other, headers=WRITER).status_code == 409
 
 
-def test_yanks_and_deletes_reach_the_storage(storage: MemoryStorage, serve: Serve) -> None:
+def test_yanks_and_deletes_reach_the_storage(storage: Memory, serve: Serve) -> None:
     client = serve(IMPATIENT)
     filename, content = make_wheel("demo", "1.0")
     assert publish(client, filename, content, headers=WRITER).status_code == 200
@@ -616,7 +623,7 @@ def test_yanks_and_deletes_reach_the_storage(storage: MemoryStorage, serve: Serv
     assert page(client).get_json(force=True)["files"][0]["yanked"] == "bad"
     # And those that were made elsewhere reach us.
     lookup = storage.open_lookup()
-    lookup.yank_file(indexing._handle(stored), None)
+    lookup.yank_file(handle_of(stored), None)
     assert page(client).get_json(force=True)["files"][0]["yanked"] is False
     assert client.delete(path, headers=WRITER).status_code == 200
     assert list(lookup.project_files("demo")) == []
@@ -630,7 +637,7 @@ def test_yanks_and_deletes_reach_the_storage(storage: MemoryStorage, serve: Serv
 
 
 @pytest.mark.parametrize("digests", [True, False])
-def test_old_addresses_of_files_hold(storage: MemoryStorage, serve: Serve, digests: bool) -> None:
+def test_old_addresses_of_files_hold(storage: Memory, serve: Serve, digests: bool) -> None:
     storage.gives_sha256 = digests
     filename, content = make_wheel("demo", "1.0")
     storage.drop(filename, content)
@@ -639,22 +646,22 @@ def test_old_addresses_of_files_hold(storage: MemoryStorage, serve: Serve, diges
     for prefix in ("", "/r/mine"):
         answer = client.get(f"{prefix}/asset/{stored.location}/{filename}", headers=READER)
         assert (answer.status_code, answer.data) == (200, content)
-    assert storage.calls["open_asset"] == 0  # the project has it under this name
-    # A name that says nothing of where it lies: only the storage knows.
+    assert storage.calls["find_alias"] == 0  # the project has it under this name
+    # The name does not say where the file is stored; only the storage knows that.
     elsewhere = f"/asset/{stored.location}/renamed-1.0-py3-none-any.whl"
     for _ in range(2):
         answer = client.get(elsewhere, headers={**READER, "Range": "bytes=2-5"})
         assert (answer.status_code, answer.data) == (206, content[2:6])
-    assert storage.calls["open_asset"] == 2
+    assert storage.calls["find_alias"] == 2
     assert client.get(elsewhere).status_code == 401
     for path in ("/asset/unknown/renamed-1.0.tar.gz", "/asset/unknown/readme.txt"):
         assert client.get(path, headers=READER).status_code == 404
-    storage.fail_next("open_asset", DOWN)
+    storage.fail_next("find_alias", DOWN)
     assert client.get(elsewhere, headers=READER).status_code == 503
 
 
 def test_the_server_says_how_fresh_it_is_and_has_nothing_to_rebuild(
-    storage: MemoryStorage, serve: Serve, tmp_path: Path
+    storage: Memory, serve: Serve, tmp_path: Path
 ) -> None:
     storage.drop(*make_wheel("demo", "1.0"))
     client = serve()
@@ -668,18 +675,16 @@ def test_the_server_says_how_fresh_it_is_and_has_nothing_to_rebuild(
         )
 
 
-def test_update_index_says_that_there_is_nothing_to_do(
-    storage: MemoryStorage, tmp_path: Path
-) -> None:
+def test_update_index_says_that_there_is_nothing_to_do(storage: Memory, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('[mine]\ntype = "lookup"\n')
-    with pytest.raises(ConfigurationError, match="has no index: there is nothing to rebuild"):
+    with pytest.raises(ConfigurationError, match="has no index document"):
         update_index("mine", config=str(config), environ={})
     assert storage.calls == {}
 
 
 def test_for_how_long_stale_pages_are_served_is_a_key_of_these_tables_alone(
-    storage: MemoryStorage, deploy: Deploy, tmp_path: Path
+    storage: Memory, deploy: Deploy, tmp_path: Path
 ) -> None:
     def stale_for(table: str) -> timedelta:
         [repository] = deploy(table).repositories
@@ -693,7 +698,7 @@ def test_for_how_long_stale_pages_are_served_is_a_key_of_these_tables_alone(
 
 @pytest.mark.usefixtures("hasty")
 def test_closing_ends_what_goes_on_in_the_background(
-    storage: MemoryStorage, served: Callable[..., Deployment]
+    storage: Memory, served: Callable[..., Deployment]
 ) -> None:
     for number in range(50):
         storage.drop(*make_wheel("demo", f"{number}.0"))
@@ -713,15 +718,15 @@ OWNERS = 'owners = ["ann", "ben"]\nsync_index_interval = 3600\n'
 
 
 @pytest.fixture
-def owners(storage: MemoryStorage) -> dict[str, MemoryStorage]:
+def owners(storage: Memory) -> dict[str, Memory]:
     for owner in ("ann", "ben"):
-        lookups.STORAGES[owner] = MemoryStorage()
+        lookups.STORAGES[owner] = Memory()
         lookups.STORAGES[owner].projects.add("demo")
     return lookups.STORAGES
 
 
 def test_a_user_that_the_table_knows_has_a_place_of_his_own(
-    owners: dict[str, MemoryStorage], serve: Serve, tmp_path: Path
+    owners: dict[str, Memory], serve: Serve, tmp_path: Path
 ) -> None:
     wheels = {"ann": make_wheel("demo", "1.0"), "ben": make_wheel("demo", "2.0")}
     for owner, wheel in wheels.items():
@@ -744,8 +749,24 @@ def test_a_user_that_the_table_knows_has_a_place_of_his_own(
     assert sorted(path.name for path in tenants.iterdir()) == ["ann", "ben"]
 
 
+def test_an_owner_whose_folder_cannot_be_made_is_an_answer(
+    owners: dict[str, Memory], serve: Serve, tmp_path: Path
+) -> None:
+    owners["ann"].drop(*make_wheel("demo", "1.0"))
+    client = serve(OWNERS)
+    in_the_way = tmp_path / "root" / "cache" / "mine" / "tenants"
+    in_the_way.write_text("")
+    answer = page(client, headers=ANN)
+    assert (answer.status_code, answer.text) == (
+        502,
+        "the server cannot make its folders for 'ann': Not a directory\n",
+    )
+    in_the_way.unlink()
+    assert page(client, headers=ANN).status_code == 200
+
+
 def test_the_same_bytes_are_read_once_for_all_owners(
-    owners: dict[str, MemoryStorage], serve: Serve
+    owners: dict[str, Memory], serve: Serve
 ) -> None:
     filename, content = make_wheel("demo", "1.0", requires_python=">=3.8")
     for owner in ("ann", "ben"):
@@ -760,7 +781,7 @@ def test_the_same_bytes_are_read_once_for_all_owners(
 
 
 def test_a_stranger_leaves_nothing_behind(
-    owners: dict[str, MemoryStorage], serve: Serve, tmp_path: Path
+    owners: dict[str, Memory], serve: Serve, tmp_path: Path
 ) -> None:
     client = serve(OWNERS)
     statuses = {
@@ -785,9 +806,9 @@ def test_a_stranger_leaves_nothing_behind(
 
 
 def test_what_everybody_may_read_is_the_table_and_no_owner_that_somebody_names(
-    owners: dict[str, MemoryStorage], serve: Serve
+    owners: dict[str, Memory], serve: Serve
 ) -> None:
-    """Else strangers would have the server fetch whatever its own secret may see anywhere."""
+    """Otherwise strangers could make the server fetch everything that its own secret can read."""
     for owner in ("mine", "ann"):
         owners[owner].drop(*make_wheel("demo", "1.0"))
     admin = '[mine]\ntype = "lookup"\nraw = "read"\n'
@@ -800,7 +821,7 @@ def test_what_everybody_may_read_is_the_table_and_no_owner_that_somebody_names(
 
 @pytest.mark.parametrize("path", ["/index_mtime/", "/r/ann/", "/r/ann/?q=demo", "/r/ann/setup/"])
 def test_an_owner_in_whose_projects_nobody_was_let_takes_no_disk(
-    owners: dict[str, MemoryStorage], serve: Serve, tmp_path: Path, path: str
+    owners: dict[str, Memory], serve: Serve, tmp_path: Path, path: str
 ) -> None:
     """Every name could be an owner."""
     client = serve(OWNERS)
@@ -809,11 +830,11 @@ def test_an_owner_in_whose_projects_nobody_was_let_takes_no_disk(
 
 
 def test_owners_that_nobody_is_let_into_keep_nobody_out(
-    owners: dict[str, MemoryStorage],
+    owners: dict[str, Memory],
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(repositories, "_MAX_TENANTS", 1)
+    monkeypatch.setattr("private_pypi.repositories.tenants._MOST", 1)
     owners["ben"].drop(*make_wheel("demo", "1.0"))
     client = serve(OWNERS)
     assert client.get("/simple/never-was/", headers=basic("ann", "partial")).status_code == 404
@@ -821,19 +842,19 @@ def test_owners_that_nobody_is_let_into_keep_nobody_out(
 
 
 def test_owners_that_nobody_asks_for_are_closed(
-    owners: dict[str, MemoryStorage],
+    owners: dict[str, Memory],
     served: Callable[..., Deployment],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(repositories, "_MAX_TENANTS", 1)
+    monkeypatch.setattr("private_pypi.repositories.tenants._MOST", 1)
     for owner in ("ann", "ben"):
         owners[owner].drop(*make_wheel("demo", "1.0"))
     client = create_app(served(OWNERS)).test_client()
     assert page(client, headers=ANN).status_code == 200
     answer = page(client, headers=BEN)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "30")
-    monkeypatch.setattr(repositories, "_TENANT_REQUESTS", 0.0)
+    monkeypatch.setattr("private_pypi.repositories.tenants._REQUESTS", 0.0)
     for headers in (BEN, ANN, BEN):
         assert page(client, headers=headers).status_code == 200
-    # What was found out is on the disk.
+    # What was found out is on disk.
     assert owners["ann"].calls["project_files"] == 1

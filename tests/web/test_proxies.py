@@ -8,20 +8,19 @@ import pytest
 from flask.testing import FlaskClient
 
 from private_pypi.testing.distributions import make_wheel
-
-from .conftest import READER, publish
+from tests.web.conftest import READER, publish
 
 
 @pytest.mark.parametrize("prefix", ["", "/indexes/python"])
 def test_links_and_redirects_hold_behind_any_prefix(client: FlaskClient, prefix: str) -> None:
-    """A proxy strips the prefix, or the server has it (`--url_prefix`): both see relative ones."""
+    """Whether the proxy strips the prefix or the server does (`--url_prefix`)."""
     filename, content = make_wheel("Demo", "1.0")
     assert publish(client, filename, content).status_code == 200
 
     def get(url: str) -> tuple[int, str, bytes]:
         path = url.removeprefix("http://proxy" + prefix)
         assert path.startswith("/"), f"{url} leaves the prefix"
-        # What a proxy sends along that nobody trusts changes nothing.
+        # Headers of a proxy that is not trusted change nothing.
         forged = {"X-Forwarded-Host": "evil.invalid", "X-Forwarded-Prefix": "/evil"}
         answer = client.get(
             path, headers=READER | forged, environ_overrides={"SCRIPT_NAME": prefix}

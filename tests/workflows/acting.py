@@ -136,10 +136,14 @@ class Project:
 
 
 @contextmanager
-def service(workflow: Path, job: str, folder: Path) -> Iterator[Server]:
+def service(workflow: Path, job: str, folder: Path, github: FakeGitHub) -> Iterator[Server]:
     """The server of a job's service on a port of this machine, with the service's environment."""
     services = YAML(typ="safe").load(workflow)["jobs"][job]["services"]
-    with serving(services["private-pypi"]["env"], folder) as server:
+    variables = {
+        name: value.replace("${{ github.api_url }}", github.api_url)
+        for name, value in services["private-pypi"]["env"].items()
+    }
+    with serving(variables, folder) as server:
         yield server
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
 import subprocess
+import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks.ports import free_port
 from tests.github.fake import FakeGitHub
 
 from .acting import CHECKOUT, Project
@@ -39,23 +40,19 @@ def project(github: FakeGitHub, tmp_path: Path) -> Callable[[str], Project]:
 @pytest.fixture(scope="session")
 def ourselves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a checkout of this project has, without what tests and tools leave in it."""
+    # That is what an sdist is made of. git cannot tell: this may be an unpacked archive.
+    built = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", built]
+    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
+    [sdist] = built.iterdir()
     target = tmp_path_factory.mktemp("ourselves")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=CHECKOUT,
-        check=True,
-        capture_output=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (CHECKOUT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, target / name)
-    return target
+    with tarfile.open(sdist) as archive:
+        archive.extractall(target)  # our own
+    [unpacked] = target.iterdir()
+    return unpacked
 
 
-@pytest.fixture
-def free_port() -> int:
+@pytest.fixture(name="free_port")
+def port_for_a_job() -> int:
     """A port on which nobody listens, for a server that a job starts."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    return free_port()

@@ -12,10 +12,13 @@ import pytest
 import requests
 from ruamel.yaml import YAML
 
+from private_pypi.testing.distributions import make_wheel
 from tests.clients.releases import Release
 from tests.clients.serving import Repository, running_server
 
 from .acting import EXAMPLES
+
+pytestmark = pytest.mark.needs("a server in a process of its own")
 
 # lib/modules/datasource/pypi and lib/util/http of Renovate; the version is any.
 RENOVATE = {
@@ -118,3 +121,26 @@ def test_the_examples_name_an_index_as_this_server_has_it(
         path = urlsplit(url).path.replace("/r/mine/", f"/r/{repository.name}/")
         answer = ask(repository, f"{repository.origin}{path}demo/", RENOVATE)
         assert answer.status_code == 200
+
+
+def test_renovate_finds_homepage_source_and_changelog_in_the_legacy_json_api(
+    repository: Repository,
+) -> None:
+    """As getDependency in lib/modules/datasource/pypi reads it (protocol 72)."""
+    urls = {"Homepage": "https://a.example", "Source": "https://github.com/acme/linked"}
+    urls["Changelog"] = "https://github.com/acme/linked/blob/main/CHANGELOG.md"
+    extra = [("Project-URL", f"{label}, {url}") for label, url in urls.items()]
+    repository.put(*make_wheel("linked", "1.0", requires_python=">=3.9", extra_metadata=extra))
+    # With registryUrls ["…/r/mine/pypi/"] it asks for the project and `json` below that address.
+    url = urljoin(f"{repository.upload_url}pypi/", "linked/json")
+    answer = ask(
+        repository, url, {"User-Agent": RENOVATE["User-Agent"], "Accept": "application/json"}
+    )
+    assert answer.status_code == 200
+    found = answer.json()
+    assert found["info"]["home_page"] == urls["Homepage"]
+    assert found["info"]["project_urls"] == urls
+    (file,) = found["releases"]["1.0"]
+    assert file["requires_python"] == ">=3.9"
+    assert file["yanked"] is False
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", file["upload_time"])

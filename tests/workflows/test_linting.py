@@ -159,8 +159,9 @@ def test_the_publishing_tool_is_the_version_that_the_tests_of_clients_use(path: 
 def test_continuous_integration_runs_what_the_readme_says() -> None:
     (job,) = loaded(OWN / "ci.yml")["jobs"].values()
     (command,) = [step["run"] for step in job["steps"] if "run" in step]
-    assert f"$ {command}\n```" in (CHECKOUT / "README.md").read_text()
-    assert command in (CHECKOUT / ".ci" / "run").read_text()
+    assert f"$ {command}\n" in (CHECKOUT / "README.md").read_text()
+    assert (CHECKOUT / ".ci" / "run").read_text().endswith(f"\nexec {command}\n")
+    assert f"\ntest:\n\t{command}\n" in (CHECKOUT / "Makefile").read_text()
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
 
 

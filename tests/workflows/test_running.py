@@ -17,6 +17,8 @@ from tests.github.fake import FakeGitHub
 
 from .acting import EXAMPLES, WORKFLOWS, Outcome, Project, machine, runner_python, service, serving
 
+pytestmark = pytest.mark.needs("act", "git")
+
 PUBLISH = WORKFLOWS / "publish.yml"
 INSTALL = WORKFLOWS / "install.yml"
 ACTION = f"acme/private_pypi/workflows/start@{'0' * 40}"
@@ -88,7 +90,7 @@ def release(github: FakeGitHub, project: MakeProject, tmp_path: Path) -> Callabl
 
     def run(token: str, **inputs: str) -> Outcome:
         demo = project("acme/demo")
-        with service(PUBLISH, "publish", tmp_path / "publishing") as server:
+        with service(PUBLISH, "publish", tmp_path / "publishing", github) as server:
             demo.write(
                 {
                     **in_workflows(
@@ -149,7 +151,7 @@ def test_a_repository_publishes_its_own_packages_with_the_token_of_its_job(
 ) -> None:
     """What it dispatches is run by tests/github/test_commands.py."""
     packages = project("acme/pkgs")
-    with service(PUBLISH, "publish", tmp_path / "publishing") as server:
+    with service(PUBLISH, "publish", tmp_path / "publishing", github) as server:
         packages.write(
             {
                 **in_workflows(
@@ -178,7 +180,7 @@ def test_what_the_index_has_is_installed_and_commands_run_with_it(
     put(github, Release(note="from GitHub"))
     token = github.make_token("rita", {"acme/pkgs": "read"})
     demo = project("acme/consumer")
-    with service(INSTALL, "install", tmp_path / "installing") as server:
+    with service(INSTALL, "install", tmp_path / "installing", github) as server:
         demo.write(in_workflows(install=INSTALL.read_text(), test=example("test.yml", server.port)))
         ran = demo.run(
             "test.yml",
@@ -197,7 +199,7 @@ def test_a_wrong_token_ends_the_job_before_anything_is_installed(
 ) -> None:
     put(github, Release())
     demo = project("acme/consumer")
-    with service(INSTALL, "install", tmp_path / "installing") as server:
+    with service(INSTALL, "install", tmp_path / "installing", github) as server:
         demo.write(in_workflows(install=INSTALL.read_text(), test=example("test.yml", server.port)))
         ran = demo.run("test.yml", event="push", token="x", secrets={"PACKAGES_TOKEN": "ghp_wrong"})
     assert ran.code == 1
@@ -245,7 +247,7 @@ def test_the_action_configures_a_service_and_uv_uses_it_as_well(
     uv = (
         '      - run: uv pip install --no-config --python "$(command -v python)" --reinstall demo\n'
     )
-    with service(EXAMPLES / "service.yml", "service", tmp_path / "service") as server:
+    with service(EXAMPLES / "service.yml", "service", tmp_path / "service", github) as server:
         text = example("own-job.yml", server.port, service='"true"')
         demo.write(in_workflows(own_job=text + uv))
         ran = demo.run(
@@ -270,7 +272,7 @@ def test_a_service_is_configured_with_curl_alone(
     put(github, Release())
     token = github.make_token("rita", {"acme/pkgs": "read"})
     demo = project("acme/consumer")
-    with service(EXAMPLES / "service.yml", "service", tmp_path / "service") as server:
+    with service(EXAMPLES / "service.yml", "service", tmp_path / "service", github) as server:
         text = (EXAMPLES / "service.yml").read_text()
         text = text.replace("localhost:8888", f"127.0.0.1:{server.port}")
         text = text.replace(
@@ -302,6 +304,8 @@ def test_the_job_for_gitlab_publishes_through_its_service(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     variables = {name: value for name, value in job["variables"].items() if name != "INDEX"}
+    # Only this GitHub is not the public one.
+    variables["PRIVATE_PYPI_COMMAND_ALLOW_ADDRESS"] = github.api_url
     with serving(variables, tmp_path / "service") as server:
         ended = subprocess.run(
             ["bash", "-eo", "pipefail", "-c", "\n".join(job["script"])],

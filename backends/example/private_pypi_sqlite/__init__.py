@@ -1,4 +1,4 @@
-"""The backend that keeps a repository in one SQLite file; it opens no distribution file."""
+"""A backend that keeps a repository in one SQLite file."""
 
 from private_pypi_sqlite.backend import SqliteBackend, SqliteSettings
 

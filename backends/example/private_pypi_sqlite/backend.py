@@ -1,14 +1,13 @@
 """Distribution files as rows of 1 MiB in a SQLite file, with their records and the index.
 
-Every call opens the file for itself, so a backend may be used from any thread. SQLite's
-transactions are what makes it atomic, and its lock what makes writers take turns. No transaction
-outlives a call, or a chunk: a slow reader stops nobody.
+Each call opens the SQLite file, so a backend may be used from any thread. Writes are atomic because
+of SQLite's transactions, and its lock makes writers wait for each other. A transaction lasts no
+longer than a call, or than reading one chunk, so slow readers do not block writers.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hmac
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -19,10 +18,9 @@ from private_pypi.backend import (
     NO_INDEX,
     Access,
     Backend,
-    BackendSettings,
-    Capabilities,
-    Known,
-    Secret,
+    SecretsSettings,
+    Storage,
+    Traits,
 )
 from private_pypi.errors import (
     BackendError,
@@ -32,14 +30,21 @@ from private_pypi.errors import (
     StaleIndex,
     StorageFull,
 )
-from private_pypi.model import DistributionFile, Download, StoredFile, Stream, Upload
+from private_pypi.model import (
+    DistributionFile,
+    Download,
+    FileHandle,
+    StoredFile,
+    Stream,
+    Upload,
+)
 
 _CHUNK = 1 << 20  # bytes
 _PAGE = 1000  # files
 _LOCK_TIMEOUT = 60.0  # seconds
 _VERSION = 1  # of the schema
 
-# AUTOINCREMENT: the number of a deleted file is never given again, so it can be a stamp.
+# With AUTOINCREMENT, the number of a deleted file is never used again, so it can be a stamp.
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS files (
@@ -66,31 +71,24 @@ COMMIT;
 
 
 @dataclass(frozen=True, kw_only=True)
-class SqliteSettings(BackendSettings):
-    """The table of a `sqlite` repository. An empty secret matches nobody."""
+class SqliteSettings(SecretsSettings):
+    """The table of a `sqlite` repository."""
+
+    names_storage = ("path",)
 
     path: Path  # of the database; an empty file is an empty repository
-    read_secret: tuple[Secret, ...] = ()
-    write_secret: tuple[Secret, ...] = ()
 
 
-class SqliteBackend(Backend[SqliteSettings]):
+class SqliteStorage(Storage["SqliteBackend"]):
     """A SQLite file on a disk of this machine."""
 
-    Settings = SqliteSettings
-    capabilities = Capabilities(largest_file=2**31 - 1, is_local=True, needs_admin_secret=False)
-
     def access(self, project: str | None = None) -> Access:
-        if _matches(self.secret, self.settings.write_secret):
-            return Access.WRITE
-        if _matches(self.secret, self.settings.read_secret):
-            return Access.READ
-        return Access.NONE
+        return self.backend.settings.access_of(self.secret)
 
-    def list_files(self, known: Known | None = None) -> Iterator[StoredFile]:
+    def list_files(self) -> Iterator[StoredFile]:
         page: Sequence[tuple[str, int, int, str]] = []
         while True:
-            # Page by page: a transaction must not last as long as the caller likes.
+            # Page by page, because the caller may take any time, and a transaction must be short.
             with self._database() as database:
                 page = database.execute(
                     "SELECT filename, number, size, record FROM files "
@@ -102,7 +100,7 @@ class SqliteBackend(Backend[SqliteSettings]):
             for row in page:
                 yield _stored_file(*row)
 
-    def open_file(self, file: DistributionFile) -> Download:
+    def open_file(self, file: FileHandle) -> Download:
         with self._database() as database:
             row = database.execute(
                 "SELECT number, size FROM files WHERE filename = ?", (file.filename,)
@@ -145,7 +143,7 @@ class SqliteBackend(Backend[SqliteSettings]):
                     database.execute("INSERT INTO chunks VALUES (?, ?, ?)", (number, part, chunk))
             return _stored_file(file.filename, number, file.size, record)
 
-    def delete_file(self, file: DistributionFile) -> None:
+    def delete_file(self, file: FileHandle) -> None:
         with self._database(writing=True) as database:
             database.execute(
                 "DELETE FROM chunks WHERE file IN (SELECT number FROM files WHERE filename = ?)",
@@ -182,8 +180,8 @@ class SqliteBackend(Backend[SqliteSettings]):
     @contextlib.contextmanager
     def _database(self, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
         """A transaction: it is committed unless something is raised."""
-        # Without mode=rw, SQLite makes an empty database where the disk is not mounted.
-        address = f"{self.settings.path.absolute().as_uri()}?mode=rw"
+        # Without mode=rw, SQLite would create an empty database if the disk is not mounted.
+        address = f"{self.backend.settings.path.absolute().as_uri()}?mode=rw"
         try:
             with contextlib.closing(
                 sqlite3.connect(address, uri=True, timeout=_LOCK_TIMEOUT, isolation_level=None)
@@ -199,13 +197,29 @@ class SqliteBackend(Backend[SqliteSettings]):
             raise BackendError(f"cannot read what was uploaded: {error}") from error
 
     def _trouble(self, error: sqlite3.Error) -> BackendError:
-        why = f"the database {str(self.settings.path)!r} of {self.settings.name!r}: {error}"
+        settings = self.backend.settings
+        why = f"the database {str(settings.path)!r} of {settings.name!r}: {error}"
         match getattr(error, "sqlite_errorcode", None):
             case sqlite3.SQLITE_FULL:
                 return StorageFull(why)
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return BackendUnavailable(why)
         return BackendError(why)
+
+
+class SqliteBackend(Backend[SqliteSettings]):
+    """The SQLite file of one repository."""
+
+    Settings = SqliteSettings
+    View = SqliteStorage
+    traits = Traits(
+        largest_file=2**31 - 1,
+        lists_cheaply=True,
+        opens_here=True,
+        answers_at_once=True,
+        answers_exactly=True,
+        needs_admin_secret=False,
+    )
 
 
 def _stored_file(filename: str, number: int, size: int, record: str) -> StoredFile:
@@ -221,10 +235,3 @@ def _stored_file(filename: str, number: int, size: int, record: str) -> StoredFi
 def _revision(database: sqlite3.Connection) -> str:
     row = database.execute("SELECT revision FROM documents").fetchone()
     return NO_INDEX if row is None else str(row[0])
-
-
-def _matches(given: Secret, accepted: Sequence[Secret]) -> bool:
-    """Compare with every secret, each in constant time, so that time tells nothing."""
-    candidate = given.reveal().encode()
-    verdicts = [hmac.compare_digest(candidate, each.reveal().encode()) for each in accepted if each]
-    return any(verdicts)

@@ -1,1 +1,1 @@
-"""What operators see and hear: health, metrics, logs and the audit; nothing is decided here."""
+"""What operators get to know: the log, the audit file, and counts of requests and changes."""

@@ -1,8 +1,8 @@
-"""`ROOT/log/audit.jsonl`: who changed what, one line of JSON for each change; nothing is decided.
+"""`ROOT/log/audit.jsonl`: who changed what, one line of JSON for each change.
 
-Lines are only ever appended, each by one write, so that several processes of a ROOT may share the
-file, and are on the disk before the client gets its answer. A file that was moved away (as
-logrotate does) is opened anew. Which secret was used is told by its fingerprint.
+Each line is appended by one write, so that several processes of a ROOT can share the file, and is
+on disk before the client gets its answer. If the file was moved, as logrotate does, a new one is
+made. Secrets are written as fingerprints.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ import os
 import secrets
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from private_pypi.backend import Secret
-from private_pypi.private_files import write_private
+from private_pypi.system.private_files import write_private
 
 logger = logging.getLogger(__name__)
 
 FILENAME = "audit.jsonl"  # in ROOT/log
-KEY_FILENAME = "fingerprint.key"  # in ROOT: the folder of the logs may be for others to read
+KEY_FILENAME = "fingerprint.key"  # in ROOT, because others may be allowed to read the logs
 
 _DIGITS = 16  # of a fingerprint: 64 bits
 
 
 class AuditLog:
-    """The audit file of a ROOT; it is made, and its folder, when it is needed first."""
+    """The audit file of a ROOT. It is made with its folder when the first line is written."""
 
     def __init__(self, root: Path) -> None:
         self._path = root / "log" / FILENAME
@@ -38,16 +39,16 @@ class AuditLog:
         self._lock = threading.Lock()  # guards everything below
         self._descriptor: int | None = None
         self._key: bytes | None = None
-        self._is_torn = False  # the last write was cut off within a line
+        self._is_torn = False  # whether the last write ended within a line
         self.failures = 0
-        """Lines that could not be written."""
+        """How many lines could not be written."""
 
     def append(self, entry: Mapping[str, object]) -> None:
-        """Write a line; what cannot be written goes to the log, as an error.
+        """Write a line. If that fails, it is written to the log as an error.
 
-        Never raises: the change was made, and telling the client otherwise would be untrue.
+        Does not raise, because the change was made, and an error would tell the client otherwise.
         """
-        line = json.dumps(entry)  # ASCII: no reader takes anything in it for the end of a line
+        line = json.dumps(entry)  # ASCII, so it contains no character that could end a line
         with self._lock:
             try:
                 self._write(line.encode() + b"\n")
@@ -56,10 +57,10 @@ class AuditLog:
                 logger.error("no audit line could be written (%s); it is: %s", error, line)
 
     def fingerprint(self, secret: Secret) -> str | None:
-        """16 digits that tell secrets apart; None when the key cannot be had.
+        """16 hexadecimal digits that identify a secret; None if the key cannot be read.
 
-        HMAC-SHA256 with a key that only the owner of ROOT can read: a configured secret may be
-        short enough to be guessed from a plain hash.
+        This is an HMAC-SHA256 with a key that only the owner of ROOT can read, because a short
+        secret could be guessed from a plain hash.
         """
         try:
             with self._lock:
@@ -73,7 +74,7 @@ class AuditLog:
         return hmac.new(key, raw, hashlib.sha256).hexdigest()[:_DIGITS]
 
     def close(self) -> None:
-        """Close the file; a later line opens it again."""
+        """Close the file. A later line opens it again."""
         with self._lock:
             if self._descriptor is not None:
                 os.close(self._descriptor)
@@ -103,13 +104,18 @@ class AuditLog:
     def _read_key(self) -> bytes:
         path = self._key_path
         if not path.exists():
-            # Of several processes that come here at once, one writes.
+            # If several processes are here at the same time, only one of them writes.
             write_private(path, secrets.token_hex(32), replace=False)
         return bytes.fromhex(path.read_text("ascii"))
 
 
+def entry_time(moment: datetime) -> str:
+    """A time in the format of the entries: in UTC, to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether the open file is the one of this path."""
+    """Whether the open file is the one at this path."""
     try:
         there = path.stat()
     except FileNotFoundError:

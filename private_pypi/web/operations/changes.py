@@ -1,7 +1,7 @@
-"""What is noted of every change, also of one that failed: audit line, line of the log, count.
+"""Note every change, also one that failed: in the audit file, in the log and as a count.
 
-A try with a wrong secret is counted and stands in the log of requests; it makes no audit line, for
-else anybody could fill the disk.
+An attempt with a wrong secret is counted but gets no line in the audit file, because otherwise
+anybody could fill the disk.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from private_pypi.backend import Secret
 from private_pypi.errors import PrivatePypiError
 from private_pypi.model import DistributionFile
 from private_pypi.repositories import Repository
-from private_pypi.web.answers import status_of
-from private_pypi.web.operations.audit import AuditLog
+from private_pypi.web.http.answers import status_of
+from private_pypi.web.operations.audit import AuditLog, entry_time
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,8 @@ _LONGEST_AGENT = 300  # characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asker:
-    """From where a request came."""
+class Requester:
+    """Who made a request."""
 
     address: str
     user_agent: str
@@ -51,31 +51,34 @@ class Asker:
 
 @dataclass(slots=True, kw_only=True)
 class Change:
-    """What somebody tries to change; it becomes known bit by bit."""
+    """A change that a request asks for. Its attributes are set as they become known."""
 
     action: str
-    repository: str = ""  # "": none, or not known
-    secret: Secret | None = None  # that was let in
+    repository: str = ""  # "" if there is none, or it is not known
+    secret: Secret | None = None  # of the caller, if it is right
     files: Sequence[DistributionFile] = ()
-    reason: str | None = None
+    reason: str | None = None  # of a yank
     repositories: Sequence[str] = ()  # of a new configuration
-    is_made: bool = True  # False: there was nothing to do
-    is_repeated: bool = False  # an upload of what was there already, in the same bytes
+    is_made: bool = True  # False if there was nothing to do
+    is_repeated: bool = False  # whether an upload has the same bytes as the file that exists
     is_known: bool = False
-    """Whether the caller has a secret that is right, or needs none."""
+    """Whether the caller has a right secret, or needs none."""
 
     def let_in(self, repository: str, secret: Secret | None) -> None:
-        """The caller is known, with this secret, whatever becomes of the change."""
+        """Note that the caller is known, with this secret. The change may still fail."""
         self.repository, self.secret, self.is_known = repository, secret, True
 
     def refuse(self, meant: tuple[Repository, Secret | None] | None) -> None:
-        """The caller is known, and may not do this."""
+        """Note that the caller is known, but is not allowed to do this.
+
+        `meant` comes from `Repositories.meant`.
+        """
         if meant is not None:
             self.let_in(meant[0].name, meant[1])
 
 
 class Changes:
-    """Notes the changes of one process; from any thread."""
+    """Notes the changes of one process; thread-safe."""
 
     def __init__(self, audit: AuditLog) -> None:
         self.audit = audit
@@ -83,8 +86,8 @@ class Changes:
         self._counts: Counter[tuple[str, str, str]] = Counter()
         self._published: Counter[str] = Counter()
 
-    def note(self, change: Change, asker: Asker, error: Exception | None = None) -> None:
-        """What became of a change; when this returns, its audit line is on the disk."""
+    def note(self, change: Change, requester: Requester, error: Exception | None = None) -> None:
+        """Note how a change ended. When this returns, its audit line is on disk."""
         if error is None and not change.is_made:
             return
         status = 200 if error is None else _status(error)
@@ -95,17 +98,17 @@ class Changes:
                 self._published[change.repository] += sum(file.size for file in change.files)
         if not change.is_known:
             return
-        entry = self._entry(change, asker, outcome, status, error)
+        entry = self._entry(change, requester, outcome, status, error)
         self.audit.append(entry)
-        logger.info("%s", _sentence(change, asker, outcome, error), extra={"fields": entry})
+        logger.info("%s", _sentence(change, requester, outcome, error), extra={"fields": entry})
 
     def counts(self) -> Mapping[tuple[str, str, str], int]:
-        """How often, by repository, action and outcome ("done", "refused", "failed")."""
+        """How many changes, by repository, action and outcome ("done", "refused", "failed")."""
         with self._lock:
             return dict(self._counts)
 
     def published_bytes(self) -> Mapping[str, int]:
-        """By repository."""
+        """How many bytes were uploaded, by repository."""
         with self._lock:
             return dict(self._published)
 
@@ -114,19 +117,23 @@ class Changes:
         self.audit.close()
 
     def _entry(
-        self, change: Change, asker: Asker, outcome: str, status: int, error: Exception | None
+        self,
+        change: Change,
+        requester: Requester,
+        outcome: str,
+        status: int,
+        error: Exception | None,
     ) -> dict[str, object]:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry: dict[str, object] = {
-            "time": now,
+            "time": entry_time(datetime.now(UTC)),
             "action": change.action,
             "outcome": outcome,
             "status": status,
             "repository": change.repository or None,
             "secret": None if change.secret is None else self.audit.fingerprint(change.secret),
-            "address": asker.address,
-            "user_agent": asker.user_agent[:_LONGEST_AGENT],
-            "request_id": asker.request_id,
+            "address": requester.address,
+            "user_agent": requester.user_agent[:_LONGEST_AGENT],
+            "request_id": requester.request_id,
             "files": [
                 {"filename": file.filename, "sha256": file.sha256, "size": file.size}
                 for file in change.files
@@ -150,13 +157,13 @@ def _status(error: Exception) -> int:
     return (error.code if isinstance(error, HTTPException) else None) or 500
 
 
-def _sentence(change: Change, asker: Asker, outcome: str, error: Exception | None) -> str:
+def _sentence(change: Change, requester: Requester, outcome: str, error: Exception | None) -> str:
     names = ", ".join(file.filename for file in change.files) or "something"
     if change.action == INITIALIZE:
         names = ", ".join(change.repositories) or "something"
     where = f" in {change.repository}" if change.repository else ""
     if outcome == "done":
-        what = f"{names} (unchanged, it was there)" if change.is_repeated else names
-        return f"{_PAST[change.action]} {what}{where} from {asker.address}"
+        what = f"{names} (unchanged, because it was there already)" if change.is_repeated else names
+        return f"{_PAST[change.action]} {what}{where} from {requester.address}"
     said = str(error) if isinstance(error, PrivatePypiError) else type(error).__name__
-    return f"{outcome} to {change.action} {names}{where} from {asker.address}: {said}"
+    return f"{outcome} to {change.action} {names}{where} from {requester.address}: {said}"

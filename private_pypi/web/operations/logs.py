@@ -1,11 +1,11 @@
-"""The log: one line for each event and each request, as text or JSON; it decides nothing.
+"""The log: one line for each event and each request, as text or JSON.
 
-A line never holds a secret: of a request it has the path without the query, and none of the headers
-but the user agent. What strangers write (a path, a name, a user agent) can neither end a line nor
-begin one.
+A line does not contain secrets: of a request it has the path without the query, and of the headers
+only the user agent. Text that comes from clients (a path, a name, a user agent) is quoted, so it
+cannot end a line or look like the beginning of one.
 
-Lines of requests are written by a thread of their own, some at a time and up to a tenth of a second
-later: whoever reads slowly holds up nobody, and loses lines when too many wait.
+Lines of requests are written together by a thread, up to a tenth of a second later. So a program
+that reads the log slowly does not slow down requests; when too many lines wait, new ones are lost.
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ from private_pypi.web.serving import REQUEST_ID, Exchange
 LogFormat = Literal["text", "json"]
 
 LOGGER = "private_pypi.requests"
-"""What lines of requests have where others have the name of their logger."""
+"""The name of the logger in lines of requests."""
 
-_TOGETHER = 0.1  # seconds for which lines of requests gather
+_TOGETHER = 0.1  # seconds after which the lines of requests are written
 _MOST_WAITING = 50_000  # lines of requests, about 20 MB
 _LONGEST_PATH = 1000  # characters
-_LONGEST_AGENT = 150  # characters; pip's goes on about the machine
+_LONGEST_AGENT = 150  # characters; pip appends facts about the machine
 _USERINFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@\"'<>]*@")
 _QUERY = re.compile(r"\?[^\s\"']+")
-# A string in quotes, in ASCII: nothing in it ends a line for anybody.
+# In quotes and in ASCII, so that no reader sees the end of a line in it.
 _quoted = encode_basestring_ascii
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Log:
-    """Whole lines to one stream, from any thread; a stream that is gone is nobody's error."""
+    """Writes whole lines to one stream; thread-safe. A closed stream is not an error."""
 
     def __init__(self, stream: TextIO, form: LogFormat) -> None:
         self.form: LogFormat = form
         self._stream = stream
-        self._lock = threading.Lock()  # lines do not mix
+        self._lock = threading.Lock()  # so that lines do not mix
 
     def install(self, *, debug: bool) -> None:
-        """Take everything that this process logs."""
+        """Write everything that this process logs with `logging`."""
         handler = _Handler(self)
         handler.setFormatter(_JsonFormatter() if self.form == "json" else _TextFormatter())
-        handler.addFilter(_without_queries)
+        handler.addFilter(without_queries)
         root = logging.getLogger()
         root.handlers[:] = [handler]
         root.setLevel(logging.DEBUG if debug else logging.INFO)
-        logging.getLogger("filelock").setLevel(logging.INFO)  # four lines for every lock
+        logging.getLogger("filelock").setLevel(logging.INFO)  # not its four lines for every lock
 
     def write(self, lines: str) -> None:
-        """Write lines with their ends."""
+        """Write lines, each of which ends with "\\n"."""
         with self._lock, contextlib.suppress(OSError, ValueError):
             self._stream.write(lines)
             self._stream.flush()
 
 
 class RequestLog:
-    """A line for each request; `close` it at the end."""
+    """Writes a line for each request; `close` it at the end."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -80,12 +80,12 @@ class RequestLog:
         self._ends = threading.Event()
         self._drop_lock = threading.Lock()  # guards dropped
         self.dropped = 0
-        """Lines that were not written because too many waited."""
+        """How many lines were lost because too many waited."""
         self._thread = threading.Thread(target=self._run, name="request log", daemon=True)
         self._thread.start()
 
     def append(self, exchange: Exchange, route: str, repository: str) -> None:
-        """Have a line written; waits for nothing."""
+        """Have a line written. Does not block."""
         if len(self._waiting) >= _MOST_WAITING:
             with self._drop_lock:
                 self.dropped += 1
@@ -95,10 +95,10 @@ class RequestLog:
             self._some.set()
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write the lines that wait, and end the thread."""
         self._ends.set()
         self._some.set()
-        self._thread.join(2)  # a stream that nobody reads must not keep the server
+        self._thread.join(2)  # not for ever, because writing blocks if nobody reads the stream
 
     def _run(self) -> None:
         while not self._ends.is_set():
@@ -113,7 +113,7 @@ class RequestLog:
 
 
 class _Clock:
-    """The time of a line, formatted once a second."""
+    """The time for lines. Only its milliseconds are formatted for each line."""
 
     def __init__(self, form: LogFormat) -> None:
         self._is_json = form == "json"
@@ -128,7 +128,7 @@ class _Clock:
                 text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(whole))
             else:
                 text = time.strftime("%Y-%m-%d %H:%M:%S,", time.localtime(whole))
-            self._second = (whole, text)  # at once, for other threads
+            self._second = (whole, text)  # in one assignment, because several threads do this
         return f"{text}{int((now - whole) * 1000):03d}"
 
 
@@ -155,24 +155,24 @@ def _json_request(now: str, exchange: Exchange, route: str, repository: str) -> 
 
 
 def _facts(environ: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
-    """Method, path, address and user agent."""
+    """The method, the path, the client's address and its user agent."""
     if environ is None:
         return "-", "-", "-", ""
     path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
-    if not path.isascii():  # WSGI has bytes in the guise of latin-1
+    if not path.isascii():  # in WSGI, each byte of it is a character of latin-1
         path = path.encode("latin-1", "replace").decode("utf-8", "replace")
     return (
         environ["REQUEST_METHOD"],
         path if len(path) <= _LONGEST_PATH else path[:_LONGEST_PATH] + "…",
         environ["REMOTE_ADDR"],
-        # Cut here: the whole may be a quarter of a megabyte, and is remembered.
+        # Cut off, because it may have 256 KiB, and the functions below cache it.
         environ.get("HTTP_USER_AGENT", "")[: _LONGEST_AGENT + 1],
     )
 
 
-@functools.lru_cache(maxsize=256)  # tools say the same thing thousands of times
+@functools.lru_cache(maxsize=256)  # because most requests have one of a few agents
 def _short_agent(agent: str) -> str:
-    """For people: pip and uv add an object with all about the machine."""
+    """The agent without the JSON object about the machine that pip and uv append to it."""
     return _quoted_agent(agent.partition(" {")[0])
 
 
@@ -198,47 +198,55 @@ class _Handler(logging.Handler):
             self._log.write(line + "\n")
 
 
-def _without_queries(record: logging.LogRecord) -> bool:
-    """What urllib3 tells when debugging has whole addresses, and some are signed."""
+def without_queries(record: logging.LogRecord) -> bool:
+    """Hide queries in the lines that urllib3 logs for debugging: some addresses are signed."""
     if record.name.startswith("urllib3"):
         record.msg, record.args = _QUERY.sub("?…", record.getMessage()), ()
     return True
 
 
 class _TextFormatter(logging.Formatter):
-    """Further lines of a message or a traceback are indented: no line of ours begins so."""
+    """Formats as text. Further lines of a message or a traceback are indented."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        text = _clean(super().format(record)).replace("\n", "\n    ")
+        text = clean(super().format(record)).replace("\n", "\n    ")
         request_id = _request_id()
         return f"{text} [{request_id}]" if request_id and "\n" not in text else text
 
 
 class _JsonFormatter(logging.Formatter):
-    """An object; `extra={"fields": {…}}` of a record adds its own members."""
+    """Formats as a JSON object, to which `extra={"fields": {…}}` of a record adds members."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC)
+        message, facts = describe(record)
         line: dict[str, object] = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _clean(record.getMessage()),
+            "message": message,
         }
-        request_id = _request_id()
-        if request_id:
-            line["request_id"] = request_id
-        if record.exc_info:
-            line["exception"] = _clean(self.formatException(record.exc_info))
-        line.update(getattr(record, "fields", {}))
+        line.update(facts)
         return json.dumps(line)
 
 
-def _clean(text: str) -> str:
-    """Without passwords in addresses, and without control characters but ends of lines."""
+def describe(record: logging.LogRecord) -> tuple[str, dict[str, object]]:
+    """The message of a record, and what else is known: the request, the exception, its fields."""
+    facts: dict[str, object] = {}
+    request_id = _request_id()
+    if request_id:
+        facts["request_id"] = request_id
+    if record.exc_info:
+        facts["exception"] = clean(logging.Formatter().formatException(record.exc_info))
+    facts.update(getattr(record, "fields", {}))
+    return clean(record.getMessage()), facts
+
+
+def clean(text: str) -> str:
+    """Hide the passwords of addresses, and escape control characters except for line ends."""
     text = _USERINFO.sub(r"\1…@", text)
     return _CONTROL.sub(lambda found: _quoted(found[0])[1:-1], text)
 

@@ -1,1 +1,1 @@
-"""What people see in a browser: sign in, sessions and pages; nothing that tools are answered."""
+"""The pages for people in a browser, and the forms to sign in and out."""

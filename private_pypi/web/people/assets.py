@@ -1,4 +1,4 @@
-"""Style, script and pictures of the pages, under names that change with their content."""
+"""The style, script and pictures of the pages, under names that contain a hash of their content."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 CACHE_CONTROL = "public, max-age=31536000, immutable"
-"""For ever (a year): what changes gets another name."""
+"""Keep it for a year: changed content gets another name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file as it is sent."""
+    """A static file."""
 
-    name: str  # with the beginning of its hash: style.1234abcd.css
+    name: str  # with the beginning of its hash, such as style.1234abcd.css
     content_type: str
     content: bytes
-    compressed: bytes
+    compressed: bytes  # with gzip
 
 
 def load_assets(folder: Path) -> Mapping[str, Asset]:
-    """Every file of the folder by its own name, such as `style.css`."""
+    """All files of a folder, by their own names, such as `style.css`."""
     assets = {}
     for path in sorted(folder.iterdir()):
         if path.suffix in _TYPES:

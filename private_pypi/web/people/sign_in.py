@@ -1,105 +1,123 @@
-"""Signing in and out of repositories with a browser; what a session then may is in `requests`."""
+"""Sign in to repositories and out of them with a browser.
+
+What a session then allows is decided in `requests`.
+"""
 
 from __future__ import annotations
 
 import logging
 
-from flask import Blueprint, Response, request
+from flask import Response, current_app, request
 
 from private_pypi.backend import Access, Secret
-from private_pypi.config import is_repository_name
+from private_pypi.configuration.config import is_repository_name
 from private_pypi.errors import BackendUnavailable, NotAllowed, PrivatePypiError, WrongSecret
 from private_pypi.repositories import Credentials
-from private_pypi.web.answers import answer_error
-from private_pypi.web.people.attempts import FailedSignIns
-from private_pypi.web.people.browsers import is_own_form, safe_next, to_root
-from private_pypi.web.people.human_pages import send_page
-from private_pypi.web.people.sessions import LARGEST, SessionTooLarge
-from private_pypi.web.requests import (
-    deployment,
+from private_pypi.web.http.answers import answer_error
+from private_pypi.web.http.routes import Route
+from private_pypi.web.people.rendering import send_page
+from private_pypi.web.requests import client_of_request, deployment
+from private_pypi.web.sessions.attempts import SignInAttempts
+from private_pypi.web.sessions.browsers import is_own_form, safe_next, to_root
+from private_pypi.web.sessions.request_session import (
     end_session,
+    ensure_session,
     find_session,
     keep_session,
-    some_session,
 )
+from private_pypi.web.sessions.sessions import LARGEST, Session, SessionTooLarge
 
 logger = logging.getLogger(__name__)
 
-NAME_FIELD = "pkg_repo_name"  # as private-pypi 0.2 had them
+ATTEMPTS = "private_pypi.attempts"
+"""The key of the `SignInAttempts` in `Flask.extensions`."""
+
+NAME_FIELD = "pkg_repo_name"  # both names are those of private-pypi 0.2
 SECRET_FIELD = "pkg_repo_secret_raw"  # noqa: S105 - the name of a field
 
 _MAX_FORM = 64 * 1024  # bytes
 _NOT_OURS = (
-    "The form was too old, or did not come from this page; it was not used. "
+    "The form was too old, or did not come from this page, so it was not used. "
     "If this happens again, allow this site to set cookies."
 )
 
 
-def make_blueprint(failures: FailedSignIns) -> Blueprint:
-    """`/login/` and `/logout/`, relative to the root."""
-    blueprint = Blueprint("sign_in", __name__)
+def show_sign_in() -> Response:
+    """The form to sign in."""
+    refused = request.args.get("refused", "")
+    if not is_repository_name(refused):  # could be any text, in a link of another site
+        return _form(200, "", name=_named_in(request.args.get("next")))
+    notice = (
+        f"The secret for {refused} is no longer accepted. Sign in with the one that is valid now."
+    )
+    return _form(200, notice, name=refused)
 
-    def login() -> Response:
-        refused = request.args.get("refused", "")
-        notice = ""
-        if not is_repository_name(refused):  # a sentence, which somebody else would have us say
-            refused = ""
-        else:
-            notice = (
-                f"The secret for {refused} is no longer accepted. "
-                "Sign in with the one that is valid now."
-            )
-        return _form(200, notice, name=refused or _named_in(request.args.get("next")))
 
-    def sign_in() -> Response:
-        name, raw = _field(NAME_FIELD).strip(), _field(SECRET_FIELD).strip()
-        session = find_session()
-        own = is_own_form(request.headers, request.host)
-        if session is None or not own or not session.has_token(_field("token")):
-            return _form(403, _NOT_OURS, name=name)
-        if not name or not raw:
-            return _form(400, "Give the name of a repository and its secret.", name=name)
-        try:
-            granted = deployment().repositories.authorize(
-                Credentials(name, Secret(raw)), name=name, need=Access.READ
-            )
-        except NotAllowed as error:
-            # The storage knows the secret, and a reason that this person can do something about.
+def sign_in() -> Response:
+    """Add a repository to the session if its secret is right."""
+    name, raw = _field(NAME_FIELD).strip(), _field(SECRET_FIELD).strip()
+    session = find_session()
+    if session is None or not _is_own_form(session):
+        return _form(403, _NOT_OURS, name=name)
+    if not name or not raw:
+        return _form(400, "Give the name of a repository and its secret.", name=name)
+    attempts: SignInAttempts = current_app.extensions[ATTEMPTS]
+    attempt = attempts.begin(request.remote_addr, name)
+    if attempt.wait is not None:
+        return _refused(attempt.wait, name)
+    try:
+        granted = deployment().repositories.authorize(
+            Credentials(name, Secret(raw), client_of_request()), name=name, need=Access.READ
+        )
+    except WrongSecret:
+        return _failed(name)
+    except PrivatePypiError as error:
+        # Not a wrong secret: it is right but may not read, or the storage is in trouble.
+        attempts.take_back(attempt)
+        if isinstance(error, NotAllowed):
             return _form(403, f"The storage does not let you in: {error}.", name=name)
-        except WrongSecret:
-            return _failed(failures, name)
-        except PrivatePypiError as error:
-            # Trouble of the storage says nothing about the secret.
-            return _trouble(error, name)
-        try:
-            keep_session(session.with_repository(granted.repository.name, Secret(raw)))
-        except SessionTooLarge:
-            return _form(400, _too_large(raw, len(session.repositories)), name=name)
-        logger.info("signed in to %s from %s", granted.repository.name, request.remote_addr)
-        return _go_on(_next(_field("next")) or f"/r/{granted.repository.name}/")
+        return _trouble(error, name)
+    attempts.take_back(attempt)
+    try:
+        keep_session(session.with_repository(granted.name, Secret(raw)))
+    except SessionTooLarge:
+        return _form(400, _too_large(raw, len(session.repositories)), name=name)
+    logger.info("signed in to %s from %s", granted.name, request.remote_addr)
+    return _go_on(_next(_field("next")) or f"/r/{granted.name}/")
 
-    def logout() -> Response:
-        return send_page("logout.html", message="")
 
-    def sign_out() -> Response:
-        session = find_session()
-        if session is None:
-            return _go_on("/login/")
-        own = is_own_form(request.headers, request.host)
-        if not own or not session.has_token(_field("token")):
-            return send_page("logout.html", status=403, message=_NOT_OURS)
-        name = _field("repository")
-        session = session.without_repository(name) if name else session
-        if not name or not session.repositories:
-            end_session()
-            return _go_on("/login/")
-        keep_session(session)
-        return _go_on("/")
+def show_sign_out() -> Response:
+    """The form to sign out."""
+    return send_page("logout.html", message="")
 
-    for rule, get, post in (("/login/", login, sign_in), ("/logout/", logout, sign_out)):
-        blueprint.add_url_rule(rule, view_func=get, methods=["GET"])
-        blueprint.add_url_rule(rule, view_func=post, methods=["POST"])
-    return blueprint
+
+def sign_out() -> Response:
+    """Remove a repository from the session, or end the session."""
+    session = find_session()
+    if session is None:
+        return _go_on("/login/")
+    if not _is_own_form(session):
+        return send_page("logout.html", status=403, message=_NOT_OURS)
+    name = _field("repository")
+    session = session.without_repository(name) if name else session
+    if not name or not session.repositories:
+        end_session()
+        return _go_on("/login/")
+    keep_session(session)
+    return _go_on("/")
+
+
+ROUTES = (
+    Route("/login/", show_sign_in),
+    Route("/login/", sign_in, ("POST",)),
+    Route("/logout/", show_sign_out),
+    Route("/logout/", sign_out, ("POST",)),
+)
+
+
+def _is_own_form(session: Session) -> bool:
+    """Whether a page of this session sent the form."""
+    return is_own_form(request.headers, request.host) and session.has_token(_field("token"))
 
 
 def _field(name: str) -> str:
@@ -110,7 +128,7 @@ def _field(name: str) -> str:
 def _form(
     status: int, message: str, *, name: str | None, retry_after: int | None = None
 ) -> Response:
-    some_session()  # whose token the form bears
+    ensure_session()  # the form contains its token
     going_to = request.form.get("next") if request.method == "POST" else request.args.get("next")
     page = send_page(
         "login.html",
@@ -126,15 +144,22 @@ def _form(
     return page
 
 
-def _failed(failures: FailedSignIns, name: str) -> Response:
-    wait = failures.add(request.remote_addr, name)
-    # Not the name: somebody may have typed the secret there.
+def _failed(name: str) -> Response:
+    # Without the name, because somebody may have typed the secret in its field.
     logger.warning("a sign-in failed from %s", request.remote_addr)
-    if wait is not None:
-        sentence = f"There were too many failed attempts. Wait {wait} seconds before you try again."
-        return _form(429, sentence, name=name, retry_after=wait)
-    # 403, because a 401 that browsers can answer would open a dialog of theirs.
+    # Not 401, for which browsers would open their own dialog.
     return _form(403, "There is no such repository, or this is not its secret.", name=name)
+
+
+def _refused(wait: int, name: str) -> Response:
+    logger.warning(
+        "a sign-in was refused without a check: too many failures from %s", request.remote_addr
+    )
+    sentence = (
+        "There were too many failed attempts to sign in from your network, so the secret was not "
+        f"checked. Wait {wait} seconds before you try again."
+    )
+    return _form(429, sentence, name=name, retry_after=wait)
 
 
 def _trouble(error: PrivatePypiError, name: str) -> Response:
@@ -149,7 +174,7 @@ def _too_large(raw: str, others: int) -> str:
         return (
             f"A secret of {len(raw.encode(errors='replace'))} bytes is too long for a browser's "
             f"cookie, which takes about {LARGEST * 3 // 4 - 300}. Use a shorter token to sign in; "
-            "tools take this one."
+            "tools can use this one."
         )
     return (
         "The secrets of all repositories you are signed in to do not fit into one cookie. "
@@ -158,7 +183,7 @@ def _too_large(raw: str, others: int) -> str:
 
 
 def _named_in(going_to: str | None) -> str | None:
-    """The repository of the page that a person came from."""
+    """The name of the repository in a path such as `/r/<repository>/project/`."""
     path = safe_next(going_to) or ""
     parts = path.partition("?")[0].split("/")
     return parts[2] if len(parts) > 3 and parts[1] == "r" else None

@@ -1,58 +1,73 @@
-"""waitress with a channel of our own: a gate before every body, forms received while they arrive,
-and an end that cuts nobody off. The only package that knows waitress; it knows no repository.
+"""The HTTP server: waitress, with a class of our own for connections.
 
-As it is, waitress calls the application only after it has spooled the whole body, and says
-`100 Continue` before anybody was asked. Here
+This is the only package that knows waitress, and it does not know what a repository is.
 
-- the *gate* decides, in a worker thread, as soon as the head of a request with a body is there;
-  nothing more is read from that connection meanwhile,
-- a form goes from the socket to a `FormReceiver` in another thread, with reading as fast as that
-  thread writes,
-- an answer that comes before the body has ended is followed by a half-close, and the rest is
-  dropped for a while, so that clients which read only after writing see the answer and no reset,
-- pools of threads keep apart what answers at once and what waits for others.
+waitress by itself saves the whole body of a request before it calls the application, and sends
+`100 Continue` without asking anybody. This package changes that:
 
-Who does what: the loop (one thread) owns the sockets, the parsing and the state of a channel; it
-never opens, reads or writes a file. What a worker has to tell the loop goes through the trigger of
-the server, which runs a callable in the loop's thread.
+- As soon as the head of a request with a body has arrived, a worker thread asks the *gate* whether
+  to receive the body. Nothing more is read from that connection meanwhile.
+- A form goes from the socket to a `FormReceiver` in a worker thread, and is read no faster than
+  that thread writes it to disk.
+- If the answer is ready before the body has ended, the server sends it, closes its own half of the
+  connection, and drops what still arrives for a while. A client that reads only after it has
+  written then gets the answer, and not a reset.
+- Each kind of work has a pool of threads, so that quick answers do not wait for slow ones. Each
+  pool divides its threads between the repositories.
+- A request whose answer is not ready waits without a thread, and a file that is still arriving
+  from a storage is sent as it arrives (`growing`).
+- Clients have to send and receive at a lowest rate. When all connections are taken, slow and idle
+  clients lose theirs (`timeouts`).
+- A request is refused if programs could disagree on where it ends (`framing`).
 
-Read `gate` (what may be decided) and `engine` (start and end) first, then `channel`.
+The *loop* is one thread. It owns the sockets and the state of the connections, and parses requests;
+it never opens, reads or writes a file. *Workers* are the threads of the pools. To tell the loop
+something, a worker gives a function to the trigger of the server, and the loop calls it.
+
+Read `gate` (the types) and `engine` (start and end) first, then `channel`. `framing`, `timeouts`
+and `pools` decide about requests, connections and threads, and know nothing of waitress.
 """
 
 from __future__ import annotations
 
 from private_pypi.web.serving.engine import Stop, option_names, serve
 from private_pypi.web.serving.gate import (
-    CLIENT_WENT,
+    CLIENT_CLOSED,
+    LET_IN,
     REQUEST_ID,
     Answer,
     AtOnce,
     Exchange,
     Gate,
+    Kind,
     Load,
     PassOn,
     ReceiveForm,
-    Refuse,
     RequestHead,
+    RequestObserver,
     Verdict,
-    Watcher,
 )
+from private_pypi.web.serving.growing import WAITING, Later, Waiting
 
 __all__ = [
-    "CLIENT_WENT",
+    "CLIENT_CLOSED",
+    "LET_IN",
     "REQUEST_ID",
+    "WAITING",
     "Answer",
     "AtOnce",
     "Exchange",
     "Gate",
+    "Kind",
+    "Later",
     "Load",
     "PassOn",
     "ReceiveForm",
-    "Refuse",
     "RequestHead",
+    "RequestObserver",
     "Stop",
     "Verdict",
-    "Watcher",
+    "Waiting",
     "option_names",
     "serve",
 ]

@@ -1,11 +1,13 @@
-"""One connection: what of it belongs to the loop, what to the threads, and how they talk."""
+"""One connection of a client: what the loop does with it, and what the workers do."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import socket
-import threading
+import struct
+import termios
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,216 +19,78 @@ from waitress.buffers import OverflowableBuffer, ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
 from waitress.task import WSGITask
 
-from private_pypi.errors import BackendError, InvalidUpload
-from private_pypi.web.receiving import READ_SIZE, FormReceiver
+from private_pypi.errors import InvalidUpload
+from private_pypi.web.serving.form_body import FormBody
 from private_pypi.web.serving.gate import (
+    Answer,
     AtOnce,
     Gate,
+    KindOf,
     PassOn,
     ReceiveForm,
-    Refuse,
     RequestHead,
+    RequestObserver,
+    ShareOf,
     Verdict,
-    Watcher,
 )
+from private_pypi.web.serving.growing import GrowingBuffer, Later, Parked
 from private_pypi.web.serving.messages import (
     LARGE,
     Failure,
-    Refusal,
     Request,
     Task,
-    plain_refusal,
+    plain_answer,
     too_large,
 )
 from private_pypi.web.serving.pools import Pools
+from private_pypi.web.serving.receiving import READ_SIZE, FormReceiver
+from private_pypi.web.serving.timeouts import LOWEST_RATE, Progress, Stage, time_limits
 
 logger = logging.getLogger(__name__)
 
-_HEAD_SECONDS = 30.0  # from the first byte of a request to the end of its head
-_FRESH_SECONDS = 1.0  # for which a new connection may still begin when the server ends
-_LINGER_SECONDS = 300.0  # for the rest of a refused body; 1 GiB at 30 Mbit/s
-_LINGER_IDLE_SECONDS = 5.0  # without a byte of it
-_QUEUED = 512 * 1024  # bytes of one upload between the socket and the disk
+_FRESH_SECONDS = 1.0  # in which a new connection may still send a request when the server ends
+_TURN = 4 * 2**20  # bytes that are sent to one client before the next one has its turn
 
 
 @dataclass(slots=True)
 class Running:
-    """What the channels of all listeners share."""
+    """What all connections of a running server share."""
 
     gate: Gate
     pools: Pools
     max_body_bytes: int  # the operator's own limit
     at_once: AtOnce
-    watcher: Watcher | None
+    observer: RequestObserver | None
     find_client: Callable[[dict[str, Any]], None]
     """Replaces the address of a trusted proxy in a WSGI environment by that of its client."""
+    kind_of: KindOf
+    share_of: ShareOf
     draining: bool = False
 
 
-@dataclass(slots=True)
-class GateTask:
-    """Asks the gate in a worker thread and tells the loop."""
-
-    channel: Channel
-    request: Request
-    gate: Gate
-
-    def service(self) -> None:
-        verdict: Verdict | None = None  # None: the gate broke
-        try:
-            verdict = self.gate(self._head())
-        except Exception:
-            logger.exception("the gate failed for %s", self.request.path)
-        tell = partial(self.channel.decided, self.request, verdict)
-        self.channel.server.trigger.pull_trigger(tell)
-
-    def _head(self) -> RequestHead:
-        request = self.request
-        environ = WSGITask(self.channel, request).get_environment()
-        self.channel.running.find_client(environ)
-        return RequestHead(
-            method=environ["REQUEST_METHOD"],
-            path=environ["PATH_INFO"],
-            headers=dict(request.headers),
-            content_length=None if request.chunked else request.content_length,
-            remote_addr=environ["REMOTE_ADDR"],
-            request_id=request.id,
-        )
-
-
-class FormBody:
-    """A queue from the loop to the thread that feeds a `FormReceiver`.
-
-    It stands where waitress keeps the bytes of a body, and is itself the task of that thread.
-    """
-
-    def __init__(self, channel: Channel, request: Request, receiver: FormReceiver) -> None:
-        self._channel = channel
-        self._request = request
-        self._receiver = receiver
-        self._pool = channel.running.pools.receiving
-        self._lock = threading.Lock()  # guards everything below
-        self._chunks: list[bytes] = []
-        self._queued = 0  # bytes
-        self._total = 0  # bytes
-        self._scheduled = False
-        self._ended = False
-        self._dropped = False
-        self._failed = False
-
-    # The loop's side; the first four are those of a buffer of waitress.
-
-    def append(self, data: bytes) -> None:
-        with self._lock:
-            self._chunks.append(data)
-            self._queued += len(data)
-            self._total += len(data)
-            self._schedule()
-
-    def __len__(self) -> int:
-        return self._total
-
-    def getfile(self) -> BytesIO:
-        return BytesIO()
-
-    def close(self) -> None:
-        """The request is answered; called by the thread that did it."""
-        with self._lock:
-            self._dropped = True
-            is_being_fed = self._scheduled
-        if not is_being_fed:
-            self._receiver.abort()
-
-    def end(self) -> None:
-        """Nothing more will come; the channel is told when all is written."""
-        with self._lock:
-            self._ended = True
-            self._schedule()
-
-    def drop(self) -> None:
-        """Nobody wants it any more."""
-        with self._lock:
-            self._dropped = True
-            self._chunks.clear()
-            self._schedule()
-
-    @property
-    def is_full(self) -> bool:
-        return self._queued >= _QUEUED
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the application can be asked: all is written, or nothing more can be."""
-        with self._lock:
-            return self._failed or (self._ended and not self._queued)
-
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._pool.add_task(self)
-
-    # The worker's side: one piece of work, then the next upload's.
-
-    def service(self) -> None:
-        with self._lock:
-            chunks, self._chunks = self._chunks, []
-            dropped = self._dropped
-        if dropped:
-            self._receiver.abort()
-            return
-        is_broken = False
-        try:
-            for chunk in chunks:
-                self._receiver.feed(chunk)
-        except Exception:
-            logger.exception("an upload could not be received")
-            self._request.form = BackendError("the upload could not be received")
-            is_broken = True
-        with self._lock:
-            was_full = self.is_full
-            self._queued -= sum(map(len, chunks))
-            self._failed = is_broken or self._receiver.failed
-            self._scheduled = False
-            if self._chunks or self._dropped:
-                self._schedule()
-            tell = was_full or self._failed or (self._ended and not self._queued)
-        if tell:
-            self._channel.server.trigger.pull_trigger(
-                partial(self._channel.digested, self._request)
-            )
-
-
 class SharedBytes(ReadOnlyFileBasedBuffer):  # type: ignore[misc]
-    """A page on its way; however many clients are slow with it, its bytes are there once."""
+    """A page that is being sent. All connections that send the same page share its bytes."""
 
     def __init__(self, data: bytes) -> None:
-        super().__init__(BytesIO(data))  # which copies nothing
+        super().__init__(BytesIO(data))  # which does not copy them
         self.prepare()
 
 
-@dataclass(slots=True)
-class SendTask:
-    """Sends from a file: the loop does not wait for disks."""
-
-    channel: Channel
-
-    def service(self) -> None:
-        self.channel.send_from_file()
-
-
 class Channel(HTTPChannel):  # type: ignore[misc]
-    """One connection."""
+    """One connection of a client.
+
+    The loop calls most methods. Those below "Called by workers" run in other threads, which send
+    what they have to say to the loop through the trigger of the server.
+    """
 
     parser_class = Request
     task_class = Task
     error_task_class = Failure
-    request: Request | None  # the one that is being received
+    request: Request | None  # that is being received
     connected: bool
     will_close: bool
     close_when_flushed: bool
     sendbuf_len: int
-    creation_time: float
-    last_activity: float
 
     def __init__(
         self,
@@ -239,32 +103,162 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         running: Running,
     ) -> None:
         super().__init__(server, sock, addr, adj, map=map)
-        self.sendbuf_len = min(self.sendbuf_len, READ_SIZE)  # what is read of a file at once
+        self.sendbuf_len = min(self.sendbuf_len, READ_SIZE)  # how much is read of a file at a time
         self.running = running
-        self._paused = False  # until a verdict, or until the disk has a whole form
-        self._ahead = b""  # received meanwhile
-        self._lingers = False  # after the answer, because input is left
-        self._linger_began: float | None = None
+        self._paused = False  # nothing is read, until there is a verdict or a form is written
+        self._ahead = b""  # what was received meanwhile
+        self._must_linger = False  # after the answer, because the client may still be sending
+        self._is_lingering = False  # the answer was sent
         self._sending = False  # a worker sends from a file
-        self._is_at_hand = False  # the answer to the first request, once its lock is free
+        self._parked: Parked | None = None  # if the first request waits for its answer
+        self._answer_is_let_in = False  # of the last answer, which may still be on its way
+        self.share = ""  # of the threads, which the last request used that was handed over
+        # Unlike the clock of waitress, this one is never set.
+        self._created = time.monotonic()
+        self._begun = 0  # requests
+        self._received = 0  # bytes
+        self._sent = 0  # bytes that the socket took
+        self._turn = _TURN  # bytes that may be sent before other clients have their turn
+        self.progress = Progress(self._created)
 
-    # The loop's side: what waitress asks and tells.
+    # What the connection waits for, and for how long.
+
+    @property
+    def stage(self) -> Stage:
+        """What this connection waits for."""
+        request = self.request
+        if self._is_lingering:
+            return Stage.LINGERING
+        if self._sending or self._is_starved:
+            return Stage.SERVER
+        if self.total_outbufs_len:
+            return Stage.SENDING
+        if self.requests or self._paused:
+            return Stage.SERVER
+        if request is None:
+            return Stage.IDLE
+        if not request.headers_finished:
+            return Stage.HEAD
+        if request.is_discarded:
+            return Stage.DISCARDING
+        if request.is_full:
+            return Stage.SERVER
+        return Stage.BODY
+
+    def observe(self, now: float) -> None:
+        """Note in `progress` what has changed since the last call."""
+        stage = self.stage
+        moved = self._received + self._sent
+        if stage is Stage.SENDING:
+            moved -= self._untaken()
+        self.progress.observe(stage, self._begun, moved, now)
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether the client takes too long."""
+        self.observe(now)
+        timeout = self.adj.channel_timeout
+        limits = time_limits(self.progress.stage, let_in=self.is_let_in, timeout=timeout)
+        return self.progress.is_over(limits, now)
+
+    def expire(self) -> None:
+        """End a connection whose client takes too long. If it sends a body, it gets an answer."""
+        request = self.request
+        if request is None or self.progress.stage not in (Stage.BODY, Stage.DISCARDING):
+            self.cut()
+            return
+        with self.requests_lock:
+            if not request.is_discarded:
+                request.fail(_too_slow())
+            self._hand_over(request)
+            self._must_linger = False
+
+    def cut(self) -> None:
+        """Close, unless a worker is sending: it could hang, and would have to be waited for."""
+        if self.outbuf_lock.acquire(blocking=False):
+            self.outbuf_lock.release()
+            self.handle_close()
+
+    @property
+    def address(self) -> str:
+        """The host of the other side: a client or a proxy."""
+        return str(self.addr[0])
+
+    @property
+    def is_let_in(self) -> bool:
+        """Whether a request here, or the answer that is being sent, is of a client let in."""
+        if self.total_outbufs_len and self._answer_is_let_in:
+            return True
+        return any(request.is_let_in for request in self._open_requests)
+
+    @property
+    def held(self) -> int:
+        """How much memory heads and bodies take, in bytes."""
+        return sum(request.held for request in self._open_requests)
+
+    @property
+    def _open_requests(self) -> list[Request]:
+        current = [] if self.request is None else [self.request]
+        return [*self.requests, *current]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing would be lost if this connection were closed."""
+        has_begun = self.request is not None and self.request.has_begun
+        return not (
+            self.requests
+            or has_begun
+            or self.total_outbufs_len
+            or self.close_when_flushed
+            or self._is_lingering
+        )
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether a client has just connected and may be about to send its first request.
+
+        To close a connection at this moment looks like a failure to the client. On a connection
+        that it used before, it expects that.
+        """
+        return now - self._created < _FRESH_SECONDS and not self._received
+
+    def must_close(self, request: Request) -> bool:
+        """Whether the answer to `request` is the last one on this connection."""
+        return self.running.draining or not request.is_read
+
+    def share_of(self, request: Request) -> str:
+        """The share of the threads that a request uses (see `gate.ShareOf`)."""
+        return self.running.share_of(request.path_info, request.headers.get("AUTHORIZATION"))
+
+    def _untaken(self) -> int:
+        """Bytes that the kernel keeps until the client takes them; 0 if it does not say."""
+        try:
+            answer = fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4))
+        except OSError:  # not on this system
+            return 0
+        return int(struct.unpack("i", answer)[0])
+
+    # Called by waitress in the loop.
 
     def readable(self) -> bool:
-        if self._linger_began is not None:
+        if self._is_lingering:
             return True
         if self._paused:
             return False
-        body = self.request.form_body if self.request is not None else None
-        if self.request is not None and self.request.swallows_since is not None:
-            body = None
-        return not (body is not None and body.is_full) and bool(super().readable())
+        request = self.request
+        waits_for_disk = request is not None and not request.is_discarded and request.is_full
+        return not waits_for_disk and bool(super().readable())
 
     def writable(self) -> bool:
-        return not self._sending and bool(super().writable())
+        if self._sending or (self._is_starved and not self.will_close):
+            return False
+        return bool(super().writable())
+
+    @property
+    def _is_starved(self) -> bool:
+        first = self.outbufs[0]
+        return isinstance(first, GrowingBuffer) and first.is_starved
 
     def handle_read(self) -> None:
-        if self._linger_began is not None:
+        if self._is_lingering:
             size = READ_SIZE
         else:
             size = self.adj.recv_bytes if self.request is None else self.request.read_size
@@ -273,10 +267,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         except OSError:
             self.handle_close()
             return
-        if data:
-            self.last_activity = time.time()
-            if self._linger_began is None:
-                self.received(data)
+        self._received += len(data)
+        if data and not self._is_lingering:
+            self.received(data)
 
     def received(self, data: bytes) -> bool:
         with self.requests_lock:
@@ -286,6 +279,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             while data and not self._paused:
                 if self.request is None:
                     self.request = Request(self.adj)
+                    self._begun += 1
                 request = self.request
                 taken = request.received(data)
                 data = data[taken:] if taken < len(data) else b""
@@ -293,23 +287,21 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                     self._paused = True  # until `decided`
                     self._ask_gate(request)
                 elif request.completed:
-                    is_swallowed = request.swallows_since is not None
-                    if request.form_body is not None and not request.error and not is_swallowed:
-                        self._paused = True  # until `digested`
-                        request.form_body.end()
-                    elif request.empty:
-                        self.request = None
-                    elif self._answers(request) and request.error:
-                        return True
+                    form_body = None if request.is_discarded else request.form_body
+                    if form_body is not None and not request.error:
+                        self._paused = True  # until `form_written`
+                        form_body.end()
+                    elif self._answer_or_discard(request) and request.error:
+                        data = b""  # the connection ends with this answer
             self._ahead = data
-        if self._is_at_hand:
-            self._is_at_hand = False
-            self.service()
+            is_at_hand = bool(self.requests) and self.requests[0].answer is not None
+        if is_at_hand:
+            self.service()  # takes the lock
         return True
 
     def _have_at_hand(self, request: Request) -> bool:
-        """Answer in the loop what needs no waiting: two changes of threads cost more than that."""
-        # With output outstanding even a short answer could have to wait for the client.
+        """Whether the loop can answer this itself, which saves two changes of threads."""
+        # If output is waiting, even a short answer could have to wait for the client.
         if request.command != "GET" or request.body_rcv is not None or self.total_outbufs_len:
             return False
         try:
@@ -323,122 +315,90 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if self.will_close:
             self.handle_close()
             return
-        if type(self.outbufs[0]) is ReadOnlyFileBasedBuffer:  # a file, which may be slow
-            self._sending = True
-            self.running.pools.sending.add_task(SendTask(self))
+        first = self.outbufs[0]
+        if isinstance(first, GrowingBuffer) and first.is_broken:
+            self.handle_close()  # before its announced end, so the client sees that it is cut off
             return
+        # Reading a file may block, also when it comes after something else, so a worker does it.
+        if any(type(each) in (ReadOnlyFileBasedBuffer, GrowingBuffer) for each in [*self.outbufs]):
+            self._sending = True
+            self.running.pools.sending.add(self.send_from_file, self.share)
+            return
+        self._turn = _TURN
         self._flush_exception(self._flush_some_if_lockable if self.requests else self._flush_some)
         if self.connected and self.close_when_flushed and not self.total_outbufs_len:
             self._end()
 
     def handle_close(self) -> None:
         super().handle_close()
+        if self._parked is not None:
+            self.resume(self._parked)  # a worker ends it
         request, self.request = self.request, None
         if request is not None:
-            if request.form_body is not None:
-                request.form_body.drop()
-            else:
-                request.close()
+            request.close()
 
-    def cut(self) -> None:
-        """Close without waiting for a worker that hangs while it sends."""
-        if self.outbuf_lock.acquire(blocking=False):
-            self.outbuf_lock.release()
-            self.handle_close()
-
-    def is_overdue(self, now: float) -> bool:
-        """Whether the client lets us wait too long."""
-        silence = now - self.last_activity
-        swallows_since = None if self.request is None else self.request.swallows_since
-        if swallows_since is not None and now - swallows_since > _LINGER_SECONDS:
-            return True
-        if self._linger_began is not None:
-            return silence > _LINGER_IDLE_SECONDS or now - self._linger_began > _LINGER_SECONDS
-        if self._sending:
-            return False
-        if not self.total_outbufs_len:
-            if not self.readable():
-                return False  # it waits for us
-            if self.request is not None and not self.request.headers_finished:
-                patience = min(_HEAD_SECONDS, self.adj.channel_timeout)
-                if now - self.request.began > patience:
-                    return True
-        return bool(silence > self.adj.channel_timeout)
-
-    @property
-    def is_idle(self) -> bool:
-        return not (
-            self.requests
-            or self.request is not None
-            or self.total_outbufs_len
-            or self.close_when_flushed
-            or self._linger_began is not None
-        )
-
-    def is_fresh(self, now: float) -> bool:
-        """Whether a client that has just connected may be about to send its first request.
-
-        It does not know that we end, and unlike on a connection that was used before it would take
-        a close for a failure.
-        """
-        is_new = now - self.creation_time < _FRESH_SECONDS
-        return is_new and self.last_activity == self.creation_time
-
-    def must_close(self, request: Request) -> bool:
-        """Whether the answer to `request` is the last on this connection."""
-        return self.running.draining or not request.is_read
-
-    # The loop's side: what workers report.
+    # Called in the loop, by workers through the trigger or by the engine.
 
     def decided(self, request: Request, verdict: Verdict | None) -> None:
-        """The gate has spoken; None when it broke."""
+        """Apply the verdict of the gate; None if the gate failed."""
         if self.request is not request:
             return  # the client has gone
-        self.last_activity = time.time()
         with self.requests_lock:
-            self._admit(request, verdict)
+            self._apply(request, verdict)
             is_decided = request.form is not None and request.form_body is None
-            if (request.completed or is_decided) and self._answers(request):
+            if (request.completed or is_decided) and self._answer_or_discard(request):
                 return
             if request.wants_continue:
                 self.send_continue()
-        self._go_on()
+        self._continue_reading()
 
-    def digested(self, request: Request) -> None:
-        """The disk has what was queued of a form, or will not take it."""
+    def form_written(self, request: Request) -> None:
+        """Go on with a form: what was queued of it is on the disk, or it has failed."""
         body = request.form_body
-        if self.request is not request or body is None or request.swallows_since is not None:
+        if self.request is not request or body is None or request.is_discarded:
             return
-        self.last_activity = time.time()
         if body.is_settled:
             with self.requests_lock:
-                is_answered = self._answers(request)
+                is_answered = self._answer_or_discard(request)
             if is_answered and request.is_read:
-                self._go_on()
+                self._continue_reading()
+
+    def resume(self, parked: Parked) -> None:
+        """Call the application again for a request that waits for its answer."""
+        if self._parked is parked:
+            self._parked = None
+            parked.end()
+            self.server.add_task(self)
+
+    def resume_if_overdue(self) -> None:
+        """Do the same when the request has waited too long."""
+        if self._parked is not None and self.requests[0].answer_wait.is_over:
+            self.resume(self._parked)
 
     def sent(self) -> None:
-        """A worker has sent what the socket took."""
+        """Note that a worker has sent what the socket took."""
         self._sending = False
 
-    def _go_on(self) -> None:
+    def _continue_reading(self) -> None:
         ahead, self._ahead = self._ahead, b""
         self._paused = False
         if ahead and self.connected:
             self.received(ahead)
 
     def _ask_gate(self, request: Request) -> None:
-        """Unless an answer is outstanding, which `100 Continue` must not overtake."""
+        # `100 Continue` must not overtake an answer. If there is one, `service` asks after it.
         if not self.requests:
             request.asked_gate = True
-            self.running.pools.writes.add_task(GateTask(self, request, self.running.gate))
+            decide = partial(self.decide, request)
+            self.running.pools.deciding.add(decide, self.share_of(request))
 
-    def _admit(self, request: Request, verdict: Verdict | None) -> None:
+    def _apply(self, request: Request, verdict: Verdict | None) -> None:
         limit = self.running.max_body_bytes
         match verdict:
             case None:
-                request.fail(plain_refusal(500, "Internal Server Error", "the server failed"))
-            case Refuse():
-                request.fail(Refusal(verdict))
+                request.fail(plain_answer(500, "the server failed"))
+            case Answer():
+                request.fail(verdict)
             case ReceiveForm():
                 try:
                     receiver = FormReceiver(
@@ -457,54 +417,108 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if not request.completed and request.content_length > limit:
             request.fail(too_large(limit))
 
-    def _answers(self, request: Request) -> bool:
-        """Hand a request over for its answer, unless the rest of it has to be read before."""
+    def _answer_or_discard(self, request: Request) -> bool:
+        """Hand a request over to be answered, unless the rest of it has to be read first."""
         if request.hides_early_answers:
-            request.swallow()
+            request.discard()
             return False
         self._hand_over(request)
         return True
 
     def _hand_over(self, request: Request) -> None:
-        """To a worker, for an answer."""
+        """Have a request answered, by a worker unless its answer is at hand."""
         self.request = None
-        self._lingers = bool(request.error) or not request.is_read
+        self._must_linger = bool(request.error) or not request.is_read
         self.requests.append(request)
         if len(self.requests) > 1:
-            return  # the worker that answers the one before goes on
-        self._is_at_hand = not request.error and self._have_at_hand(request)
-        if not self._is_at_hand:
+            return  # the worker that answers the request before it goes on with this one
+        if request.error or not self._have_at_hand(request):
             self.server.add_task(self)
 
     def _end(self) -> None:
-        """Close. A reset, because of input that nobody read, could overtake the answer."""
-        if self._lingers:
+        """Close after the last answer, and do so in a way that the client can read it.
+
+        If it is still sending, closing at once would make the kernel send a reset, which can
+        overtake the answer.
+        """
+        if self._must_linger:
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_WR)
                 self.close_when_flushed = False
-                self._linger_began = self.last_activity = time.time()
+                self._is_lingering = True
                 return
         self.handle_close()
 
-    # The workers' side.
+    # Called by workers.
+
+    def decide(self, request: Request) -> None:
+        """Ask the gate, and tell the loop its verdict."""
+        if not self.connected:
+            return
+        verdict: Verdict | None = None
+        try:
+            environ = WSGITask(self, request).get_environment()
+            self.running.find_client(environ)
+            head = RequestHead(
+                method=environ["REQUEST_METHOD"],
+                path=request.path_info,
+                headers=dict(request.headers),
+                content_length=None if request.chunked else request.content_length,
+                remote_addr=environ["REMOTE_ADDR"],
+                request_id=request.id,
+            )
+            verdict = self.running.gate(head)
+        except Exception:
+            logger.exception("the gate failed for %s", request.path)
+        self.server.trigger.pull_trigger(partial(self.decided, request, verdict))
 
     def service(self) -> None:
-        super().service()
+        try:
+            super().service()
+        except Later as later:
+            self.requests[0].answer_wait.begin(later.awaited)
+            self._parked = parked = Parked(self, later)
+            parked.begin()
+            if not self.connected:  # the loop has closed it meanwhile
+                self.server.trigger.pull_trigger(partial(self.resume, parked))
+            return
         with self.requests_lock:
             request = self.request
             if request is not None and request.awaits_verdict and not self.close_when_flushed:
                 self._ask_gate(request)
 
+    def answered(self, request: Request) -> None:
+        """Note whose answer was handed over. The client may still have to take some of it."""
+        self._answer_is_let_in = request.is_let_in
+
     def write_soon(self, data: Any) -> int:
+        self._turn = _TURN
         if isinstance(data, bytes) and len(data) >= LARGE:
             data = SharedBytes(data)
         written: int = super().write_soon(data)
         return written
 
+    def send(self, data: bytes, do_close: bool = True) -> int:
+        """Send, unless the turn of this client is over: then act as if its socket were full."""
+        if self._turn <= 0:
+            return 0
+        sent: int = super().send(data, do_close)
+        self._turn -= sent
+        self._sent += sent
+        return sent
+
     def send_from_file(self) -> None:
         with self.outbuf_lock:
+            self._turn = _TURN
             if self.connected:
                 self._flush_exception(self._flush_some, do_close=False)
                 if self.total_outbufs_len < self.adj.outbuf_high_watermark:
                     self.outbuf_lock.notify()
         self.server.trigger.pull_trigger(self.sent)
+
+
+def _too_slow() -> Answer:
+    return plain_answer(
+        408,
+        f"the body arrived too slowly: it must arrive at {LOWEST_RATE} bytes per second or more",
+    )

@@ -1,10 +1,11 @@
-"""Start, run and end a server; what a connection does is in `channel`."""
+"""Start, run and end a server. What happens on a connection is in `channel`."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import logging
+import math
 import resource
 import signal
 import sys
@@ -22,49 +23,54 @@ from waitress.server import BaseWSGIServer, create_server
 
 from private_pypi.errors import ConfigurationError
 from private_pypi.web.serving.channel import Channel, Running
-from private_pypi.web.serving.gate import AtOnce, Gate, Load, Watcher
+from private_pypi.web.serving.gate import AtOnce, Gate, Kind, KindOf, Load, RequestObserver, ShareOf
 from private_pypi.web.serving.pools import Pools
+from private_pypi.web.serving.timeouts import connections_over_memory, order_for_closing
 
 logger = logging.getLogger(__name__)
 
 _DEFAULTS: Mapping[str, Any] = {
-    "threads": 8,  # in each pool
+    "threads": 8,  # for each share of each pool
     "connection_limit": 1000,
-    "asyncore_use_poll": True,  # select() ends at 1024 files
+    "asyncore_use_poll": True,  # select() cannot handle more than 1024 files
     "cleanup_interval": 1,
     "ident": "private_pypi",
-    # Buffers stay in memory: a temporary folder may be full or missing. The first limit lets a
-    # worker wait, the second would make a temporary file.
+    # At the first limit a worker waits for the client. At the second one waitress would make a
+    # temporary file, which is never reached: the temporary folder may be full or missing.
     "outbuf_high_watermark": 4 * 1024 * 1024,
     "outbuf_overflow": 8 * 1024 * 1024,
 }
 
+_OTHER_FILES = 256  # open files that do not belong to connections
+_SHUT_SECONDS = 0.2  # for which a full server does not accept new connections
+_QUIET_SECONDS = 60.0  # between two warnings that the server is full
+
 
 class Stop:
-    """Ends a running `serve` from another thread or a signal handler."""
+    """Ends a running `serve` from another thread or from a signal handler."""
 
     def __init__(self) -> None:
         self._wake: Callable[[], None] | None = None
-        # Guards _wake against an end of `serve` meanwhile; re-entrant, for a signal may arrive
-        # while this very thread holds it.
+        # Guards _wake, which `serve` takes away when it ends. It is re-entrant, because a signal
+        # handler may run in the thread that holds it.
         self._lock = threading.RLock()
         self.requested = False
 
     def request(self) -> None:
-        """Let `serve` finish what is open and return. Also before it began, and repeatedly."""
+        """Let `serve` finish open requests and return. May be called early, and repeatedly."""
         self.requested = True
         with self._lock:
             if self._wake is not None:
                 self._wake()
 
     def wakes(self, wake: Callable[[], None] | None) -> None:
-        """What lets a loop notice at once, while there is one."""
+        """Set what makes the running loop look at `requested`; None when it has ended."""
         with self._lock:
             self._wake = wake
 
 
 def option_names() -> frozenset[str]:
-    """The options of `serve` that can be given as text."""
+    """The `options` of `serve` that can be given as text."""
     return frozenset(_casts()) - {"sockets"}
 
 
@@ -78,38 +84,41 @@ def serve(
     on_listening: Callable[[list[str]], None],
     drain_seconds: float = 30.0,
     stop: Stop | None = None,
-    apart: Callable[[str], bool] = lambda path: False,
+    kind_of: KindOf = lambda path: Kind.PAGES,
+    share_of: ShareOf = lambda path, authorization: "",
     at_once: AtOnce = lambda environ: None,
-    watcher: Watcher | None = None,
+    observer: RequestObserver | None = None,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or `stop`, then let everybody finish for `drain_seconds`.
+    """Serve until SIGTERM, SIGINT or `stop`; then open requests have `drain_seconds` to finish.
 
-    `options` are those of waitress; `listen`, `unix_socket` or `sockets` there replace `host` and
-    `port`. `on_listening` gets the addresses once connections are accepted. A GET of a path for
-    which `apart` is true, because it may wait for a storage, runs in a pool of its own.
-    A GET to which `at_once` has an answer is not given to a thread at all.
-    `watcher` is told of every answer.
-    Signals are handled only in the main thread; a second one ends the process at once.
-    Raises `ConfigurationError` for a wrong option and an address that cannot be had.
+    `options` are those of waitress. If `listen`, `unix_socket` or `sockets` is among them, `host`
+    and `port` are not used. `on_listening` is called with the addresses once connections are
+    accepted. `kind_of` and `share_of` say which threads a request may use. A GET for which
+    `at_once` has an answer needs no thread. `observer` gets to know every answer.
+
+    Signals are only handled in the main thread, and the second one ends the process at once.
+    Raises `ConfigurationError` for a wrong option, or if the server cannot listen on an address.
     """
     stop = stop or Stop()
     options = _checked(options or {})
     max_body_bytes = int(options.pop("max_request_body_size", sys.maxsize))
     sockets: dict[int, Any] = {}
-    pools = Pools(apart)
+    pools = Pools()
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(_close_all, sockets, pools)
         server = _bind(application, sockets, pools, host, port, options)
         find_client = _find_client(server.adj)
-        running = Running(gate, pools, max_body_bytes, at_once, watcher, find_client)
+        running = Running(
+            gate, pools, max_body_bytes, at_once, observer, find_client, kind_of, share_of
+        )
         servers = [entry for entry in sockets.values() if isinstance(entry, BaseWSGIServer)]
-        if watcher is not None:
-            watcher.serving(lambda: Load(len(_channels(servers)), pools.requests))
-        _raise_file_limit(server.adj.connection_limit)
+        if observer is not None:
+            observer.serving(lambda: Load(len(_channels(servers)), pools.requests))
+        limit = _ConnectionLimit(servers, _possible_connections(server.adj.connection_limit))
         for one in servers:
-            one.channel_class = partial(Channel, running=running)
-            one.maintenance = lambda now: None  # `_sweep` knows more of our channels
-            one.adj.max_request_body_size = sys.maxsize  # the gate's verdict governs
+            one.channel_class = partial(limit.open, running)
+            one.readable = partial(limit.may_accept, one)
+            one.adj.max_request_body_size = sys.maxsize  # the verdict of the gate decides
         pools.start(server.adj.threads)
         stop.wakes(servers[0].pull_trigger)
         cleanup.callback(stop.wakes, None)
@@ -118,12 +127,7 @@ def serve(
             one.accept_connections()
         on_listening([_address(one) for one in servers])
         loop = partial(wasyncore.loop, use_poll=server.adj.asyncore_use_poll, map=sockets, count=1)
-        next_sweep = 0.0
-        while not stop.requested:
-            loop(timeout=server.adj.asyncore_loop_timeout)
-            if (now := time.time()) >= next_sweep:
-                next_sweep = now + server.adj.cleanup_interval
-                _sweep(servers, now)
+        _run(servers, loop, stop)
         _drain(running, servers, loop, drain_seconds)
 
 
@@ -139,7 +143,7 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     problems = []
     for name, value in options.items():
         if name not in casts:
-            problems.append(f"--{name}: no such option of the server")
+            problems.append(f"--{name}: the server has no such option")
             continue
         try:
             number = casts[name](value)
@@ -176,7 +180,7 @@ def _bind(
             **where,
             **{**_DEFAULTS, **options},
         )
-    except ValueError as error:  # of Adjustments: options that do not go together, unknown hosts
+    except ValueError as error:  # options that contradict each other, or an unknown host
         if where and "host/port" in str(error):
             raise ConfigurationError(
                 f"cannot listen on host {host!r}, port {port}: no such address; "
@@ -196,14 +200,17 @@ def _bind_problem(error: OSError, host: str, port: int, options: Mapping[str, An
         case errno.EADDRINUSE:
             return f"port {port} on {host} is in use; choose another with --port"
         case errno.EACCES | errno.EPERM:
-            return f"port {port} on {host} is for privileged users; choose another with --port"
+            return f"port {port} on {host} needs a privileged user; choose another with --port"
         case errno.EADDRNOTAVAIL:
-            return f"{host} is no address of this machine; choose another with --host"
+            return f"{host} is not an address of this machine; choose another with --host"
     return f"cannot listen on port {port} of {host}: {error.strerror or error}"
 
 
 def _find_client(adj: Any) -> Callable[[dict[str, Any]], None]:
-    """What waitress does to the environment of an application, for answers without one."""
+    """How to put the client's address into a WSGI environment.
+
+    waitress itself does this only when it calls the application.
+    """
     if not adj.trusted_proxy:
         return lambda environ: None
     translate = proxy_headers_middleware(
@@ -227,14 +234,26 @@ def _address(server: Any) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _raise_file_limit(connections: int) -> None:
-    """A connection may need two more files: what it sends or receives, and one to spare."""
+def _possible_connections(wanted: int) -> int:
+    """The number of connections to serve: `wanted`, or less if the system allows fewer files.
+
+    Raises the limit of open files first, to three for each connection if possible: the socket, the
+    file that it sends or receives, and a spare one.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 3 * connections + 256
+    files = 3 * wanted + _OTHER_FILES
     if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        files = min(files, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    # A connection needs a file even to be refused, so there must be one.
+    possible = max(1, min(wanted, (files - _OTHER_FILES) // 2))
+    if possible < wanted:
+        logger.warning(
+            "the system allows %d open files, so at most %d connections are served, not %d",
+            *(files, possible, wanted),
+        )
+    return possible
 
 
 @contextlib.contextmanager
@@ -245,7 +264,7 @@ def _signals(stop: Stop) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         for wanted in before:
-            signal.signal(wanted, signal.SIG_DFL)  # the second one ends at once
+            signal.signal(wanted, signal.SIG_DFL)  # a second signal ends the process at once
         stop.request()
 
     before: dict[signal.Signals, Any] = {}
@@ -262,10 +281,71 @@ def _channels(servers: list[Any]) -> list[Channel]:
     return [channel for server in servers for channel in list(server.active_channels.values())]
 
 
+class _ConnectionLimit:
+    """Limits the number of connections, and closes some for new ones when all are taken."""
+
+    def __init__(self, servers: list[Any], most: int) -> None:
+        self._servers = servers
+        self._most = most
+        self._shut_until = 0.0
+        self._told_at = -math.inf
+
+    def may_accept(self, server: Any) -> bool:
+        """Whether to accept new connections. This is what waitress calls `readable`."""
+        if not server.accepting or not self._is_full:
+            return bool(server.accepting)
+        now = time.monotonic()
+        if now < self._shut_until:
+            return False
+        if all(channel.is_let_in for channel in _channels(self._servers)):
+            self._shut_until = now + _SHUT_SECONDS  # new connections wait in the kernel
+            return False
+        return True
+
+    def open(self, running: Running, *args: Any, **others: Any) -> Channel:
+        """Make the channel of a connection that was accepted."""
+        if self._is_full:
+            self._make_room(time.monotonic())
+        return Channel(*args, **others, running=running)
+
+    @property
+    def _is_full(self) -> bool:
+        return sum(len(server.active_channels) for server in self._servers) >= self._most
+
+    def _make_room(self, now: float) -> None:
+        if now - self._told_at > _QUIET_SECONDS:
+            self._told_at = now
+            logger.warning(
+                "all %d connections are taken, so those are closed that have waited the longest",
+                self._most,
+            )
+        channels = _channels(self._servers)
+        for channel in channels:
+            channel.observe(now)
+        # Close several at a time, because it takes long to look at all of them.
+        for channel in order_for_closing(channels, self._most, now)[: max(1, self._most // 50)]:
+            channel.cut()
+
+
+def _run(servers: list[Any], loop: Callable[..., None], stop: Stop) -> None:
+    options = servers[0].adj
+    next_sweep = 0.0
+    while not stop.requested:
+        loop(timeout=options.asyncore_loop_timeout)
+        if (now := time.monotonic()) >= next_sweep:
+            next_sweep = now + options.cleanup_interval
+            _sweep(servers, now)
+
+
 def _sweep(servers: list[Any], now: float) -> None:
-    for channel in _channels(servers):
+    """Close connections whose clients take too long or that take too much memory."""
+    channels = _channels(servers)
+    for channel in channels:
+        channel.resume_if_overdue()
         if channel.is_overdue(now):
-            channel.handle_close()
+            channel.expire()
+    for channel in connections_over_memory(channels, now):
+        channel.cut()
 
 
 def _drain(
@@ -274,24 +354,24 @@ def _drain(
     running.draining = True
     for server in servers:
         _accept_waiting(server)
-        # Not server.close(): workers still need the trigger.
+        # Not server.close(), which would close the trigger that workers still need.
         wasyncore.dispatcher.close(server)
-    loop(timeout=0)  # what was sent before the signal counts as begun
+    loop(timeout=0)  # read requests that were sent before the signal, so that they are answered
     end = time.monotonic() + drain_seconds
     while time.monotonic() < end:
         for channel in _channels(servers):
-            if channel.is_idle and not channel.is_fresh(time.time()):
+            if channel.is_idle and not channel.is_fresh(time.monotonic()):
                 channel.handle_close()
         if not _channels(servers) and not running.pools.busy:
             return
-        _sweep(servers, time.time())
+        _sweep(servers, time.monotonic())
         loop(timeout=0.05)
     cut = _channels(servers)
     logger.warning("%d connections were cut after %g seconds", len(cut), drain_seconds)
 
 
 def _accept_waiting(server: Any) -> None:
-    """Take the connections that the kernel has accepted already; they would be reset."""
+    """Take the connections that wait in the kernel, which would be reset otherwise."""
     count = -1
     while count != len(server.active_channels):
         count = len(server.active_channels)
@@ -304,9 +384,10 @@ def _close_all(sockets: dict[int, Any], pools: Pools) -> None:
             entry.cut()
     end = time.monotonic() + 1
     while pools.busy and time.monotonic() < end:
-        time.sleep(0.01)  # partial files are being removed
+        time.sleep(0.01)  # workers remove partial files
     is_quiet = not pools.busy
     pools.stop()
     if is_quiet:
         wasyncore.close_all(sockets)
-    # Else a worker hangs: its trigger stays open, lest it writes to a file of that number later.
+    # Otherwise a worker hangs. The trigger stays open for it: if it were closed, the worker could
+    # later write into another file that got the same number.

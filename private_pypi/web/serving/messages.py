@@ -1,118 +1,203 @@
-"""Requests and answers as waitress has them, with what a gate adds; they own no socket."""
+"""Requests and answers in the form that waitress wants, with what our gate adds to them."""
 
 from __future__ import annotations
 
+import http
 import logging
 import random
 import re
 import sys
 import time
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from waitress.buffers import OverflowableBuffer
 from waitress.channel import ClientDisconnected
 from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, WSGITask
 from waitress.task import Task as WaitressTask
-from waitress.utilities import BadRequest, InternalServerError
+from waitress.utilities import InternalServerError
 
 from private_pypi.errors import PrivatePypiError
-from private_pypi.web.receiving import READ_SIZE, RECEIVED_FORM, FormReceiver
-from private_pypi.web.serving.gate import CLIENT_WENT, REQUEST_ID, Answer, Exchange, Refuse
+from private_pypi.web.serving.framing import BadFraming, ChunkedBody, Head, check_head
+from private_pypi.web.serving.gate import (
+    CLIENT_CLOSED,
+    LET_IN,
+    REQUEST_ID,
+    Answer,
+    Exchange,
+)
+from private_pypi.web.serving.growing import WAITING, AnswerWait, Later, wrapper_for
+from private_pypi.web.serving.receiving import READ_SIZE, RECEIVED_FORM, FormReceiver
 
 if TYPE_CHECKING:
-    from private_pypi.web.serving.channel import FormBody
+    from private_pypi.web.serving.form_body import FormBody
 
 logger = logging.getLogger(__name__)
 
-LARGE = 64 * 1024  # bytes; from here on, what is sent is not copied into waitress' buffers
+LARGE = 64 * 1024  # bytes; a body of this size is not copied into the buffers of waitress
 
-
-# What others use: hex, UUIDs, base64, and `Root=1-67891233-abcdef012345`.
-_SANE_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
+# Clients and proxies send hex, UUIDs, base64, and `Root=1-67891233-abcdef012345`.
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
 
 class Request(HTTPRequestParser):  # type: ignore[misc]
-    """A request that waits, after its head, for a verdict about its body."""
+    """A request, which waits after its head for the gate's verdict about its body."""
 
-    # waitress sets these only when it can read the head
+    # Only set by waitress if it can read the head, url_scheme last.
     command = "GET"
     path = "/"
-    url_scheme = ""  # after all others
+    url_scheme = ""
     expect_continue: bool
+    completed: bool
+    error: Any
+    body_rcv: Any
 
     def __init__(self, adj: Any) -> None:
         super().__init__(adj)
-        self.began = time.time()
+        self.began = time.monotonic()
         self.wants_continue = False
         self.asked_gate = False
         self.max_body_bytes = sys.maxsize
         self.form: FormReceiver | PrivatePypiError | None = None
         self.form_body: FormBody | None = None
-        self.answer: Answer | None = None  # when it was at hand
-        self.swallows_since: float | None = None  # answered already, but not to be told yet
-        self.environ: dict[str, Any] | None = None  # with which that was asked for
+        self.answer: Answer | None = None  # if it was at hand
+        self.is_discarded = False  # refused, but the answer is sent only after the body
+        self.environ: dict[str, Any] | None = None  # given to the application or to `at_once`
+        self._head = Head(adj.max_request_header_size)
+        self.answer_wait = AnswerWait()
         self._id = ""
 
     @property
     def id(self) -> str:
-        """What the client calls it, if that can stand in a header and a log; else random."""
+        """The `X-Request-ID` of the client if it is safe in headers and logs, else a random one."""
         if not self._id:
-            said = self.headers.get("X_REQUEST_ID")
-            sane = said is not None and _SANE_ID.fullmatch(said)
-            self._id = said if sane else f"{random.getrandbits(64):016x}"
+            given = self.headers.get("X_REQUEST_ID")
+            is_safe = given is not None and _SAFE_ID.fullmatch(given)
+            self._id = given if is_safe else f"{random.getrandbits(64):016x}"
         return self._id
 
     def received(self, data: bytes) -> int:
+        """Take the beginning of `data` that belongs to this request, and return its length."""
         if not self.headers_finished:
-            try:
-                taken: int = super().received(data)
-            except ValueError:  # of urlsplit or int; the loop would close without a word
-                self.fail(BadRequest("The head of the request cannot be read"))
-                return len(data)
-            # waitress would answer it by itself
-            self.wants_continue, self.expect_continue = self.expect_continue, False
-            return taken
+            return self._receive_head(data)
         body = self.body_rcv
-        taken = body.received(data)
+        taken: int = body.received(data)
         self.body_bytes_received += taken
-        if self.swallows_since is not None:
+        if self.is_discarded:
             self.completed = bool(body.completed or body.error)
             return taken
         if body.error:
-            self.fail(body.error)
-        elif len(body) > self.max_body_bytes:
+            self.refuse(body.error)
+        elif len(body) + (body.left if self.chunked else 0) > self.max_body_bytes:
             self.fail(too_large(self.max_body_bytes))
-        elif self.body_bytes_received > 8 * len(body) + LARGE:  # a chunk of one byte takes six
-            self.fail(BadRequest("Chunks without content"))
+        elif self.body_bytes_received > 2 * len(body) + LARGE:
+            # Most of what arrives is the framing of chunks and not content. In chunks of six
+            # bytes it would be one half.
+            self.refuse(BadFraming("The chunks of the body are too small; send larger ones"))
         elif body.completed:
             self.completed = True
             if self.chunked:
                 self.headers["CONTENT_LENGTH"] = str(len(body))
         return taken
 
-    def fail(self, error: Any) -> None:
-        self.error = error
+    def _receive_head(self, data: bytes) -> int:
+        try:
+            taken, head = self._head.feed(data)
+        except BadFraming as error:
+            self.refuse(error)
+            return len(data)
+        if head is None:
+            return taken
+        host: bytes | None = None
+        problem: BadFraming | None = None
+        try:
+            host = check_head(head)
+        except BadFraming as error:
+            problem = error
+        # waitress reads a refused head as well, so that the log can show its address.
+        try:
+            super().received(head)
+        except ValueError:  # of urlsplit or int
+            problem = problem or BadFraming("The head of the request cannot be read")
+        if problem is not None:
+            self.refuse(problem)
+            return len(data)
+        if host is not None:
+            self.headers["HOST"] = host.decode("latin-1")
+        connection = self.headers.get("CONNECTION", "").lower().split(",")
+        if "close" in (option.strip() for option in connection):
+            self.headers["CONNECTION"] = "close"  # waitress compares the whole field with this
+        # Reset, so that waitress does not send `100 Continue` before the gate is asked.
+        self.wants_continue, self.expect_continue = self.expect_continue, False
+        return taken
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Do as waitress does, but parse a chunked body with our own class."""
+        super().parse_header(header_plus)
+        if self.chunked:
+            self.body_rcv = ChunkedBody(self.body_rcv.buf)
+
+    @property
+    def path_info(self) -> str:
+        """The path as the application gets it, without the operator's `url_prefix`.
+
+        Several slashes in a row count as one. People append paths to addresses that end with a
+        slash, and clients do not follow a redirect when they upload (protocol 47).
+        """
+        path = re.sub("/{2,}", "/", f"/{self.path}")
+        prefix: str = self.adj.url_prefix
+        return path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything but empty lines has arrived."""
+        return self.headers_finished or self._head.has_begun
+
+    @property
+    def held(self) -> int:
+        """How much memory it takes, in bytes. A form is written to disk, so it does not count."""
+        if self.form_body is not None or self.is_discarded or self.body_rcv is None:
+            return self._head.held
+        return self._head.held + len(self.body_rcv)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether some of the body has to be written to disk before more is read."""
+        return self.form_body is not None and self.form_body.is_full
+
+    @property
+    def is_let_in(self) -> bool:
+        """Whether a secret of this request was accepted so far."""
+        return self.form_body is not None or bool(self.environ and self.environ.get(LET_IN))
+
+    def refuse(self, error: BadFraming) -> None:
+        """Answer that the request is malformed, and read no more of it."""
+        self.fail(plain_answer(error.status, str(error)))
+
+    def fail(self, answer: Answer) -> None:
+        """Answer with this, and read no more of the request."""
+        self.error = _AnswerAsError(answer)
         self.completed = True
 
     @property
     def hides_early_answers(self) -> bool:
-        """Whether an answer before the end of the body would not reach the client.
+        """Whether an answer that is sent before the end of the body would not reach the client.
 
-        A proxy may cut a client of HTTP/1 off when it hears one, as Go's do (Caddy among them):
-        the client sees a broken connection, and tries again. `Via` says that there is one, and
-        how the client speaks (RFC 9110 §7.6.3). Who awaits `100 Continue` is not sending yet.
+        Proxies written in Go, such as Caddy, close the connection to an HTTP/1 client when they
+        get such an answer. The client sees a broken connection, and tries again. The header `Via`
+        tells us that there is a proxy and which version the client speaks (RFC 9110 §7.6.3). A
+        client that waits for `100 Continue` is not sending yet, so it can be answered.
         """
-        if self.is_read or self.wants_continue or self.swallows_since is not None:
+        if self.is_read or self.wants_continue or self.is_discarded:
             return False
         nearest = self.headers.get("VIA", "").rpartition(",")[2].split()
         protocol = nearest[0].upper().removeprefix("HTTP/") if nearest else ""
         return protocol.startswith("1.") and not self.body_rcv.error
 
-    def swallow(self) -> None:
-        """Read on to the end of the body, and drop it; only then is it to be answered."""
-        self.swallows_since = time.time()
-        self.body_rcv.buf = Swallowed(self.body_rcv.buf)
+    def discard(self) -> None:
+        """Read the rest of the body and drop it; the answer is sent after that."""
+        self.is_discarded = True
+        self.body_rcv.buf = Discarded(self.body_rcv.buf)
         self.completed = False
 
     @property
@@ -121,61 +206,57 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
 
     @property
     def read_size(self) -> int:
-        # Chunks are taken apart by copying what follows them: few bytes at a time.
-        large = self.form_body is not None and not self.chunked
-        return READ_SIZE if large else int(self.adj.recv_bytes)
+        if self.form_body is None:
+            return int(self.adj.recv_bytes)
+        # Small chunks take the loop some time to parse, so fewer of them are read at a time.
+        return LARGE if self.chunked else READ_SIZE
 
     @property
     def is_read(self) -> bool:
-        """Whether nothing of it is left in the socket."""
+        """Whether all of it was read from the socket."""
         return self.body_rcv is None or self.body_rcv.completed
 
 
-class Swallowed:
-    """Stands where waitress keeps the bytes of a body that nobody wants any more."""
+class Discarded(OverflowableBuffer):  # type: ignore[misc]
+    """The buffer for the rest of a body that is dropped. It stays empty."""
 
     def __init__(self, before: Any) -> None:
-        self._before = before  # what there is of it already
+        super().__init__(1)  # with 0 it would make a temporary file
+        self._before = before  # the buffer with the beginning of the body
 
     def append(self, data: bytes) -> None:
         pass
-
-    def __len__(self) -> int:
-        return 0
-
-    def getfile(self) -> BytesIO:
-        return BytesIO()
 
     def close(self) -> None:
         self._before.close()
 
 
-class Refusal:
-    """A verdict in the form in which waitress knows errors."""
+class _AnswerAsError:
+    """An answer in the form in which waitress has errors."""
 
-    def __init__(self, refusal: Refuse) -> None:
-        self._refusal = refusal
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
 
     def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
-        refusal = self._refusal
-        reason = " ".join(refusal.reason.split())
+        answer = self._answer
+        reason = " ".join(answer.reason.split())
         reason = reason.encode("latin-1", "replace").decode("latin-1")
-        return f"{refusal.status} {reason}", list(refusal.headers), refusal.body
+        return f"{answer.status} {reason}", list(answer.headers), answer.body
 
 
-def too_large(limit: int) -> Refusal:
-    return plain_refusal(413, "Content Too Large", f"a body has at most {limit} bytes here")
+def too_large(limit: int) -> Answer:
+    return plain_answer(413, f"a body has at most {limit} bytes here")
 
 
-def plain_refusal(status: int, reason: str, sentence: str) -> Refusal:
+def plain_answer(status: int, sentence: str) -> Answer:
+    # Python 3.11 has an older phrase for 413.
+    reason = "Content Too Large" if status == 413 else http.HTTPStatus(status).phrase
     headers = (("Content-Type", "text/plain; charset=utf-8"),)
-    return Refusal(
-        Refuse(status=status, reason=reason, headers=headers, body=sentence.encode() + b"\n")
-    )
+    return Answer(status=status, reason=reason, headers=headers, body=sentence.encode() + b"\n")
 
 
-class _Watched(WaitressTask):  # type: ignore[misc]
-    """An answer that bears the id of its request, and of which the watcher is told."""
+class _ObservedTask(WaitressTask):  # type: ignore[misc]
+    """An answer that has the id of its request as a header, and is reported to the observer."""
 
     wrote_header: bool
     content_bytes_written: int
@@ -183,20 +264,25 @@ class _Watched(WaitressTask):  # type: ignore[misc]
 
     def service(self) -> None:
         status = None
+        is_answered = True
         try:
             super().service()
+        except Later:
+            is_answered = False
+            raise
         except ClientDisconnected:
-            status = CLIENT_WENT
+            status = CLIENT_CLOSED
             raise
         except Exception:
-            # A second answer says so, if nothing was sent yet; it does not know the request.
+            # If nothing was sent yet, waitress sends a `Failure` next, which is not reported.
             status = int(self.status[:3]) if self.wrote_header else 500
             raise
         finally:
-            watcher = self.channel.running.watcher
-            if watcher is not None:
+            self.channel.answered(self.request)
+            observer = self.channel.running.observer
+            if observer is not None and is_answered:
                 try:
-                    watcher.answered(self._exchange(status or int(self.status[:3])))
+                    observer.answered(self._exchange(status or int(self.status[:3])))
                 except Exception:
                     logger.exception("an answer was not noted")
 
@@ -205,12 +291,13 @@ class _Watched(WaitressTask):  # type: ignore[misc]
         sent = self.content_bytes_written
         if request.command == "HEAD" or not self.has_body:
             sent = 0
-        elif self.content_length:  # of a file nothing else is known here
+        elif self.content_length:  # the loop sends files, so their bytes are not counted here
             sent = max(sent, self.content_length)
-        return Exchange(request.id, self._seen(), status, sent, time.time() - request.began)
+        seconds = time.monotonic() - request.began
+        return Exchange(request.id, self._observed_environ(), status, sent, seconds)
 
-    def _seen(self) -> dict[str, Any] | None:
-        """The environment of the request, with the address of the client."""
+    def _observed_environ(self) -> dict[str, Any] | None:
+        """The environment of the request with the address of the client; None if unreadable."""
         raise NotImplementedError
 
     def build_response_header(self) -> bytes:
@@ -218,16 +305,16 @@ class _Watched(WaitressTask):  # type: ignore[misc]
         return b"%sX-Request-ID: %s\r\n\r\n" % (header[:-2], self.request.id.encode())
 
 
-class Failure(_Watched, ErrorTask):  # type: ignore[misc]
-    """An answer without the application: of the gate, or of waitress."""
+class Failure(_ObservedTask, ErrorTask):  # type: ignore[misc]
+    """An answer that does not come from the application, but from the gate or from waitress."""
 
     def service(self) -> None:
         if isinstance(self.request.error, InternalServerError):
-            ErrorTask.service(self)  # after an application that failed, of which was told
+            ErrorTask.service(self)  # the application failed, and this was reported already
         else:
             super().service()
 
-    def _seen(self) -> dict[str, Any] | None:
+    def _observed_environ(self) -> dict[str, Any] | None:
         if not self.request.url_scheme:
             return None
         environ = Task(self.channel, self.request).get_environment()
@@ -235,35 +322,40 @@ class Failure(_Watched, ErrorTask):  # type: ignore[misc]
         return environ
 
 
-class Task(_Watched, WSGITask):  # type: ignore[misc]
+class Task(_ObservedTask, WSGITask):  # type: ignore[misc]
     """An answer of the application."""
 
-    def _seen(self) -> dict[str, Any] | None:
+    def _observed_environ(self) -> dict[str, Any] | None:
         if self.request.answer is not None and self.environ is not None:
             self.channel.running.find_client(self.environ)
         return self.environ
 
     def get_environment(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environment()
+        environ["PATH_INFO"] = self.request.path_info
         environ[REQUEST_ID] = self.request.id
+        environ[WAITING] = self.request.answer_wait.so_far()
+        environ["wsgi.file_wrapper"] = wrapper_for(self.channel)
         if self.request.form is not None:
             environ[RECEIVED_FORM] = self.request.form
+        self.request.environ = environ
         return environ
 
     def execute(self) -> None:
-        if self.request.answer is None:
+        answer = self.request.answer
+        if answer is None:
             super().execute()
             return
         self.environ = self.request.environ
-        self.status, headers, body = self.request.answer
-        self.response_headers.extend(headers)
-        self.content_length = len(body)
+        self.status = f"{answer.status} {answer.reason}"
+        self.response_headers.extend(answer.headers)
+        self.content_length = len(answer.body)
         self.complete = True
-        self.write(body)
+        self.write(answer.body)
 
     def set_close_on_finish(self) -> None:
-        # waitress ends the connection after an answer whose length is not told; that of an answer
-        # without a body (304, 204) is known all the same.
+        # waitress closes the connection after an answer without a Content-Length. An answer that
+        # has no body (304, 204) needs none, so the connection can stay open.
         closes = self.request.headers.get("CONNECTION", "").lower() == "close"
         if self.has_body or closes or self.version != "1.1":
             super().set_close_on_finish()
@@ -273,7 +365,7 @@ class Task(_Watched, WSGITask):  # type: ignore[misc]
         if self.wrote_header or not is_whole or len(data) >= LARGE:
             super().write(data)
             return
-        # Head and body in one packet and one system call.
+        # Send head and body together, in one packet and with one system call.
         head = self.build_response_header()
         self.wrote_header = True
         self.content_bytes_written += len(data)

@@ -1,4 +1,4 @@
-"""A GitHub of our own for tests, held to GitHub's own descriptions; see `FakeGitHub`."""
+"""A fake GitHub for tests, checked against GitHub's own descriptions; see `FakeGitHub`."""
 
 from .control import FakeGitHub
 from .faults import Fault

@@ -1,10 +1,12 @@
-"""A GitHub for tests: starts and stops the servers, and says what the test wants them to be."""
+"""The interface of the fake GitHub for tests: it starts and stops the servers, and sets them up."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import secrets
+import socket
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -13,6 +15,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from .faults import Fault, Host, Kind
 from .git import Person
@@ -21,14 +24,15 @@ from .state import Asset, Clock, Hub, Release, Repository, roles
 
 
 class FakeGitHub(AbstractContextManager["FakeGitHub"]):
-    """A GitHub on loopback ports.
+    """A GitHub on loopback ports, as a context manager.
 
-    Leaving it fails the test when a request or an answer was not as GitHub describes it (see
+    At the end, the test fails if a request or an answer was not as GitHub describes it (see
     `violations`). Everything may be called from any thread while it serves.
+
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Assets are kept below `folder`, or in a temporary one."""
+        """Assets are stored in `folder`, or in a temporary folder."""
         self._temporary = None
         if folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="fake-github-")
@@ -57,20 +61,22 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
 
     @property
     def api_url(self) -> str:
-        """As of the public GitHub: no prefix, uploads and storage on other ports."""
+        """The API, as on the public GitHub: without a prefix, and uploads have another port."""
         return f"http://127.0.0.1:{self._front.port('api')}"
 
     @property
     def enterprise_url(self) -> str:
-        """As of an Enterprise server: `/api/v3`, uploads below `/api/uploads` of the same port.
+        """The API, as on an Enterprise server: `/api/v3`, and uploads are sent to the same port.
 
-        The name is `localhost`, for PyGithub takes no other without TLS.
+        The host is `localhost`, the only one that PyGithub accepts without TLS.
+
         """
+        _know_localhost()
         return f"http://localhost:{self._front.port('api')}/api/v3"
 
     @property
     def graphql_url(self) -> str:
-        """Where GraphQL queries go."""
+        """The address for GraphQL queries."""
         return f"{self.api_url}/graphql"
 
     # What is there
@@ -95,10 +101,11 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
         empty: bool = False,
         immutable_releases: bool = False,
     ) -> Repository:
-        """A repository with one commit (none when `empty`).
+        """A repository with one commit, or none if it is `empty`.
 
-        An owner that does not exist yet becomes an organization. The value is the live state:
-        read what you like, change nothing but `immutable_releases`.
+        If the owner does not exist yet, it becomes an organization. The result is the live state:
+        change nothing in it except `immutable_releases`.
+
         """
         with self._hub.lock:
             repository = self._hub.add_repository(
@@ -128,7 +135,7 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
         valid_for: timedelta | None = None,
         prefix: str | None = None,
     ) -> str:
-        """A token that may do this: {"owner/name": "read" | "triage" | "write" | "admin"}.
+        """A token with rights: {"owner/name": "read" | "triage" | "write" | "admin"}.
 
         One that is limited, or has no user, may also have the right "metadata": it sees that there
         is a repository, and nothing of what is in it ("Permissions required for fine-grained
@@ -159,13 +166,13 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
             ).raw
 
     def set_rights(self, user: str, rights: Mapping[str, str]) -> None:
-        """What a user may do from now on with these repositories ("none": nothing)."""
+        """Set what a user may do with these repositories ("none": nothing)."""
         with self._hub.lock:
             for name, role in roles(rights).items():
                 self.repo(name).roles[user.lower()] = role
 
     def revoke(self, token: str) -> None:
-        """The token is no longer one."""
+        """Make a token invalid."""
         with self._hub.lock:
             del self._hub.tokens[token]
 
@@ -185,8 +192,10 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
         content_type: str = "application/zip",
         author: str = "somebody",
     ) -> Release:
-        """A release as somebody else has made it, at the head of the default branch, without a
-        request; files keep their names as given."""
+        """A release at the head of the default branch, created by somebody else without a request.
+
+        Its files keep their names.
+        """
         with self._hub.lock:
             repository, now = self.repo(full_name), self._hub.clock.now()
             account = self._hub.account(author)
@@ -260,12 +269,12 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
                 repository.refs[f"refs/tags/{copy}"] = repository.refs[f"refs/tags/{tag}"]
 
     def releases(self, full_name: str, *, drafts: bool = False) -> list[Release]:
-        """Its releases in the order of the listing; with `drafts` those, too."""
+        """The releases in the order of GitHub's listing; drafts only with `drafts`."""
         with self._hub.lock:
             return self._hub.listed_releases(self.repo(full_name), with_drafts=drafts)
 
     def file(self, full_name: str, path: str, branch: str | None = None) -> bytes | None:
-        """The content of a file at the head of a branch; None when there is none."""
+        """The content of a file at the head of a branch; None if it does not exist."""
         with self._hub.lock:
             repository = self.repo(full_name)
             head = repository.head(branch)
@@ -275,7 +284,7 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
     def commit(
         self, full_name: str, path: str, content: bytes | None, branch: str | None = None
     ) -> str:
-        """Put a file on a branch (None: remove it) as somebody else would; the commit's id."""
+        """Commit a file to a branch as somebody else (None: remove it); returns the commit's id."""
         with self._hub.lock:
             repository = self.repo(full_name)
             who = Person(
@@ -291,7 +300,7 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
             ).sha
 
     def asset_content(self, full_name: str, tag: str, name: str) -> bytes | None:
-        """The bytes of an asset of a published release; None when there is none."""
+        """The bytes of an asset of a published release; None if it does not exist."""
         with self._hub.lock:
             for release in self.repo(full_name).releases.values():
                 if release.tag_name == tag and not release.draft:
@@ -304,16 +313,16 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
 
     @property
     def clock(self) -> Clock:
-        """Its time; `clock.advance(seconds)`."""
+        """The clock of this GitHub; `clock.advance(seconds)` moves it."""
         return self._hub.clock
 
     def now(self) -> datetime:
-        """Its time, UTC."""
+        """The time of this GitHub, UTC."""
         return self._hub.clock.now()
 
     @property
     def asset_url_validity(self) -> timedelta:
-        """How long a signed address of an asset holds."""
+        """How long a signed address of an asset is valid."""
         return self._hub.asset_url_validity
 
     @asset_url_validity.setter
@@ -322,7 +331,7 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
 
     @property
     def listing_limit(self) -> int:
-        """Where listings of releases end."""
+        """How many releases a listing has at most."""
         return self._hub.listing_limit
 
     @listing_limit.setter
@@ -331,7 +340,7 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
 
     @property
     def shuffles_ties(self) -> bool:
-        """Whether releases of one commit are listed in any order (else: newest id first)."""
+        """Whether releases of one commit are listed in random order instead of by id."""
         return self._hub.shuffles_ties
 
     @shuffles_ties.setter
@@ -340,7 +349,7 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
 
     @property
     def offers_digests(self) -> bool:
-        """Whether assets say their digest; older Enterprise servers do not."""
+        """Whether assets have a digest, which older Enterprise servers lack."""
         return self._hub.offers_digests
 
     @offers_digests.setter
@@ -349,7 +358,7 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
 
     @property
     def limits_rates(self) -> bool:
-        """Whether there are rate limits to ask for; Enterprise servers have none at first."""
+        """Whether rate limits are switched on; by default, Enterprise servers have none."""
         return self._hub.limits_rates
 
     @limits_rates.setter
@@ -358,7 +367,7 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
 
     @property
     def inlined_assets(self) -> int | None:
-        """How many assets a release shows at most (None: all); the rest have their own listing."""
+        """How many assets a release shows at most (None: all). A listing has the rest."""
         return self._hub.inlined_assets
 
     @inlined_assets.setter
@@ -367,8 +376,7 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
 
     @property
     def restricts_pages(self) -> bool:
-        """Whether a site can be shown to those only who may read its repository; only Enterprise
-        Cloud does that."""
+        """Whether pages can be restricted to readers of the repository (Enterprise Cloud)."""
         return self._hub.restricts_pages
 
     @restricts_pages.setter
@@ -377,7 +385,7 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
 
     @property
     def latency(self) -> float:
-        """Seconds before every answer."""
+        """Seconds to wait before every answer."""
         return self._front.latency
 
     @latency.setter
@@ -385,11 +393,11 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
         self._front.latency = value
 
     def before_request(self, hook: Callable[[str], None] | None) -> None:
-        """Call this with "METHOD /path" when a request has come and nothing was done yet."""
+        """Call this with "METHOD /path" for each request, before anything is done."""
         self._front.before_request = hook
 
     def set_remaining(self, token: str, remaining: int) -> None:
-        """So many requests are left to a token within the hour."""
+        """Set how many requests a token may still make in this hour."""
         with self._hub.lock:
             limit = self._hub.tokens[token].core.at(self._hub.clock.seconds())
             limit.used = limit.limit - remaining
@@ -437,15 +445,15 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
 
     @property
     def requests(self) -> list[Request]:
-        """Every request since the start or `forget_requests`, as they ended."""
+        """All requests since the start or `forget_requests`, in the order in which they ended."""
         return list(self._front.requests)
 
     def forget_requests(self) -> None:
-        """Begin a new log."""
+        """Start a new log."""
         self._front.requests.clear()
 
     def asked(self, on: str = "*") -> list[Request]:
-        """Those requests whose "METHOD /path" fits a shell pattern."""
+        """The requests whose "METHOD /path" matches a shell pattern."""
         return [request for request in self.requests if fnmatchcase(request.name, on)]
 
     @property
@@ -455,5 +463,23 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
 
     @property
     def violations(self) -> list[str]:
-        """Requests and answers that GitHub's descriptions do not allow, and what the fake lacks."""
+        """Requests and answers that GitHub's descriptions do not allow, or that the fake lacks."""
         return list(self._front.violations)
+
+
+@functools.cache
+def _know_localhost() -> None:
+    """Let this process know `localhost` even if the system does not.
+
+    A bare Debian lacks /etc/hosts. It is in the package netbase, which --quick does not need.
+
+    """
+    asked = socket.getaddrinfo
+    try:
+        asked("localhost", None)
+    except OSError:
+
+        def answer(host: Any, *rest: Any, **options: Any) -> Any:
+            return asked("127.0.0.1" if host == "localhost" else host, *rest, **options)
+
+        socket.getaddrinfo = answer

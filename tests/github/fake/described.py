@@ -1,4 +1,4 @@
-"""GitHub's OpenAPI description: which operation a request is, and whether both sides keep to it.
+"""Checks requests and answers against GitHub's OpenAPI description.
 
 What the description leaves out, and GitHub does all the same, is in `UNDESCRIBED`, with sources.
 """

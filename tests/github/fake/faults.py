@@ -1,4 +1,4 @@
-"""What may go wrong between a client and GitHub, and when; the server asks before each request."""
+"""Faults between a client and GitHub. The server asks for them before each request."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ Kind = Literal[
     "timeout",  # no answer at all
     "reset",  # the connection is reset instead of an answer
     "cut",  # the connection is reset in the middle of the answer
+    "short",  # a proxy passes half of the answer on as a whole one, its ETag included
     "403",
     "404",
     "422",
@@ -30,8 +31,8 @@ Kind = Literal[
 class Fault:
     """A fault that waits for its request.
 
-    `applied` says whether the request takes effect all the same: the client cannot know. An upload
-    that is not applied leaves an asset in state "starter", as it may on GitHub.
+    `applied` tells whether the request takes effect nevertheless, which the client cannot know. An
+    upload that is not applied leaves an asset in state "starter", as it may on GitHub.
     """
 
     kind: Kind
@@ -52,25 +53,25 @@ class Fault:
 
 
 class Faults:
-    """All faults that wait, oldest first."""
+    """All faults that wait for their requests, oldest first."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()  # guards the counters of all faults
 
     def add(self, fault: Fault) -> Fault:
-        """Let it wait for its request."""
+        """Add a fault."""
         with self._lock:
             self._faults.append(fault)
         return fault
 
     def clear(self) -> None:
-        """Nothing goes wrong any more."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 
     def take(self, host: Host, name: str) -> Fault | None:
-        """The fault for this request; every one that waits counts the request."""
+        """The fault for this request, if any; all waiting faults count the request."""
         with self._lock:
             struck: Sequence[Fault] = [fault for fault in self._faults if fault._takes(host, name)]
             if not struck:

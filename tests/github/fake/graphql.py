@@ -18,7 +18,7 @@ import graphql
 
 from .described import FOLDER
 from .git import Commit, TreeEntry
-from .rest import signed_url
+from .rest_releases import signed_url
 from .state import (
     Account,
     Asset,

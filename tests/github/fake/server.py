@@ -1,4 +1,4 @@
-"""The fake GitHub on three loopback ports: API, uploads and storage; knows HTTP, no operation."""
+"""The HTTP side of the fake GitHub, on three loopback ports: API, uploads and storage."""
 
 from __future__ import annotations
 
@@ -22,20 +22,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from .calls import Answer, Call, Handler, Refusal, find_repository
 from .described import Description, NotAsDescribed, Operation
 from .faults import Fault, Faults, Host
 from .graphql import execute
-from .rest import (
-    Answer,
-    Call,
-    Handler,
-    Refusal,
-    begin_upload,
-    find_repository,
-    handlers,
-    signature,
-    signed_url,
-)
+from .rest import handlers
+from .rest_releases import begin_upload, signature, signed_url
 from .shapes import Shapes
 from .state import Hub, RateLimit, Role, Token
 
@@ -43,13 +35,13 @@ _UPLOAD = "POST /repos/{owner}/{repo}/releases/{release_id}/assets"
 _CHUNK = 1024 * 1024
 _API_VERSIONS = ("2022-11-28", "2026-03-10")
 _UNAVAILABLE = "Service unavailable"
-# Faults that come while an upload is under way, not before it is looked at.
+# Faults that happen during an upload, and not before it.
 _BREAKDOWNS = ("timeout", "reset", "500", "502", "503")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One line of the log. `status` is None when no whole answer was sent."""
+    """One line of the log. `status` is None if the answer was not sent completely."""
 
     host: Host
     method: str
@@ -85,7 +77,7 @@ class _Reply:
 
 
 class Front:
-    """What the handlers of all three ports share."""
+    """The state that the handlers of all three ports share."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -104,11 +96,11 @@ class Front:
         }
 
     def port(self, host: Host) -> int:
-        """Where this host listens."""
+        """The address of this host."""
         return int(self._servers[host].server_address[1])
 
     def host_at(self, port: int | None) -> Host:
-        """The host that listens at a port; the API for any other."""
+        """The host that listens on a port; for unknown ports, the API."""
         return next((host for host in self._servers if self.port(host) == port), "api")
 
     def start(self) -> None:
@@ -127,7 +119,7 @@ class Front:
     # What is the same for REST and GraphQL
 
     def authenticate(self, header: str | None) -> Token | None:
-        """The token of an Authorization header; None without one; 401 for a wrong one."""
+        """The token of an Authorization header, or None; refuses a wrong one (401)."""
         if header is None:
             return None
         scheme, _, value = header.partition(" ")
@@ -145,14 +137,14 @@ class Front:
         return token
 
     def limit_of(self, token: Token | None, resource: str) -> RateLimit:
-        """The primary limit that a request of this token falls under, its hour brought up."""
+        """The primary limit that counts requests of this token, for the current hour."""
         limit = self.hub.anonymous
         if token is not None:
             limit = token.graphql if resource == "graphql" else token.core
         return limit.at(self.hub.clock.seconds())
 
     def spend(self, limit: RateLimit) -> None:
-        """Refuse when nothing remains, else count one request."""
+        """Count a request, or refuse it if none remains."""
         if limit.remaining == 0:
             raise Refusal(403, "API rate limit exceeded")
         limit.used += 1
@@ -190,7 +182,7 @@ class _Server(ThreadingHTTPServer):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no trouble of ours; anything else is a violation."""
+        """Ignore clients that close the connection; any other error is a violation."""
         error = sys.exception()
         if not isinstance(error, (ConnectionError, TimeoutError)):
             self.front.violations.append(f"the fake broke: {error!r}")
@@ -203,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, *_: object) -> None:
-        """Requests are in `Front.requests`."""
+        """Write nothing: requests are in `Front.requests`."""
 
     def do_GET(self) -> None:
         self._serve()
@@ -216,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         front, target = self.server.front, urlsplit(self.path)
-        # Who takes us for a proxy names the host in the request line.
+        # Clients that use this server as a proxy name the host in the request line.
         addressed = front.host_at(target.port) if target.netloc else self.server.host
         host, path = _host_and_path(addressed, target.path)
         name = f"{self.command} {path}"
@@ -231,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             reply = self._outcome(fault, host, path, target.query)
         finally:
-            # Before anything is sent: who has the answer finds the request in the log.
+            # Before the answer is sent, so that a client that has it finds the request in the log.
             self._log(fault, host, path, target.query, reply)
         if fault is not None and fault.kind == "timeout":
             front.closing.wait(fault.seconds)
@@ -258,9 +250,9 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _outcome(self, fault: Fault | None, host: Host, path: str, query: str) -> _Reply | None:
-        """What is answered in the end, None when nothing is; the request's body has been read."""
+        """The final answer, or None for no answer; the body of the request has been read."""
         reply = None
-        if fault is None or fault.applied or fault.kind == "cut":
+        if fault is None or fault.applied or fault.kind in ("cut", "short"):
             reply = self._reply(host, path, query)
         elif host == "uploads" and fault.kind in _BREAKDOWNS:
             self._break_upload(path, query)
@@ -347,7 +339,7 @@ class _Handler(BaseHTTPRequestHandler):
         return path
 
     def _redirect_moved(self, call: Call) -> None:
-        """Redirect who names a repository as it was called before it was renamed or transferred.
+        """Redirect requests that use the old name of a repository that was renamed or transferred.
 
         REST documentation, "Best practices for using the REST API", "Follow redirects".
         """
@@ -584,7 +576,7 @@ class _Handler(BaseHTTPRequestHandler):
     # Faults, and the wire
 
     def _disturbed(self, fault: Fault, host: Host, reply: _Reply | None) -> _Reply | None:
-        """What goes out instead of the answer: None when nothing does."""
+        """What is sent instead of the answer; None for nothing."""
         counted = reply is not None and reply.counted
         limit = self.server.front.limit_of(self._token, "core")
         match fault.kind:
@@ -592,6 +584,13 @@ class _Handler(BaseHTTPRequestHandler):
                 return replace(reply, status=0, breaks=True) if reply is not None else None
             case "cut":
                 return replace(reply, breaks=True) if reply is not None else None
+            case "short":
+                if reply is None:
+                    return None
+                headers = {k: v for k, v in reply.headers.items() if k != "Content-Encoding"}
+                zipped = "Content-Encoding" in reply.headers
+                body = gzip.decompress(reply.body) if zipped else reply.body
+                return replace(reply, headers=headers, body=body[: len(body) // 2])
             case "rate-limit":
                 now = self.server.front.hub.clock.seconds()
                 headers = {

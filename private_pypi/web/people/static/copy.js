@@ -1,8 +1,8 @@
-// Adds a button that copies to every command; the pages do without it.
+// Adds a button to every command that copies it. The pages also work without this script.
 "use strict";
 
 function copyBySelection(element) {
-  // Where there is no clipboard: pages that did not come over TLS.
+  // For pages that did not come over TLS, in which browsers have no clipboard.
   const range = document.createRange();
   range.selectNodeContents(element);
   const selection = window.getSelection();
@@ -17,7 +17,7 @@ async function copy(element) {
       await navigator.clipboard.writeText(element.textContent);
       return true;
     } catch {
-      // Not allowed: the selection may do.
+      // Not allowed, but copying a selection may be.
     }
   }
   return copyBySelection(element);

@@ -1,0 +1,1 @@
+"""Distribution files: their names, archives, core metadata and records, and the upload form."""

@@ -1,0 +1,1 @@
+"""The index of a repository: its document in the storage, and its copy in ROOT."""

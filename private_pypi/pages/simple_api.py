@@ -1,0 +1,212 @@
+"""Makes the pages of the simple repository API, in JSON (PEP 691) or HTML (PEP 503).
+
+Both are of version 1.4 of the API. Later versions will exist in JSON only (PEP 833).
+"""
+
+from __future__ import annotations
+
+import enum
+import html
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from packaging.utils import NormalizedName
+
+from private_pypi.distributions.records import format_time
+from private_pypi.model import DistributionFile
+
+API_VERSION = "1.4"
+
+
+class Representation(enum.Enum):
+    """The content types of a page. The value is the media type without parameters."""
+
+    JSON = "application/vnd.pypi.simple.v1+json"
+    HTML = "application/vnd.pypi.simple.v1+html"
+    TEXT_HTML = "text/html"
+
+    @property
+    def content_type(self) -> str:
+        """The value of `Content-Type`."""
+        if self is Representation.JSON:
+            return str(self.value)  # without a charset, because poetry expects exactly this value
+        return f"{self.value}; charset=utf-8"
+
+
+_NAMES = {
+    "application/vnd.pypi.simple.v1+json": Representation.JSON,
+    "application/vnd.pypi.simple.latest+json": Representation.JSON,
+    "application/vnd.pypi.simple.v1+html": Representation.HTML,
+    "application/vnd.pypi.simple.latest+html": Representation.HTML,
+    "text/html": Representation.TEXT_HTML,
+}
+
+_QVALUE = re.compile(r"0(?:\.[0-9]*)?|\.[0-9]+|1(?:\.0*)?")  # also ".5", although it is invalid
+
+
+def named_representation(name: str) -> Representation | None:
+    """The representation for a value of `?format=`; a `+` in it may have become a space."""
+    return _NAMES.get(name.strip().replace(" ", "+").lower())
+
+
+def negotiate(accept: str | None) -> Representation | None:
+    """Choose a representation by an `Accept` header (RFC 9110 §12.5.1); None if none is accepted.
+
+    Of types with the same quality, one that is named is preferred to one that a wildcard matches,
+    and JSON is preferred to HTML, because it contains more. If there is only `*/*`, the answer is
+    `text/html`, which all tools can read.
+    """
+    if accept is None or not accept.strip():
+        return Representation.TEXT_HTML
+    # representation -> (how specific the range is that applies to it, its quality)
+    decided: dict[Representation, tuple[int, float]] = {}
+    for part in accept.split(","):
+        media, *parameters = (piece.strip() for piece in part.split(";"))
+        quality = _quality(parameters)
+        for representation, specificity in _matches(media.lower()):
+            best = decided.get(representation, (-1, 0.0))
+            if (specificity, quality) > best:
+                decided[representation] = (specificity, quality)
+    acceptable = {r: d for r, d in decided.items() if d[1] > 0}
+    if not acceptable:
+        return None
+    return max(
+        acceptable, key=lambda r: (acceptable[r][1], acceptable[r][0], _preference(r, acceptable))
+    )
+
+
+def _matches(media: str) -> Iterable[tuple[Representation, int]]:
+    if media in _NAMES:
+        return [(_NAMES[media], 2)]
+    if media == "*/*":
+        return [(representation, 0) for representation in Representation]
+    if media == "application/*":
+        return [(Representation.JSON, 1), (Representation.HTML, 1)]
+    if media == "text/*":
+        return [(Representation.TEXT_HTML, 1)]
+    return []
+
+
+def _preference(
+    representation: Representation, decided: dict[Representation, tuple[int, float]]
+) -> int:
+    if decided[representation][0] == 0:  # only `*/*` matches it
+        return 3 if representation is Representation.TEXT_HTML else 0
+    return {Representation.JSON: 2, Representation.HTML: 1, Representation.TEXT_HTML: 0}[
+        representation
+    ]
+
+
+def _quality(parameters: Sequence[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            # A type with an invalid quality is treated as one that is not accepted.
+            return float(value) if _QVALUE.fullmatch(value.strip()) else 0.0
+    return 1.0
+
+
+def project_list(
+    projects: Sequence[tuple[NormalizedName, int]],
+    representation: Representation,
+    *,
+    serial: int,
+) -> str:
+    """The list of projects. `projects` are their names and serial numbers, in order."""
+    if representation is Representation.JSON:
+        return _json(
+            {
+                "meta": {"api-version": API_VERSION, "_last-serial": serial},
+                "projects": [{"name": name, "_last-serial": last} for name, last in projects],
+            }
+        )
+    lines = (f'<a href="{name}/">{name}</a><br>\n' for name, _ in projects)
+    return _page("Simple index", "".join(lines))
+
+
+def project_detail(
+    project: NormalizedName,
+    files: Sequence[DistributionFile],
+    representation: Representation,
+    *,
+    serial: int,
+    base: str = "",
+    address: Callable[[DistributionFile], str | None] | None = None,
+) -> str:
+    """The page of a project.
+
+    The URL of a file consists of `base`, which is relative to the page, and the filename. For files
+    that are on another server, `address` returns the absolute URL, without a fragment.
+    """
+
+    def url(file: DistributionFile) -> str:
+        elsewhere = None if address is None else address(file)
+        return base + quote(file.filename, safe="") if elsewhere is None else elsewhere
+
+    if representation is Representation.JSON:
+        return _json(
+            {
+                "meta": {"api-version": API_VERSION, "_last-serial": serial},
+                "name": project,
+                # Each version must be there once (PEP 700). The files are ordered by version.
+                "versions": list(dict.fromkeys(file.version for file in files)),
+                "files": [_file_json(file, url(file)) for file in files],
+            }
+        )
+    return _page(f"Links for {project}", "".join(_anchor(file, url(file)) for file in files))
+
+
+def _file_json(file: DistributionFile, url: str) -> dict[str, Any]:
+    # Unknown values are left out. uv rejects a page if size, upload-time, yanked or hashes is null.
+    entry: dict[str, Any] = {
+        "filename": file.filename,
+        "url": url,
+        "hashes": {"sha256": file.sha256},
+        "size": file.size,
+    }
+    if file.requires_python is not None:
+        entry["requires-python"] = file.requires_python
+    if file.uploaded_at is not None:
+        entry["upload-time"] = format_time(file.uploaded_at)
+    if file.core_metadata_sha256 is not None:
+        hashes = {"sha256": file.core_metadata_sha256}
+        entry["core-metadata"] = hashes
+        # unearth, which pdm uses, reads this name. `dist-info-metadata` would be a third one, but
+        # pip 22.3 to 23.0.1 crashes if it is there (the reason for PEP 714). Debian 12 has such a
+        # pip.
+        entry["data-dist-info-metadata"] = hashes
+    # It is true if no reason was given, because an empty string would mean false (PEP 592).
+    entry["yanked"] = False if file.yanked is None else (file.yanked or True)
+    return entry
+
+
+def _anchor(file: DistributionFile, url: str) -> str:
+    attributes = [f'href="{html.escape(url)}#sha256={file.sha256}"']
+    if file.requires_python is not None:
+        attributes.append(f'data-requires-python="{html.escape(file.requires_python)}"')
+    if file.yanked is not None:
+        attributes.append(f'data-yanked="{html.escape(file.yanked)}"')
+    if file.core_metadata_sha256 is not None:
+        for name in ("data-core-metadata", "data-dist-info-metadata"):
+            attributes.append(f'{name}="sha256={file.core_metadata_sha256}"')
+    # These are not in PEP 503, but uv reads them.
+    attributes.append(f'data-size="{file.size}"')
+    if file.uploaded_at is not None:
+        attributes.append(f'data-upload-time="{format_time(file.uploaded_at)}"')
+    return f"<a {' '.join(attributes)}>{html.escape(file.filename)}</a><br>\n"
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        "<!DOCTYPE html>\n"
+        '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="pypi:repository-version" content="{API_VERSION}">\n'
+        f"<title>{title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n{body}</body>\n</html>\n"
+    )
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,372 @@
+"""Writes an index as a folder of static pages, which any web server can serve.
+
+The layout is that of private-pypi 0.2: `index.html` lists the projects, `<project>/index.html` the
+files of a project, and `index.toml` is the index document from which the pages were made. A page
+links to a file where it is stored, if everybody can fetch it there. Other files are copied into the
+folder of their project, together with their core metadata.
+
+`.private_pypi-site.json` lists everything that was written, so that the next run can remove old
+pages and files without touching anything else. The list is written before the first page and again
+after the last. So if a run is killed, the next one completes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import html
+import json
+import os
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from packaging.utils import NormalizedName
+from packaging.version import Version
+
+from private_pypi.distributions.core_metadata import offered_core_metadata
+from private_pypi.errors import BackendError, ConfigurationError, InvalidUpload, StorageFull
+from private_pypi.model import DistributionFile
+from private_pypi.pages.simple_api import API_VERSION, Representation, project_detail
+
+LIST = ".private_pypi-site.json"
+"""The name of the file that lists everything that was written."""
+
+_TEMPORARY = ".private_pypi-site.tmp"
+_PATH = re.compile(
+    r"index\.html|index\.toml|\.nojekyll|"
+    r"[a-z0-9-]+/(?:index\.html|[A-Za-z0-9._+!-]+\.(?:whl|zip|tar\.gz)(?:\.metadata)?)"
+)
+_CHUNK = 1 << 20  # bytes
+_TOLD = 5  # how many files a message names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteFile:
+    """A file of the index, and where its page links to."""
+
+    file: DistributionFile
+    address: str | None
+    """The URL at which everybody can fetch the file, with its core metadata at the same URL plus
+    `.metadata`. None: the file is copied into the folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteUpdate:
+    """What `write_site` did. `str()` of it is a line for people."""
+
+    projects: int
+    linked: int  # files that are stored elsewhere
+    kept: int  # files in the folder
+    removed: int  # old pages and files
+
+    def __str__(self) -> str:
+        removed = f"; {self.removed} old pages and files removed" if self.removed else ""
+        return (
+            f"projects: {self.projects}; files: {self.linked} linked, "
+            f"{self.kept} in the folder{removed}"
+        )
+
+
+Fetch = Callable[[DistributionFile], Iterator[bytes]]
+"""Returns the content of a file in chunks. It may raise the errors of a backend."""
+
+Progress = Callable[[int, int | None, str], None]
+"""Called with the number of items that are done, their total (None: unknown), and a description."""
+
+
+def write_site(
+    folder: Path,
+    name: str,
+    files: Iterable[SiteFile],
+    *,
+    document: bytes,
+    fetch: Fetch,
+    progress: Progress = lambda *_: None,
+) -> SiteUpdate:
+    """Write the pages for exactly these files into a folder. Each page is replaced atomically.
+
+    Files that are in the folder already are not fetched again. Raises `ConfigurationError`, before
+    anything is written, if the folder contains something else at the place of a page or file.
+    """
+    by_project = _by_project(files)
+    wanted = {"index.html", "index.toml", ".nojekyll"}
+    for project, members in by_project.items():
+        wanted.add(f"{project}/index.html")
+        for each in members:
+            if each.address is None:
+                wanted |= {f"{project}/{each.file.filename}", _metadata_path(each.file)}
+    with _usable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        ours = _read_list(folder)
+        _refuse_foreign(folder, wanted, ours)
+        temporary = folder / _TEMPORARY
+        with _emptied(temporary):
+            place = _Target(folder, temporary)
+            place.write(LIST, _format_list(ours | wanted))
+            co_hosted = [
+                each.file
+                for members in by_project.values()
+                for each in members
+                if each.address is None
+            ]
+            with_metadata: set[str] = set()
+            for number, file in enumerate(co_hosted):
+                progress(number, len(co_hosted), f"fetching into {folder.name}")
+                if place.put_file(file, fetch):
+                    with_metadata.add(file.filename)
+            # Files are written before the pages that link to them, the list of projects last.
+            for project, members in by_project.items():
+                page = _project_page(project, members, with_metadata)
+                place.write(f"{project}/index.html", page.encode())
+            place.write(".nojekyll", b"")
+            place.write("index.toml", document)
+            place.write("index.html", start_page(name, by_project).encode())
+            wanted -= {
+                _metadata_path(file) for file in co_hosted if file.filename not in with_metadata
+            }
+            removed = [path for path in sorted(ours - wanted) if place.remove(path)]
+            place.write(LIST, _format_list(wanted))
+    return SiteUpdate(
+        projects=len(by_project),
+        linked=sum(map(len, by_project.values())) - len(co_hosted),
+        kept=len(co_hosted),
+        removed=len(removed),
+    )
+
+
+def start_page(name: str, by_project: Mapping[NormalizedName, Sequence[SiteFile]]) -> str:
+    """The list of projects, for people and for installers (PEP 503).
+
+    The projects of `by_project` are in order. The newest file of a project is the last one.
+    """
+    title = html.escape(name)
+    items = "".join(
+        _item(project, [each.file for each in files]) for project, files in by_project.items()
+    )
+    if not items:
+        items = "<li><p>There are no projects yet.</p></li>\n"
+    return (
+        "<!DOCTYPE html>\n"
+        '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="pypi:repository-version" content="{API_VERSION}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{title}: Python packages</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n"
+        f"<main>\n<h1>{title}</h1>\n"
+        "<p>A Python package index. Install from it with the address of this page:</p>\n"
+        "<pre><code>pip install --index-url ADDRESS PROJECT</code></pre>\n"
+        f"<h2>{len(by_project)} project{'' if len(by_project) == 1 else 's'}</h2>\n"
+        f"<ul>\n{items}</ul>\n</main>\n</body>\n</html>\n"
+    )
+
+
+_STYLE = """\
+:root { color-scheme: light dark; --ink: #1b2530; --soft: #52606d; --paper: #fff;
+  --tint: #f2f5f8; --line: #d8dfe6; --link: #0b57a4; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6ebf0; --soft: #a3b0bd; --paper: #14191f;
+  --tint: #1d252d; --line: #34404b; --link: #7cb8f5; } }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; }
+main { max-width: 46rem; margin: 0 auto; padding: 2rem 1rem 4rem; }
+h1 { font-size: 1.75rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
+h2 { font-size: 1rem; margin: 2rem 0 .5rem; color: var(--soft); font-weight: 600; }
+pre { background: var(--tint); padding: .75rem 1rem; border-radius: .375rem;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
+code { font: .9rem ui-monospace, monospace; }
+ul { list-style: none; margin: 0; padding: 0; border-top: 1px solid var(--line); }
+li { padding: .625rem 0; border-bottom: 1px solid var(--line); }
+li p { margin: 0; color: var(--soft); font-size: .9rem; overflow-wrap: anywhere; }
+a { color: var(--link); font-weight: 600; overflow-wrap: anywhere; }
+a:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
+"""
+
+
+def _item(project: NormalizedName, files: Sequence[DistributionFile]) -> str:
+    shown = [file for file in files if file.yanked is None] or files
+    facts = [shown[-1].version, f"{len(files)} file{'' if len(files) == 1 else 's'}"]
+    moments = [file.uploaded_at for file in files if file.uploaded_at is not None]
+    if moments:
+        facts.append(f"{max(moments):%Y-%m-%d}")
+    if shown is files:
+        facts.append("yanked")
+    summary = shown[-1].summary
+    return (
+        f'<li><a href="{project}/">{html.escape(shown[-1].published_name or project)}</a>\n'
+        + (f"<p>{html.escape(summary)}</p>\n" if summary else "")
+        + f"<p>{' · '.join(facts)}</p></li>\n"
+    )
+
+
+def _project_page(
+    project: NormalizedName, members: Sequence[SiteFile], with_metadata: set[str]
+) -> str:
+    addresses = {each.file.filename: each.address for each in members}
+    files = [
+        each.file
+        if each.address is not None or each.file.filename in with_metadata
+        else replace(each.file, core_metadata_sha256=None)
+        for each in members
+    ]
+    return project_detail(
+        project,
+        files,
+        Representation.TEXT_HTML,
+        serial=0,
+        address=lambda file: addresses[file.filename],
+    )
+
+
+def _by_project(files: Iterable[SiteFile]) -> dict[NormalizedName, list[SiteFile]]:
+    found: dict[NormalizedName, list[SiteFile]] = defaultdict(list)
+    for each in files:
+        found[each.file.project].append(each)
+    return {
+        project: sorted(
+            found[project], key=lambda each: (Version(each.file.version), each.file.filename)
+        )
+        for project in sorted(found)
+    }
+
+
+def _metadata_path(file: DistributionFile) -> str:
+    return f"{file.project}/{file.filename}.metadata"
+
+
+# -- the folder ----------------------------------------------------------------------------------
+
+
+class _Target:
+    """The folder of the pages. Files are written to a temporary place first, and then moved."""
+
+    def __init__(self, folder: Path, temporary: Path) -> None:
+        self._folder = folder
+        self._part = temporary / "part"
+
+    def write(self, path: str, content: bytes) -> None:
+        target = self._target(path)
+        with suppress(FileNotFoundError):
+            if target.stat().st_size == len(content) and target.read_bytes() == content:
+                return  # keep its modification time, which caches and copying tools use
+        self._part.write_bytes(content)
+        self._part.replace(target)
+
+    def put_file(self, file: DistributionFile, fetch: Fetch) -> bool:
+        """Write a file and its core metadata; return whether it has core metadata."""
+        target = self._target(f"{file.project}/{file.filename}")
+        if not _has_bytes(target, file):
+            digest = hashlib.sha256()
+            with self._part.open("wb") as part:
+                for chunk in fetch(file):
+                    digest.update(chunk)
+                    part.write(chunk)
+            if digest.hexdigest() != file.sha256:
+                raise BackendError(
+                    f"the storage gave another content of {file.filename!r} than the index says"
+                )
+            self._part.replace(target)
+        if file.core_metadata_sha256 is None:
+            return False
+        try:
+            metadata = offered_core_metadata(target, file.filename)
+        except InvalidUpload:
+            return False
+        if metadata is None or hashlib.sha256(metadata).hexdigest() != file.core_metadata_sha256:
+            return False
+        self.write(_metadata_path(file), metadata)
+        return True
+
+    def remove(self, path: str) -> bool:
+        """Remove a page or file, and the folder of its project if it is empty then."""
+        target = self._folder / path
+        if target.parent.is_symlink():
+            return False
+        try:
+            target.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if target.parent != self._folder:
+            with suppress(OSError):  # it is not empty
+                target.parent.rmdir()
+        return True
+
+    def _target(self, path: str) -> Path:
+        target = self._folder / path
+        target.parent.mkdir(exist_ok=True)
+        return target
+
+
+def _has_bytes(path: Path, file: DistributionFile) -> bool:
+    try:
+        if path.stat().st_size != file.size:
+            return False
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
+    except FileNotFoundError:
+        return False
+
+
+def _read_list(folder: Path) -> set[str]:
+    path = folder / LIST
+    try:
+        paths = json.loads(path.read_text(encoding="utf-8"))["paths"]
+        if not all(isinstance(each, str) and _PATH.fullmatch(each) for each in paths):
+            raise ValueError
+    except FileNotFoundError:
+        return set()
+    except (KeyError, TypeError, ValueError) as error:
+        # Files that it names are removed, so it must not be anything else.
+        raise ConfigurationError(
+            f"{str(path)!r} was not written by this command; choose an empty folder"
+        ) from error
+    return set(paths)
+
+
+def _format_list(paths: Iterable[str]) -> bytes:
+    return json.dumps({"paths": sorted(paths)}, indent=0).encode() + b"\n"
+
+
+def _refuse_foreign(folder: Path, wanted: Iterable[str], ours: set[str]) -> None:
+    foreign = set()
+    for path in wanted:
+        target = folder / path
+        if path not in ours and os.path.lexists(target):
+            foreign.add(path)
+        elif path != target.name and (
+            target.parent.is_symlink() or (target.parent.exists() and not target.parent.is_dir())
+        ):
+            foreign.add(target.parent.name)
+    if foreign:
+        named = sorted(foreign)
+        more = f" and {len(named) - _TOLD} more" if len(named) > _TOLD else ""
+        raise ConfigurationError(
+            f"{str(folder)!r} contains {', '.join(map(repr, named[:_TOLD]))}{more}, which this "
+            "command did not write; choose an empty folder, or move these files"
+        )
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    """Create an empty temporary folder, and remove it afterwards."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no space left for the pages in {str(folder)!r}") from error
+        raise ConfigurationError(
+            f"cannot write the pages into {str(folder)!r}: {error.strerror or error}"
+        ) from error

@@ -1,0 +1,1 @@
+"""Helpers for threads, processes and files, independent of packages and indexes."""

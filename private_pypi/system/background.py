@@ -1,0 +1,173 @@
+"""Threads beside those of requests: calls that are waited for only so long, and pools.
+
+None of these threads keeps the process from ending, so that a server whose storage hangs can be
+stopped. Nothing here knows what a storage is.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+from private_pypi.errors import BackendError, BackendUnavailable, PrivatePypiError
+
+_log = logging.getLogger(__name__)
+
+_OVERDUE_SECONDS = 0.5  # the longest wait for a call that another caller has given up
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class StillRunning(BackendUnavailable):
+    """The call goes on. Asking again later gives its result, or finds what it has left behind."""
+
+
+class NotStarted(BackendUnavailable):
+    """No thread was free for the call, and none would be if it were made again at once."""
+
+
+class Background:
+    """Runs calls in threads of its own, at most `most` at a time. Equal calls are run once."""
+
+    def __init__(self, name: str, *, most: int) -> None:
+        """`name` is used in messages. Nothing is started yet."""
+        self._name = name
+        self._most = most
+        self._calls: dict[Hashable, Future[Any]] = {}  # those that run
+        self._overdue: set[Future[Any]] = set()  # those of them that some caller has given up
+        self._changed = threading.Condition()  # guards both
+        self._closed = threading.Event()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called. Long calls check it between two steps."""
+        return self._closed.is_set()
+
+    def result(self, key: Hashable, call: Callable[[], T], *, wait: float) -> T:
+        """What the running call with this key returns or raises; if none is running, `call` is run.
+
+        Raises `StillRunning` if that takes longer than `wait` seconds, and `NotStarted` if too many
+        other calls run all that time. A call that another caller has given up is waited for only a
+        moment, so that a storage that hangs does not hold all threads of the server.
+        """
+        deadline = time.monotonic() + wait
+        with self._changed:
+            future = self._joined(key, call, deadline)
+            is_overdue = future in self._overdue
+        seconds = max(0.0, deadline - time.monotonic())
+        try:
+            result: T = future.result(min(seconds, _OVERDUE_SECONDS) if is_overdue else seconds)
+        except TimeoutError:  # of this wait, because errors of a call are always `PrivatePypiError`
+            with self._changed:
+                if self._calls.get(key) is future:
+                    self._overdue.add(future)
+            raise StillRunning(
+                f"{self._name}: the storage did not answer within {wait:g} seconds", retry_after=5
+            ) from None
+        return result
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Start no more calls, and wait at most `timeout` seconds for those that run."""
+        self._closed.set()
+        with self._changed:
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._calls, timeout)
+
+    def _joined(self, key: Hashable, call: Callable[[], Any], deadline: float) -> Future[Any]:
+        while True:
+            future = self._calls.get(key)
+            if future is not None:
+                return future
+            if self.is_closed:
+                raise NotStarted("the server is stopping")
+            if len(self._calls) < self._most:
+                future = self._calls[key] = Future()
+                threading.Thread(
+                    target=self._run, args=(key, future, call), name=self._name, daemon=True
+                ).start()
+                return future
+            all_hang = len(self._overdue) == len(self._calls)
+            if all_hang or not self._changed.wait(deadline - time.monotonic()):
+                raise NotStarted(
+                    f"{self._name}: too many requests to the storage at a time", retry_after=5
+                )
+
+    def _run(self, key: Hashable, future: Future[Any], call: Callable[[], Any]) -> None:
+        try:
+            end = partial(future.set_result, call())
+        except PrivatePypiError as error:
+            end = partial(future.set_exception, error)
+        except BaseException as error:  # else the call would seem to run for ever
+            _log.exception("%s: a call failed", self._name)
+            end = partial(
+                future.set_exception, BackendError(f"internal error ({type(error).__name__})")
+            )
+        # The call is forgotten before its result is given, so that a caller who then asks again
+        # does not get the same result once more.
+        with self._changed:
+            del self._calls[key]
+            self._overdue.discard(future)
+            self._changed.notify_all()
+        end()
+
+
+class DaemonThreads(Executor):
+    """Like `ThreadPoolExecutor`, but its threads end when there is nothing left to do.
+
+    It need not be shut down, and a process that ends does not wait for it.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        """At most `most` threads, called `name`. Nothing is started yet."""
+        self._most = most
+        self._name = name
+        self._threads: set[threading.Thread] = set()
+        self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._is_closed = False
+        self._lock = threading.Lock()  # guards all of these
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run a function soon. Tasks are begun in the order in which they were submitted."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError("no task can be submitted after `shutdown`")
+            self._tasks.append((future, partial(fn, *args, **kwargs)))
+            if len(self._threads) < self._most:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._threads.add(thread)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks, and end after those that were submitted."""
+        with self._lock:
+            self._is_closed = True
+            if cancel_futures:
+                for future, _ in self._tasks:
+                    future.cancel()
+            threads = list(self._threads) if wait else []
+        for thread in threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._tasks:
+                    self._threads.discard(threading.current_thread())
+                    return
+                future, call = self._tasks.popleft()
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = call()
+                except BaseException as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)

@@ -1,0 +1,121 @@
+"""The contracts of `SupportsList`, `SupportsFind`, `SupportsRecent` and `SupportsSweep`."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+from private_pypi.backend import SupportsFind, SupportsList, SupportsRecent, SupportsSweep
+from private_pypi.index.examining import find_named
+from private_pypi.model import StoredFile, StoredName
+from private_pypi.testing.contract.base import StorageContract
+from private_pypi.testing.contract.helpers import Tested, content_of, make_upload, published
+
+
+class ListContract(StorageContract):
+    """`SupportsList`: the storage can list all its files."""
+
+    protocol: ClassVar[type | None] = SupportsList
+
+    def listed(self, storage: Tested) -> list[StoredFile]:
+        given = []
+        for each in storage.list_files():
+            found = find_named(storage, each) if isinstance(each, StoredName) else each
+            assert isinstance(found, StoredFile), f"left out: {found}"
+            given.append(found)
+        return given
+
+    def test_an_empty_storage_has_no_files(self, storage: Tested) -> None:
+        """A new storage can be listed; nothing needs to be prepared."""
+        assert self.listed(storage) == []
+
+    def test_a_project_may_be_called_whatever_the_public_index_allows(
+        self, storage: Tested, tmp_path: Path
+    ) -> None:
+        """No project name conflicts with names that the storage uses itself."""
+        projects = "metadata", "record", "meta", "id", "lock", "tmp", "index", "index-toml", "0"
+        stored = {}
+        for project in projects:
+            filename = f"{project.replace('-', '_')}-1.0-py3-none-any.whl"
+            content = project.encode()
+            upload = make_upload(tmp_path, filename, content, core_metadata=content)
+            stored[filename] = self.put(storage, upload)
+            file = published(upload, stored[filename])
+            assert content_of(storage.open_file(file)) == content
+            self.check_core_metadata(storage, upload, stored[filename])
+        assert self.listing(storage, *stored) == stored
+
+
+class FindContract(StorageContract):
+    """`SupportsFind`: the storage can find a file by its name."""
+
+    protocol: ClassVar[type | None] = SupportsFind
+
+    def test_a_file_is_found_as_it_is_listed(self, storage: Tested, tmp_path: Path) -> None:
+        """A found file is equal to the listed one, even if the listing could give its name only."""
+        upload = make_upload(tmp_path, "demo-1.0.tar.gz", b"content")
+        self.put(storage, upload)
+        [listed] = self.listed(storage)
+        assert storage.find_file("demo-1.0.tar.gz") == listed
+        assert storage.find_file("demo-2.0.tar.gz") is None
+
+
+class RecentContract(StorageContract):
+    """`SupportsRecent`: the storage can list new files."""
+
+    protocol: ClassVar[type | None] = SupportsRecent
+
+    def test_recent_files_are_those_since(self, storage: Tested, tmp_path: Path) -> None:
+        """All files published at or after a time are included, and equal to the listed ones."""
+        start = datetime.now(UTC) - timedelta(minutes=5)
+        first = storage.put_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"first"))
+        second = storage.put_file(make_upload(tmp_path, "demo-2.0.tar.gz", b"second"))
+        self.listing(storage, first.filename, second.filename)
+        recent = {file.filename: file for file in storage.recent_files(start)}
+        assert recent == {first.filename: first, second.filename: second}
+
+
+class SweepContract(StorageContract):
+    """`SupportsSweep`: the storage can be cleaned up.
+
+    `ProcessesContract` tests that this removes what killed writers have left.
+    """
+
+    protocol: ClassVar[type | None] = SupportsSweep
+
+    def test_an_empty_storage_can_be_swept(self, place: Any, tmp_path: Path) -> None:
+        """There is no error with a secret that may only read, or before the first listing."""
+        for secret in (self.read_secret, self.write_secret):
+            storage = self.open_another(place, tmp_path, secret)
+            storage.sweep()
+            assert self.listed(storage) == []
+            storage.sweep()
+
+    def test_sweeping_disturbs_no_writer(self, place: Any, tmp_path: Path) -> None:
+        """All uploads to another server succeed while the storage is swept."""
+        writer, other = (self.open_another(place, tmp_path) for _ in range(2))
+        names = [f"demo-{number}.tar.gz" for number in range(20)]
+        finished = threading.Event()
+
+        def write() -> None:
+            try:
+                for name in names:
+                    writer.put_file(make_upload(tmp_path, name, name.encode()))
+            finally:
+                finished.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(write)
+            while not finished.is_set():
+                list(other.list_files())
+                other.sweep()
+            writing.result()
+        listed = self.listing(other, *names)
+        assert set(listed) == set(names)
+        for name, stored in listed.items():
+            upload = make_upload(tmp_path, name, name.encode())
+            assert content_of(other.open_file(published(upload, stored))) == name.encode()
+            self.check_core_metadata(other, upload, stored)

@@ -1,0 +1,1 @@
+"""The addresses for tools: the simple API, uploads, JSON, feeds, metrics and health."""

@@ -1,0 +1,316 @@
+"""The simple repository API: which page or file an address means (PEP 503, 658, 691)."""
+
+from __future__ import annotations
+
+import re
+from typing import IO, cast
+
+from flask import Response, request
+from packaging.utils import NormalizedName
+from werkzeug.wsgi import wrap_file
+
+from private_pypi.backend import Access
+from private_pypi.distributions.filenames import normalize
+from private_pypi.errors import FileNotFound, ProjectNotFound
+from private_pypi.model import DistributionFile, Redirect
+from private_pypi.pages.simple_api import (
+    Representation,
+    named_representation,
+    negotiate,
+    project_detail,
+    project_list,
+)
+from private_pypi.repositories import Absent, Elsewhere, Found, Grant
+from private_pypi.storage.arriving import Arriving
+from private_pypi.web.deployment import Deployment
+from private_pypi.web.http.answers import answer_text
+from private_pypi.web.http.content import (
+    BLOCK,
+    VARY,
+    Conditions,
+    Content,
+    FileFacts,
+    Page,
+    PageCache,
+    PageKey,
+    conditions_of,
+    file_content,
+    make_page,
+    outcome,
+    page_content,
+)
+from private_pypi.web.http.routes import Route
+from private_pypi.web.requests import grant, page_cache, redirect_within, respond
+
+_METADATA = ".metadata"
+_INDEX_HTML = normalize("index.html")  # a project may have this name
+_OF_REPOSITORY = re.compile(r"/r/([^/]+)/")
+
+
+# -- views ---------------------------------------------------------------------------------------
+
+
+def project_list_page(repository: str | None = None, version: str | None = None) -> Response:
+    """The list of projects. `version` is that of the API in the address, such as "v1+json"."""
+    granted = grant(repository, Access.READ)
+    representation = _representation(version)
+    if representation is None:
+        return _not_acceptable()
+    return send(_list_content(granted, representation))
+
+
+def project_page(name: str, repository: str | None = None, version: str | None = None) -> Response:
+    """The page of a project: its files."""
+    granted = grant(repository, Access.READ)
+    normalized = normalize(name)
+    if name != normalized:
+        return redirect_within("..", normalized, "")
+    representation = _representation(version)
+    if representation is None:
+        return _not_acceptable()
+    base = f"../../{normalized}/" if version else ""
+    return _project(granted, normalized, representation, base=base)
+
+
+def project_page_of_hatch(name: str, to_root: str, repository: str | None = None) -> Response:
+    """The page where hatch looks for what is published already. It only reads HTML (protocol 94).
+
+    `to_root` is the relative path to the root of the repository.
+    """
+    granted = grant(repository, Access.READ)
+    normalized = normalize(name)
+    found = granted.find(normalized)
+    if not isinstance(found, Found):
+        raise ProjectNotFound(normalized)
+    base = f"{to_root}simple/{normalized}/"
+    html = Representation.TEXT_HTML
+    return send(
+        found_content(page_cache(), granted, found, html, conditions_of_request(), base=base)
+    )
+
+
+def project_file(name: str, filename: str, repository: str | None = None) -> Response:
+    """A file, or its core metadata."""
+    granted = grant(repository, Access.READ)
+    normalized = normalize(name)
+    if name != normalized:
+        return redirect_within("..", normalized, filename)
+    return send(file_of(granted, normalized, filename, conditions_of_request()))
+
+
+def asset(asset_id: str, name: str, repository: str | None = None) -> Response:
+    """A file under its address of PyPIHub, as old lock files have it."""
+    granted = grant(repository, Access.READ)
+    return send(_asset_content(granted, asset_id, name, conditions_of_request()))
+
+
+def index_html(name: str | None = None, repository: str | None = None) -> Response:
+    """The same pages for mirrors and clients of static indexes (protocol 81); always HTML."""
+    granted = grant(repository, Access.READ)
+    html = Representation.TEXT_HTML
+    if name is None:
+        if granted.has_files(_INDEX_HTML):
+            return redirect_within(_INDEX_HTML, "")
+        return send(_list_content(granted, html))
+    normalized = normalize(name)
+    if name != normalized:
+        return redirect_within("..", normalized, "index.html")
+    return _project(granted, normalized, html)
+
+
+def add_slash(
+    name: str | None = None, repository: str | None = None, version: str | None = None
+) -> Response:
+    """Redirect to the same address with a final slash, and with the normalized name."""
+    if name is not None and name != normalize(name):
+        return redirect_within(normalize(name), "")
+    return redirect_within(request.path.rsplit("/", 1)[1], "")
+
+
+_VERSION = "<any('v1+json', 'v1+html'):version>"
+ROUTES = (
+    Route("/simple/", project_list_page),
+    Route("/simple", add_slash),
+    Route(f"/simple/{_VERSION}/", project_list_page),
+    Route(f"/simple/{_VERSION}", add_slash),
+    Route(f"/simple/{_VERSION}/<name>/", project_page),
+    Route(f"/simple/{_VERSION}/<name>", add_slash),
+    Route("/simple/<name>/", project_page),
+    Route("/simple/<name>", add_slash),
+    Route("/simple/index.html", index_html),
+    Route("/simple/<name>/index.html", index_html),
+    Route("/simple/<name>/<filename>", project_file),
+    Route("/asset/<asset_id>/<name>", asset),
+    # hatch appends these to the address that it uploads to.
+    *(
+        Route(
+            f"{upload_path}+simple/<name>/",
+            project_page_of_hatch,
+            options={"defaults": {"to_root": to_root}},
+        )
+        for upload_path, to_root in (
+            ("/", "../../"),
+            ("/simple/", "../../../"),
+            ("/legacy/", "../../../"),
+        )
+    ),
+)
+
+
+# -- content -------------------------------------------------------------------------------------
+
+
+def _list_content(granted: Grant, representation: Representation) -> Content:
+    """The list of the projects that the caller may see."""
+    listed = granted.list_projects()
+
+    def render() -> Page:
+        text = project_list(listed.read(), representation, serial=listed.serial)
+        return make_page(text, representation.content_type, listed.serial)
+
+    key = PageKey(listed.kept_in, None, listed.serial, representation, "")
+    return page_content(
+        page_cache().get(key, render),
+        conditions_of_request(),
+        public=granted.is_public,
+        freshness=listed.freshness,
+    )
+
+
+def found_content(
+    pages: PageCache,
+    granted: Grant,
+    found: Found,
+    representation: Representation,
+    conditions: Conditions,
+    *,
+    base: str = "",
+) -> Content:
+    """The page of a project; to render it costs one query of the local index.
+
+    `base` is put before the names of files to make relative addresses.
+    """
+
+    def render() -> Page:
+        text = project_detail(
+            found.project, found.files(), representation, serial=found.serial, base=base
+        )
+        return make_page(text, representation.content_type, found.serial)
+
+    page = pages.get(page_key(found, representation, base), render)
+    return page_content(page, conditions, public=granted.is_public, freshness=found.freshness)
+
+
+def page_key(found: Found, representation: Representation, base: str = "") -> PageKey:
+    """The key of a project's page in the `PageCache`."""
+    return PageKey(found.kept_in, found.project, found.serial, representation, base)
+
+
+def file_of(
+    granted: Grant, project: NormalizedName, filename: str, conditions: Conditions
+) -> Content:
+    """A file of a project, or its core metadata under `<filename>.metadata` (PEP 658).
+
+    Raises `FileNotFound`, and what `Grant.file` and `file_content` raise.
+    """
+    if not filename.endswith(_METADATA):
+        return _file_content(granted, granted.file(project, filename), conditions)
+    file = granted.file(project, filename.removesuffix(_METADATA))
+    if file.core_metadata_sha256 is None:
+        raise FileNotFound(filename)
+    return file_content(
+        FileFacts(
+            sha256=file.core_metadata_sha256,
+            size=None,
+            content_type="text/plain; charset=utf-8",
+            last_modified=file.uploaded_at,
+        ),
+        lambda: granted.open_core_metadata(file, conditions.awaited),
+        conditions,
+        public=granted.is_public,
+    )
+
+
+def _file_content(granted: Grant, file: DistributionFile, conditions: Conditions) -> Content:
+    return file_content(
+        FileFacts(sha256=file.sha256, size=file.size, last_modified=file.uploaded_at),
+        lambda: granted.open_file(file, conditions.awaited),
+        conditions,
+        public=granted.is_public,
+        opens_for_head=granted.opens_files_here,
+    )
+
+
+def _asset_content(granted: Grant, asset_id: str, filename: str, conditions: Conditions) -> Content:
+    found = granted.open_alias(asset_id, filename, conditions.awaited)
+    if isinstance(found, DistributionFile):
+        return _file_content(granted, found, conditions)
+    opened = outcome(found, conditions) if isinstance(found, Arriving) else found
+    if not isinstance(opened, Arriving):
+        assert isinstance(opened, Redirect)
+        return Content("302 Found", [("Location", opened.url), ("Cache-Control", "no-store")])
+    facts = FileFacts(sha256=opened.sha256 or "", size=opened.size)
+    return file_content(facts, lambda: opened, conditions, public=granted.is_public)
+
+
+def may_wait(served: Deployment, path: str) -> bool:
+    """Whether the page at this path may have to wait until a storage was asked."""
+    match = _OF_REPOSITORY.match(path)
+    return served.last_repositories.may_look_up(match[1] if match else None)
+
+
+def conditions_of_request() -> Conditions:
+    """The headers of the present request that decide which content is sent."""
+    return conditions_of(request.environ)
+
+
+def send(content: Content) -> Response:
+    """Content as a response of Flask."""
+    if isinstance(content.body, bytes):
+        # In a list, so that Flask does not set Content-Length: for HEAD it would set 0.
+        return Response([content.body], status=content.status, headers=content.headers)
+    # Our server sends this without holding a thread while the client is slow.
+    body = wrap_file(request.environ, cast(IO[bytes], content.body), BLOCK)
+    response = Response(
+        body, status=content.status, headers=content.headers, direct_passthrough=True
+    )
+    response.call_on_close(content.body.close)
+    return response
+
+
+def _project(
+    granted: Grant, project: NormalizedName, representation: Representation, *, base: str = ""
+) -> Response:
+    """The page of a project, a redirect to another index, or `ProjectNotFound`."""
+    match granted.find(project):
+        case Found() as found:
+            conditions = conditions_of_request()
+            return send(
+                found_content(page_cache(), granted, found, representation, conditions, base=base)
+            )
+        case Elsewhere(url):
+            # Never 304: what the client has may be our own page, from when the project was here.
+            headers = {"Location": url, "Cache-Control": "no-store"}
+            return Response(status=302, headers=headers)
+        case Absent():
+            raise ProjectNotFound(project)
+
+
+def _representation(version: str | None) -> Representation | None:
+    if version is not None:
+        return Representation.JSON if version == "v1+json" else Representation.HTML
+    name = request.args.get("format")
+    if name is not None:
+        return named_representation(name)
+    return negotiate(request.headers.get("Accept"))
+
+
+def _not_acceptable() -> Response:
+    return respond(
+        answer_text(
+            406,
+            "not acceptable; this page exists as " + ", ".join(r.value for r in Representation),
+            None,
+            [("Vary", VARY)],
+        )
+    )

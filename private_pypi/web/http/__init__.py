@@ -1,0 +1,1 @@
+"""HTTP for all of the server: credentials, answers, content, ranges, host names and routes."""

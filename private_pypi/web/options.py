@@ -1,0 +1,110 @@
+"""The options of a server, their defaults and their checks."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from private_pypi.backend import Secret
+from private_pypi.configuration.config import ConfigurationText, check_extra_index_url
+from private_pypi.storage.verdicts import Expiry
+from private_pypi.web.operations.telemetry import TelemetrySettings
+from private_pypi.web.serving.receiving import FormLimits
+
+
+def _public_index() -> str:
+    """The value of `pypi_simple.PYPI_SIMPLE_ENDPOINT`.
+
+    It is read from the source of that package, because importing it takes a quarter of the time
+    that a server needs to start, and nothing else of it is used.
+    """
+    spec = importlib.util.find_spec("pypi_simple")
+    if spec is not None and spec.origin is not None and spec.has_location:
+        for node in ast.parse(Path(spec.origin).read_bytes()).body:
+            match node:
+                case ast.AnnAssign(
+                    target=ast.Name(id="PYPI_SIMPLE_ENDPOINT"),
+                    value=ast.Constant(value=str(address)),
+                ):
+                    return address
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT
+
+    return PYPI_SIMPLE_ENDPOINT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """The options of a server, with the names of the flags of `private_pypi server`.
+
+    Raises `ValueError` with all problems, one on each line.
+    """
+
+    root: Path
+    environ: Mapping[str, str]
+    config: ConfigurationText | None = None  # None: the configuration that is kept in ROOT
+    admin_secret: ConfigurationText | None = None
+    auth_read_expires: int = 3600  # seconds
+    auth_write_expires: int = 300  # seconds
+    extra_index_url: str = _public_index()  # "": none
+    debug: bool = False
+    host: str = "0.0.0.0"  # noqa: S104 - as private-pypi 0.2 did
+    port: int = 8888
+    admin_token: Secret | None = None
+    allow_env: frozenset[str] = frozenset()
+    allow_address: frozenset[str] = frozenset()
+    host_names: frozenset[str] = frozenset()  # in lower case; empty: any
+    max_form_bytes: int = FormLimits.max_field_bytes
+    max_form_parts: int = FormLimits.max_parts
+    metrics_token: Secret | None = None
+    log_format: str = "text"
+    request_log: bool = True
+    security_txt: str | None = None  # the content of /.well-known/security.txt (RFC 9116)
+    waitress_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        least = {"auth_read_expires": 0, "auth_write_expires": 0}
+        least |= {"max_form_bytes": 1, "max_form_parts": 1}
+        problems = [
+            f"--{flag} must be at least {number}, but is {getattr(self, flag)}"
+            for flag, number in least.items()
+            if getattr(self, flag) < number
+        ]
+        if not 0 <= self.port <= 65535:
+            problems.append(f"--port must be from 0 to 65535, but is {self.port}")
+        if self.log_format not in ("text", "json"):
+            problems.append(f"--log_format must be text or json, but is {self.log_format!r}")
+        try:
+            url = check_extra_index_url(self.extra_index_url)
+            object.__setattr__(self, "extra_index_url", url)
+        except ValueError as error:
+            problems.append(f"--extra_index_url: {error}")
+        try:
+            _ = self.telemetry
+        except ValueError as error:
+            problems.append(str(error))
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    @property
+    def expiry(self) -> Expiry:
+        """How long the storage's answers about secrets are remembered."""
+        return Expiry(
+            timedelta(seconds=self.auth_read_expires), timedelta(seconds=self.auth_write_expires)
+        )
+
+    @property
+    def telemetry(self) -> TelemetrySettings | None:
+        """Where to send traces, metrics and logs, as the environment says; None: nowhere."""
+        return TelemetrySettings.from_environ(self.environ)
+
+    @property
+    def limits(self) -> FormLimits:
+        """The limits of an upload form, without that of the file, which its repository has."""
+        return FormLimits(
+            max_file_bytes=0, max_field_bytes=self.max_form_bytes, max_parts=self.max_form_parts
+        )

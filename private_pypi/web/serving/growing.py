@@ -1,0 +1,183 @@
+"""Requests that wait for their answer, and files that are sent while they still arrive.
+
+Neither of them holds a thread meanwhile. An application that cannot answer yet raises `Later`, and
+is called again with the same request when it may be able to answer. A `GrowingFile` is a body of
+which only the beginning is there: the loop sends this part, and continues when more has arrived.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from waitress.buffers import ReadOnlyFileBasedBuffer
+
+if TYPE_CHECKING:
+    from private_pypi.web.serving.channel import Channel
+
+WAITING = "private_pypi.waiting"
+"""The key of a `Waiting` in the WSGI environment. Without it, `Later` must not be raised."""
+
+_LONGEST_WAIT = 60.0  # seconds that a request waits for the beginning of its answer
+
+Callback = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How a request has waited for its answer so far."""
+
+    awaited: object | None = None  # of the last `Later`; None if it did not wait yet
+    is_over: bool = False  # whether it has waited too long to wait again
+
+
+class Later(BaseException):
+    """Raised by the application in place of an answer: call it again with the same request.
+
+    This is not an error and must not be handled as one, so it is not an `Exception`.
+    """
+
+    def __init__(
+        self,
+        awaited: object,
+        call_when_ready: Callable[[Callback], None],
+        forget: Callable[[Callback], None],
+    ) -> None:
+        """Wait for `awaited`, which the application then finds in its `Waiting`.
+
+        `call_when_ready` makes the given call once, when the application may be able to answer: in
+        any thread, possibly before it returns. `forget` cancels that call. After a minute of
+        waiting, the application is called in any case.
+        """
+        super().__init__("an answer comes later")
+        self.awaited = awaited
+        self.call_when_ready = call_when_ready
+        self.forget = forget
+
+
+@runtime_checkable
+class GrowingFile(Protocol):
+    """The rest of a body, of which some may not have arrived yet. Its methods never block."""
+
+    def __len__(self) -> int:
+        """How many bytes are left to send, including those that have not arrived."""
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether the next byte has not arrived yet."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the rest will never arrive."""
+
+    def peek(self, size: int) -> bytes:
+        """At most `size` of the next bytes; empty if none of them has arrived."""
+
+    def skip(self, size: int) -> None:
+        """Go on by `size` bytes, which were sent."""
+
+    def call_when_more(self, callback: Callback) -> None:
+        """Call `callback` once, in any thread, when the file is no longer starved."""
+
+    def forget(self, callback: Callback) -> None:
+        """Cancel this call."""
+
+    def close(self) -> None:
+        """Release the file, because no more of it is wanted."""
+
+
+class GrowingBuffer(ReadOnlyFileBasedBuffer):  # type: ignore[misc]
+    """A `GrowingFile` as an output buffer of waitress. Its length is all that is to be sent."""
+
+    def __init__(self, file: GrowingFile, channel: Channel) -> None:
+        self._growing = file
+        self._call = partial(_wake, channel, None)  # kept, because `forget` needs the same object
+
+    @property
+    def is_starved(self) -> bool:
+        return self._growing.is_starved
+
+    @property
+    def is_broken(self) -> bool:
+        return self._growing.is_broken
+
+    def prepare(self, size: int | None = None) -> int:
+        return len(self)
+
+    def get(self, numbytes: int = -1, skip: bool = False) -> bytes:
+        found = self._growing.peek(len(self) if numbytes < 0 else numbytes)
+        if skip:
+            self._growing.skip(len(found))
+        if not found:
+            self._growing.forget(self._call)
+            self._growing.call_when_more(self._call)
+        return found
+
+    def skip(self, numbytes: int, allow_prune: bool = False) -> None:
+        self._growing.skip(numbytes)
+
+    def close(self) -> None:
+        self._growing.forget(self._call)
+        self._growing.close()
+
+    def __len__(self) -> int:
+        return len(self._growing)
+
+
+def _wake(channel: Channel, call: Callback | None) -> None:
+    """Have the loop make a call and look at the channel again."""
+    # Once a connection is closed, its server may be gone too, with the trigger.
+    if channel.connected:
+        channel.server.trigger.pull_trigger(call)
+
+
+def wrapper_for(channel: Channel) -> Callable[..., Any]:
+    """The `wsgi.file_wrapper` for the answers on this channel."""
+
+    def wrap(file: Any, block_size: int = 32768) -> Any:
+        if isinstance(file, GrowingFile):
+            return GrowingBuffer(file, channel)
+        return ReadOnlyFileBasedBuffer(file, block_size)
+
+    return wrap
+
+
+class Parked:
+    """A request that waits for its answer without a thread. Only the loop uses it."""
+
+    def __init__(self, channel: Channel, later: Later) -> None:
+        self._later = later
+        self._call = partial(_wake, channel, partial(channel.resume, self))
+
+    def begin(self) -> None:
+        """Have the loop resume the request when the application may be able to answer."""
+        self._later.call_when_ready(self._call)
+
+    def end(self) -> None:
+        """Stop waiting."""
+        self._later.forget(self._call)
+
+
+class AnswerWait:
+    """How long one request has waited for its answer."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._awaited: object | None = None
+
+    def begin(self, awaited: object) -> None:
+        """Begin to wait, or wait again."""
+        self._awaited = awaited
+        if self._since is None:
+            self._since = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        return self._since is not None and time.monotonic() - self._since > _LONGEST_WAIT
+
+    def so_far(self) -> Waiting:
+        """What the application gets to know."""
+        return Waiting(self._awaited, self.is_over)

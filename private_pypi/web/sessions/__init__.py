@@ -1,0 +1,1 @@
+"""The sessions of people who signed in, and the protection of signing in."""

@@ -1,0 +1,337 @@
+"""The contract over `ObjectsBackend`, with an object store that is a folder of pickled objects."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from private_pypi.backend import Folders, Secret, Traits, system_errors
+from private_pypi.backend.objects import (
+    NO_OBJECT,
+    ObjectChanged,
+    ObjectNotFound,
+    ObjectsBackend,
+    ObjectsSettings,
+    ObjectStore,
+    StoredObject,
+)
+from private_pypi.model import Download, StoredFile, Stream
+from private_pypi.testing.contract import (
+    BackendContract,
+    DeletingContract,
+    PartsContract,
+    RecordsContract,
+    RemoteContract,
+    SweepContract,
+)
+from private_pypi.testing.contract.helpers import (
+    at_once,
+    content_of,
+    make_upload,
+    new_folders,
+    published,
+)
+
+_CHUNK = 1 << 20  # bytes
+WHEEL = "demo-1.0-py3-none-any.whl"
+
+
+class FolderStore(ObjectStore):
+    """Each object is a file that begins with a line, the key, and is named by its hash."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, key: str) -> tuple[Stream, str]:
+        file, found = self._open(key)
+        return Stream(iter(lambda: file.read(_CHUNK), b""), found.size), found.revision
+
+    def get_part(self, key: str, start: int, length: int) -> bytes:
+        file, _ = self._open(key)
+        with file:
+            file.seek(start, os.SEEK_CUR)
+            return file.read(length)
+
+    def put(self, key: str, content: Path | bytes, *, replaces: str) -> str:
+        with system_errors("cannot put"), self._locked():
+            current = NO_OBJECT
+            with contextlib.suppress(ObjectNotFound):
+                file, found = self._open(key)
+                file.close()
+                current = found.revision
+            if current != replaces:
+                raise ObjectChanged
+            part = self._folder / f".part-{secrets.token_hex(8)}"
+            source = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+            with source, part.open("wb") as written:
+                written.write(f"{key}\n".encode())
+                shutil.copyfileobj(source, written, _CHUNK)
+                written.flush()
+                os.fsync(written.fileno())
+            part.replace(self._path(key))
+        file, found = self._open(key)
+        file.close()
+        return found.revision
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        found = []
+        with system_errors("cannot list"):
+            for path in self._folder.glob("[!.]*"):
+                with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                    found.append(self._read_head(file))
+            self._folder.stat()  # a store that vanished is not an empty one
+        found.sort(key=lambda each: each.key.encode())
+        return (each for each in found if each.key.startswith(prefix))
+
+    def delete(self, key: str) -> None:
+        with system_errors("cannot delete"):
+            self._folder.stat()
+            self._path(key).unlink(missing_ok=True)
+
+    def link(self, key: str, filename: str) -> Download | None:
+        return None
+
+    def _path(self, key: str) -> Path:
+        return self._folder / hashlib.sha256(key.encode()).hexdigest()
+
+    def _open(self, key: str) -> tuple[BufferedReader, StoredObject]:
+        """The object, open at the beginning of its content."""
+        with system_errors("cannot get"):
+            self._folder.stat()
+            try:
+                file = self._path(key).open("rb")
+            except FileNotFoundError:
+                raise ObjectNotFound(key) from None
+            return file, self._read_head(file)
+
+    @staticmethod
+    def _read_head(file: BufferedReader) -> StoredObject:
+        head, status = file.readline(), os.fstat(file.fileno())
+        return StoredObject(
+            key=head.decode().rstrip("\n"),
+            size=status.st_size - len(head),
+            revision=f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}",
+            modified_at=datetime.fromtimestamp(status.st_mtime, UTC),
+        )
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSettings(ObjectsSettings):
+    folder: Path
+
+
+class FolderBackend(ObjectsBackend[FolderSettings]):
+    """What an author writes: settings, traits, and how the store is opened."""
+
+    Settings = FolderSettings
+    traits: ClassVar[Traits] = Traits(
+        largest_file=5 * 2**30, lists_cheaply=True, answers_exactly=True, needs_admin_secret=False
+    )
+
+    def open_store(self) -> ObjectStore:
+        return FolderStore(self.settings.folder)
+
+
+def over(place: Path, folders: Folders) -> FolderBackend:
+    settings = FolderSettings(
+        name="mine",
+        max_file_bytes=1 << 30,
+        folder=place,
+        read_secret=(Secret(BackendContract.read_secret),),
+        write_secret=(Secret(BackendContract.write_secret),),
+    )
+    return FolderBackend(settings, folders)
+
+
+class TestObjectsBackend(
+    BackendContract,
+    DeletingContract,
+    RecordsContract,
+    PartsContract,
+    SweepContract,
+    RemoteContract,
+):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Path:
+        path = tmp_path / "bucket"
+        path.mkdir()
+        return path
+
+    def open_backend(self, place: Any, folders: Folders) -> FolderBackend:
+        return over(place, folders)
+
+    def break_storage(self, place: Any) -> None:
+        place.rename(place.with_name("gone"))
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Path:
+    path = tmp_path / "bucket"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def storage(bucket: Path, tmp_path: Path) -> Any:
+    return over(bucket, new_folders(tmp_path)).seen_with(Secret(BackendContract.write_secret))
+
+
+def keys(bucket: Path) -> list[str]:
+    return [each.key for each in FolderStore(bucket).list("")]
+
+
+def drop(bucket: Path, key: str, content: bytes) -> None:
+    """Store an object by another way than the server."""
+    store = FolderStore(bucket)
+    store.delete(key)
+    store.put(key, content, replaces=NO_OBJECT)
+
+
+def aged(bucket: Path, age: timedelta) -> None:
+    """Let everything that is stored now be so much older."""
+    for path in bucket.iterdir():
+        modified_at = path.stat().st_mtime - age.total_seconds()
+        os.utime(path, (modified_at, modified_at))
+
+
+def test_a_file_lies_where_people_look_for_it(bucket: Path, storage: Any, tmp_path: Path) -> None:
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    stored = storage.put_file(upload)
+    sha256 = hashlib.sha256(b"content").hexdigest()
+    assert stored.location == f"demo/{WHEEL}"
+    assert keys(bucket) == [
+        f"demo/{WHEEL}",
+        f"demo/{WHEEL}.{sha256}.metadata",
+        f"demo/{WHEEL}.{sha256}.record",
+    ]
+    [listed] = storage.list_files()
+    assert (listed.sha256, listed.project) == (sha256, "demo")
+    storage.delete_file(published(upload, stored))
+    assert keys(bucket) == []
+
+
+def test_what_others_put_there_is_listed_without_a_record(bucket: Path, storage: Any) -> None:
+    for key in ("Demo_Folder/demo-2.0.zip", "readme.txt", "a/b/demo-3.0.zip", "demo/notes.txt"):
+        drop(bucket, key, b"dropped")
+    [listed] = storage.list_files()
+    assert (listed.location, listed.sha256) == ("Demo_Folder/demo-2.0.zip", None)
+    assert storage.read_record(listed) is None
+
+
+def test_bytes_that_were_replaced_lose_their_record(
+    bucket: Path, storage: Any, tmp_path: Path
+) -> None:
+    """Also when they are of the same size: the record is much older than they are."""
+    storage.put_file(make_upload(tmp_path, WHEEL, b"content"))
+    aged(bucket, timedelta(days=2))
+    for content in (b"CONTENT", b"other content"):
+        drop(bucket, f"demo/{WHEEL}", content)
+        [listed] = storage.list_files()
+        assert storage.read_record(listed) is None
+        assert listed.sha256 is None
+
+
+def test_what_a_killed_writer_left_is_removed_after_a_day(
+    bucket: Path, storage: Any, tmp_path: Path
+) -> None:
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    storage.put_file(upload)
+    FolderStore(bucket).delete(f"demo/{WHEEL}")
+    aged(bucket, timedelta(hours=23))
+    storage.sweep()
+    assert len(keys(bucket)) == 2
+    assert list(storage.list_files()) == []
+    aged(bucket, timedelta(hours=2))
+    storage.sweep()
+    assert keys(bucket) == []
+
+
+def test_a_loser_takes_its_record_with_it(bucket: Path, storage: Any, tmp_path: Path) -> None:
+    """Two writers passed the look at the name before either had stored its file."""
+    winner = make_upload(tmp_path, WHEEL, b"winner!")
+    loser = make_upload(tmp_path, WHEEL, b"loser!!")
+    put, todo = storage._store.put, [True]
+
+    def overtaken(key: str, content: Path | bytes, *, replaces: str) -> str:
+        if key == f"demo/{WHEEL}" and todo:
+            todo.clear()
+            storage.put_file(winner)
+        revision: str = put(key, content, replaces=replaces)
+        return revision
+
+    storage._store.put = overtaken
+    with pytest.raises(Exception, match="already exists"):
+        storage.put_file(loser)
+    [listed] = storage.list_files()
+    assert isinstance(listed, StoredFile)
+    assert storage.read_record(listed) == winner.record
+    assert len(keys(bucket)) == 3
+    assert content_of(storage.open_core_metadata(published(winner, listed)))
+
+
+def test_a_killed_upload_of_other_bytes_hides_no_record_for_long(
+    bucket: Path, storage: Any, tmp_path: Path
+) -> None:
+    """Somebody was killed, built again, and published: two records are beside the file."""
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    other = make_upload(tmp_path, WHEEL, b"CONTENT")
+    storage.put_file(other)
+    FolderStore(bucket).delete(f"demo/{WHEEL}")
+    assert storage.put_file(upload).record == upload.record
+    [listed] = storage.list_files()
+    assert listed.sha256 is None  # the core opens the file
+    aged(bucket, timedelta(hours=25))
+    storage.sweep()
+    assert len(keys(bucket)) == 3
+    [listed] = storage.list_files()
+    assert storage.read_record(listed) == upload.record
+
+
+def test_a_killed_upload_that_is_repeated_days_later_has_its_record(
+    bucket: Path, storage: Any, tmp_path: Path
+) -> None:
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    storage.put_file(upload)
+    FolderStore(bucket).delete(f"demo/{WHEEL}")
+    aged(bucket, timedelta(days=2))
+    storage.put_file(upload)
+    [listed] = storage.list_files()
+    assert storage.read_record(listed) == upload.record
+
+
+def test_the_store_is_opened_once(bucket: Path, tmp_path: Path) -> None:
+    opened = []
+
+    class Counting(FolderBackend):
+        def open_store(self) -> ObjectStore:
+            opened.append(1)
+            time.sleep(0.02)
+            return super().open_store()
+
+    settings = over(bucket, new_folders(tmp_path)).settings
+    backend = Counting(settings, new_folders(tmp_path))
+    at_once([lambda: backend.seen_with(Secret("")) for _ in range(5)])
+    assert opened == [1]
