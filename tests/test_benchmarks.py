@@ -99,7 +99,7 @@ def test_an_unknown_group_is_refused_with_the_known_ones() -> None:
     command = [sys.executable, "-m", "benchmarks", "--only", "speed"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
-    assert "'speed' is none of start, pages, files, install, uploads, large" in done.stderr
+    assert "'speed' is not one of start, pages, files, install, uploads, large" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ def test_a_run_over_a_registry_counts_what_was_asked(over_a_registry: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--only", "speed"], "'speed' is none of sync, publish, install, project"),
+        (["--only", "speed"], "'speed' is not one of sync, publish, install, project"),
         (["--delay", "5000"], "'5000' is no number of milliseconds up to 1000"),
     ],
 )

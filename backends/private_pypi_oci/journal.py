@@ -261,6 +261,9 @@ class Journals:
         repository = self.repository(project)
         self._put(repository, f"lock-{self._server()}", {_HELD: tag})
         mine = f"lock-{self._server()}"
+        is_free = True
+        # All are looked at, even if one is held: so the locks of several servers that were killed
+        # expire at the same time.
         for other in self._client.tags(repository) or ():
             if not other.startswith("lock-") or other == mine:
                 continue
@@ -268,8 +271,8 @@ class Journals:
             # By our own clock alone: those of others may be wrong.
             since = seen.setdefault((other, found.get(CREATED, "")), time.monotonic())
             if found.get(_HELD) == tag and time.monotonic() - since < _HELD_FOR:
-                return False
-        return True
+                is_free = False
+        return is_free
 
     def _release(self, project: str) -> None:
         self._put(self.repository(project), f"lock-{self._server()}", {_HELD: ""})

@@ -85,7 +85,7 @@ class Memory:
         self.rights: dict[str, dict[str, Access]] = {}  # secret -> project -> access
         self.gives_sha256 = True
         self.held: dict[str, threading.Event] = {}  # method -> event
-        self.broken = False  # True: all methods except `access` raise `BackendUnavailable`
+        self.broken = False  # True: all methods raise `BackendUnavailable`
         self.transfer: Callable[[bytes], Iterator[bytes]] = _chunks
         """Makes chunks of the content of a file. A test can replace it by a slow or wrong one."""
         self._lock = threading.RLock()  # guards everything below
@@ -149,7 +149,7 @@ class Memory:
     def _enter_iterator(self, method: str) -> _Fault | None:
         with self._lock:
             self.calls[method] += 1
-            if self.broken and not method.startswith("access"):
+            if self.broken:
                 return _Fault(BackendUnavailable("the storage is down"), 0)
             ordered = self._faults.get(method)
             fault = ordered.pop(0) if ordered else None

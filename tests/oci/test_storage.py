@@ -23,6 +23,7 @@ from private_pypi.testing.contract.helpers import (
 )
 from private_pypi_oci import OciBackend, OciSettings
 from private_pypi_oci.backend import OciStorage
+from private_pypi_oci.journal import Journals
 from private_pypi_oci.layout import version_of
 from tests.machine import need
 from tests.oci.pyoci import PyOci
@@ -285,3 +286,18 @@ def test_what_another_server_deletes_is_not_taken_for_lost(
     assert len(names(reader)) == 2
     storage.delete_file(published(uploads[0], stored[0]))
     assert names(reader) == ["demo-1.0-py3-none-any.whl"]
+
+
+def test_locks_of_several_killed_servers_expire_at_the_same_time(
+    running: Registry, storage: OciStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("private_pypi_oci.journal._HELD_FOR", 0.5)
+    monkeypatch.setattr("private_pypi_oci.journal._PATIENCE", 2.0)
+    with monkeypatch.context() as killed:
+        # A server that is killed leaves its lock as it is.
+        killed.setattr(Journals, "_release", lambda journals, project: None)
+        for _ in range(6):
+            with over(running.url, tmp_path)._journals.alone("demo", "1.0"):
+                killed.setattr("private_pypi_oci.journal._HELD_FOR", 0.0)
+    storage.put_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"content"))
+    assert names(storage) == ["demo-1.0.tar.gz"]

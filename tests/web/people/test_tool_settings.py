@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from packaging.utils import canonicalize_name
 
-from private_pypi.web.people.tool_settings import Command, ToolSettings, install_commands
+from private_pypi.web.people.tool_settings import ShownCommand, ToolSettings, install_commands
 
 DEMO = canonicalize_name("demo")
 
@@ -35,6 +35,6 @@ def test_addresses_and_names_for_tools() -> None:
 
 def test_what_everybody_may_read_is_installed_without_a_user() -> None:
     settings = ToolSettings(base="https://acme.example", repository="open", needs_secret=False)
-    assert install_commands(settings, DEMO, "1!2.0")[0] == Command(
+    assert install_commands(settings, DEMO, "1!2.0")[0] == ShownCommand(
         "pip", "pip install --index-url https://acme.example/r/open/simple/ 'demo==1!2.0'"
     )
