@@ -22,11 +22,11 @@ from tests.clients.publishers import publish
 from tests.clients.releases import Release
 from tests.clients.serving import Repository
 
-from .engine import CHECKOUT, IMAGE, Engine, Machine, eventually
+from .engine import AGAIN, CHECKOUT, IMAGE, Engine, Machine, eventually
 
 __all__ = ["client", "target"]
 
-pytestmark = pytest.mark.needs("containers")
+pytestmark = [pytest.mark.needs("containers"), AGAIN]
 
 FILE = CHECKOUT / "docker" / "compose.yaml"
 CONFIG = '[mine]\ntype = "file_system"\nread_secret = "r"\nwrite_secret = "w"\n'

@@ -14,9 +14,9 @@ import pytest
 from private_pypi.testing.distributions import make_wheel
 from tests.faults.servers import read_answer, upload_request
 
-from .engine import CHECKOUT, Machine, eventually
+from .engine import AGAIN, CHECKOUT, Machine, eventually
 
-pytestmark = pytest.mark.needs("containers")
+pytestmark = [pytest.mark.needs("containers"), AGAIN]
 
 DOCUMENT = (CHECKOUT / "docs" / "container.md").read_text()
 CONFIG = '[mine]\ntype = "file_system"\nread_secret = "r"\nwrite_secret = "w"\n'

@@ -27,11 +27,11 @@ from tests.clients.releases import Release
 from tests.clients.serving import Repository
 from tests.faults.servers import get_request, read_answer, upload_request
 
-from .engine import CHECKOUT, IMAGE, Container, Engine, Machine, eventually
+from .engine import AGAIN, CHECKOUT, IMAGE, Container, Engine, Machine, eventually
 
 __all__ = ["client", "target"]
 
-pytestmark = pytest.mark.needs("containers")
+pytestmark = [pytest.mark.needs("containers"), AGAIN]
 
 CONFIG = '[mine]\ntype = "file_system"\nread_secret = "r"\nwrite_secret = "w"\n'
 ADMIN_SECRET = '[mine]\ntype = "file_system"\nraw = "r"\n'
