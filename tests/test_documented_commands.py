@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 import requests
@@ -32,6 +32,8 @@ from tests.faults.servers import servers_below, table
 from tests.faults.test_damage import make_root_of_02
 from tests.github.fake import FakeGitHub
 from tests.machine import need
+from tests.oci.registries import registry
+from tests.oci.test_root_addresses import namespace_at
 
 ADDRESS = "127.0.0.1:8888"  # of the server, in every document
 HELD_BY = {  # documents whose commands other tests run
@@ -39,6 +41,7 @@ HELD_BY = {  # documents whose commands other tests run
     "operations.md": "tests/test_operations.py",
     "proxies.md": "tests/proxies/test_recipes.py",
 }
+OF_PYOCI = ("pip", "uv", "poetry", "twine", "curl")  # the clients in the document of that name
 _PATIENCE = 120  # seconds, for a command and for the start of a server
 
 # Builds the project as its sdist builds it, with nothing that would have to be fetched.
@@ -411,6 +414,52 @@ def on_github_projects(session: Session, end: ExitStack) -> Check:
     return lambda: holds(session.listed("demo", "acme", token) == files | {filename})
 
 
+def over_registry(tool: str) -> Prepare:
+    """A server with the addresses of PyOCI, and a registry that has `hello`, if it is only read."""
+
+    def prepare(session: Session, end: ExitStack) -> Check:
+        running = end.enter_context(registry(session.folder / "registry", bearer=True))
+        servers = end.enter_context(servers_below(session.folder))
+        server = servers.start(
+            session.folder / "served",
+            '[any]\ntype = "oci"\nany_registry = true\nplain_http = true\n'
+            f'registries = ["{running.url}"]\n',
+        )
+        session.address = urlsplit(server.url).netloc
+        place = f"{session.address}/{quote(running.url, safe='')}"
+        session.replaced |= {
+            "https://USER:TOKEN@pypi.acme.example/ghcr.io": f"http://USER:TOKEN@{place}",
+            "https://pypi.acme.example/ghcr.io": f"http://{place}",
+        }
+        files = dict((make_wheel("hello", "1.0"), make_sdist("hello", "1.0")))
+        if tool in ("uv", "poetry"):
+            write_own_project(session, tool)
+        if tool in ("uv", "twine"):
+            write_project(session, "hello")
+        else:
+            for filename, content in files.items():
+                namespace_at((server.url, running.url), "acme").put(filename, content)
+
+        def check() -> None:
+            project = "app" if tool == "poetry" else "hello"
+            page = requests.get(
+                f"http://{place}/acme/{project}/", auth=("USER", "TOKEN"), timeout=20
+            )
+            if tool == "curl":
+                assert re.findall(r">([^<]+\.(?:whl|gz))<", page.text) == []
+                return
+            assert page.status_code == 200, page.text
+            assert len(re.findall(r"#sha256=", page.text)) == 2
+            if tool == "pip":
+                assert any((session.folder / "venv").rglob("hello-1.0.dist-info"))
+            if tool in ("uv", "poetry"):
+                assert "hello" in (session.folder / f"{tool}.lock").read_text()
+
+        return check
+
+    return prepare
+
+
 def with_key(session: Session, end: ExitStack) -> Check:
     def check() -> None:
         key = session.variables["PRIVATE_PYPI_SECRET_KEY"]
@@ -442,6 +491,7 @@ SESSIONS: Mapping[tuple[str, str], Prepare] = {
     ("moving-from-0.2.md", "old ROOT"): old_root,
     ("moving-from-pypiserver.md", "pypiserver"): of_pypiserver,
     ("moving-from-devpi.md", "devpi"): of_devpi,
+    **{("moving-from-pyoci.md", tool): over_registry(tool) for tool in OF_PYOCI},
     ("ci.md", "packages"): packages,
     ("sign-in.md", "key"): with_key,
     ("github.md", "github"): on_github,
@@ -501,7 +551,7 @@ def is_of_session(block: Block) -> bool:
     return block.mark in ("run", "serve", "file", "add")
 
 
-@pytest.mark.needs("clients", "curl", "openssl")
+@pytest.mark.needs("clients", "curl", "openssl", "docker-registry")
 @pytest.mark.parametrize(("document", "name"), sessions())
 def test_the_commands_do_what_the_document_says(session: Session, document: str, name: str) -> None:
     its_blocks = [

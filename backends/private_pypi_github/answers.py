@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from private_pypi.backend import Limit
+from private_pypi.backend import Limit, retry_after
 from private_pypi.errors import (
     BackendError,
     BackendUnavailable,
@@ -124,7 +124,7 @@ def check(method: str, path: str, answer: GitHubAnswer, expected: Collection[int
     if status >= 500 or status == 408:
         raise BackendUnavailable(
             f"GitHub is in trouble ({status} for {what})",
-            retry_after=_seconds(answer.headers.get("Retry-After"), 5),
+            retry_after=retry_after(answer.headers.get("Retry-After"), 5),
         )
     if status in (301, 307, 308):
         raise Moved(
@@ -154,9 +154,10 @@ def limit_of(answer: GitHubAnswer, said: str) -> int | None:
     `x-ratelimit-reset` if no requests remain, otherwise wait for at least one minute.
     """
     if "Retry-After" in answer.headers:
-        return _seconds(answer.headers["Retry-After"], DEFAULT_WAIT)
+        return retry_after(answer.headers["Retry-After"], DEFAULT_WAIT)
     if answer.headers.get("X-RateLimit-Remaining") == "0":
-        reset = _seconds(answer.headers.get("X-RateLimit-Reset"), 0)
+        told = answer.headers.get("X-RateLimit-Reset", "")
+        reset = int(told) if told.isdecimal() else 0
         return max(1, reset - int(answer.date.timestamp()) + 1) if reset else DEFAULT_WAIT
     if answer.status == 429 or SECONDARY_LIMIT.search(said):
         return DEFAULT_WAIT
@@ -178,10 +179,6 @@ def told_limit(headers: Mapping[str, str]) -> Limit | None:
         )
     except (KeyError, ValueError, OverflowError, OSError):
         return None
-
-
-def _seconds(text: str | None, default: int) -> int:
-    return int(text) if text is not None and text.isdecimal() else default
 
 
 def date_of(headers: Mapping[str, str]) -> datetime:

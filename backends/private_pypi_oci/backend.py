@@ -144,6 +144,10 @@ class OciStorage(Storage["OciBackend"]):
                     found |= new
         for project in sorted(found - listed):
             self._journals.add_project(project)
+        for project in sorted(found | listed):
+            # Of a project that was deleted, or that this secret may not change.
+            with contextlib.suppress(ProjectNotFound, NotAllowed):
+                self._put_back_lost(project)
         return len(found - listed), len(listed)
 
     def _projects_of(self, repositories: Iterable[str]) -> set[str]:
@@ -243,26 +247,14 @@ class OciStorage(Storage["OciBackend"]):
             if tag in indexes
             for descriptor in indexes[tag].descriptors
         ]
-        known = {
-            (parse_filename(filename).key, descriptor.digest)
-            for tag, descriptor in shown
-            if (filename := descriptor.filename(project, tag)) is not None
-        }
-
-        def lost(journal: Journal) -> list[tuple[str, Descriptor]]:
-            return [
-                (entry.tag, entry.descriptor)
-                for entry in self._journals.entries(project, journal, known=known)
-                if (index := indexes.get(entry.tag)) is not None
-                and index.find(entry.descriptor.architecture) is None
-            ]
-
         # A secret that may not read the journal is shown what the indexes have.
         with contextlib.suppress(NotAllowed):
-            if lost(journal):  # or deleted by another server since we asked for the journal
+            # Or deleted by another server since we asked for the journal.
+            if self._lost(project, repository, indexes, journal):
                 journal = self._journals.read(project)
                 self.backend.note_journal(project, journal)
-                shown += lost(journal)
+                lost = self._lost(project, repository, indexes, journal)
+                shown += [(entry.tag, entry.descriptor) for entry in lost]
         places = {tag: place for place, (_, tag) in enumerate(versions)}
         files = []
         for tag, descriptor in sorted(shown, key=lambda each: places[each[0]]):
@@ -270,6 +262,58 @@ class OciStorage(Storage["OciBackend"]):
             if filename is not None and not journal.is_burnt(parse_filename(filename).key):
                 files.append(self._stored(repository, descriptor, filename))
         return files
+
+    def _lost(
+        self,
+        project: NormalizedName,
+        repository: str,
+        indexes: Mapping[str, Index],
+        journal: Journal,
+        *,
+        version: str | None = None,
+    ) -> list[Entry]:
+        """The files that were published, and are missing from the indexes of their versions.
+
+        If the index or the manifest of a file is gone as well, somebody has deleted it.
+        """
+        known = {
+            (parse_filename(filename).key, descriptor.digest)
+            for tag, index in indexes.items()
+            for descriptor in index.descriptors
+            if (filename := descriptor.filename(project, tag)) is not None
+        }
+        return [
+            entry
+            for entry in self._journals.entries(project, journal, version=version, known=known)
+            if (index := indexes.get(entry.tag)) is not None
+            and index.find(entry.descriptor.architecture) is None
+            and self._client.manifest_digest(repository, entry.descriptor.digest) is not None
+        ]
+
+    def _with_lost(
+        self,
+        project: NormalizedName,
+        repository: str,
+        tag: str,
+        journal: Journal,
+        index: Index,
+    ) -> Index:
+        """The index of a version with the files that were lost from it."""
+        if index.descriptors:  # others were deleted with the whole version
+            for entry in self._lost(project, repository, {tag: index}, journal, version=tag):
+                index = index.put(entry.descriptor)
+        return index
+
+    def _put_back_lost(self, name: str) -> None:
+        """Put all files that were lost back into the indexes of their versions."""
+        project = NormalizedName(name)
+        repository, tags = self._tags_of(project)
+        indexes = self._indexes(repository, [tag for tag in tags if layout.version_of(tag)])
+        lost = self._lost(project, repository, indexes, self._journals.read(project))
+        for tag in sorted({entry.tag for entry in lost}):
+            with self._alone(project, tag) as journal:
+                change = partial(self._with_lost, project, repository, tag, journal)
+                self._change(repository, tag, change)
 
     def _stored(self, repository: str, descriptor: Descriptor, filename: str) -> StoredFile:
         file_sha256, size = descriptor.sha256, descriptor.size
@@ -430,19 +474,23 @@ class OciStorage(Storage["OciBackend"]):
                     raise BackendUnavailable(str(error)) from error
                 time.sleep(0.1 * 2**attempt)
         self._memory.keep(descriptor.digest, manifest)
-        with self._alone(file.project, tag):
-            existing = self._published(repository, tag, upload)
+        with self._alone(file.project, tag) as journal:
+            existing = self._published(repository, tag, upload, journal)
             if existing is not None:
                 return existing
             entry = Entry(tag, file.filename, descriptor)
-            journal = self._journals.read(file.project)
             if not journal.files:
                 # A secret that may not write the list of projects can still publish.
                 with contextlib.suppress(NotAllowed, WrongSecret):
                     self._journals.add_project(file.project)
             self._journals.add(file.project, parsed.key, entry, journal)
             self.backend.forget_journal(file.project)
-            self._change(repository, tag, partial(_put, descriptor))
+
+            def change(index: Index) -> Index:
+                index = self._with_lost(file.project, repository, tag, journal, index)
+                return index.put(descriptor)
+
+            self._change(repository, tag, change)
         return self._stored(repository, descriptor, file.filename)
 
     def _labels(self, core_metadata: bytes | None, urls: Mapping[str, str]) -> dict[str, str]:
@@ -452,10 +500,16 @@ class OciStorage(Storage["OciBackend"]):
         labels |= dict(label.split("=", 1) for label in self._settings.labels)
         return labels | layout.labels_of(layout.fields_of(core_metadata, "Classifier"))
 
-    def _published(self, repository: str, tag: str, upload: Upload) -> StoredFile | None:
-        """The file of this name, if it has the same bytes; raises for others and a burnt name."""
+    def _published(
+        self, repository: str, tag: str, upload: Upload, journal: Journal | None = None
+    ) -> StoredFile | None:
+        """The file of this name, if it has the same bytes; raises for others and a burnt name.
+
+        `journal` is what the journal says now, if it was read already.
+        """
         file = upload.file
-        journal = self._journals.read(file.project)
+        if journal is None:
+            journal = self._journals.read(file.project)
         self.backend.note_journal(file.project, journal)
         key = parse_filename(file.filename).key
         if journal.is_burnt(key):
@@ -532,8 +586,7 @@ class OciStorage(Storage["OciBackend"]):
         repository = layout.repository_of(self._settings.namespace, file.project)
         if tag is None:
             return
-        with self._alone(file.project, tag):
-            journal = self._journals.read(file.project)
+        with self._alone(file.project, tag) as journal:
             index = self._unless_new(repository, lambda: self._index(repository, tag))
             found = [
                 each
@@ -580,8 +633,7 @@ class OciStorage(Storage["OciBackend"]):
         parsed = parse_filename(filename)
         tag = layout.tag_of(str(parsed.version)) or ""
         name = NormalizedName(project)
-        with self._alone(name, tag):
-            journal = self._journals.read(project)
+        with self._alone(name, tag) as journal:
             if not journal.is_burnt(parsed.key):
                 return []
             self._journals.restore(project, parsed.key, journal)
@@ -590,23 +642,28 @@ class OciStorage(Storage["OciBackend"]):
         return sorted({entry.filename for entry in entries}) or [filename]
 
     def yank_file(self, file: FileHandle, reason: str | None) -> None:
+        project = file.project
         tag = layout.tag_of(str(parse_filename(file.filename).version))
-        repository = layout.repository_of(self._settings.namespace, file.project)
+        repository = layout.repository_of(self._settings.namespace, project)
         if tag is None:
             raise FileNotFound(file.filename)
-        with self._alone(file.project, tag):
+        with self._alone(project, tag) as journal:
             index = self._unless_new(repository, lambda: self._index(repository, tag))
-            for descriptor in index.descriptors if index is not None else ():
-                if descriptor.filename(file.project, tag) == file.filename:
-                    if descriptor.yanked != reason:
-                        change = partial(_put, descriptor.with_yank(reason))
-                        self._change(repository, tag, change)
+            if index is None:
+                raise FileNotFound(file.filename)
+            for each in self._with_lost(project, repository, tag, journal, index).descriptors:
+                if each.filename(project, tag) == file.filename:
+                    if each.yanked != reason:
+                        self._change(repository, tag, partial(_put, each.with_yank(reason)))
                     return
         raise FileNotFound(file.filename)
 
     @contextlib.contextmanager
-    def _alone(self, project: NormalizedName, tag: str) -> Iterator[None]:
-        """Exclude everybody else who changes a version: of this ROOT, then of other servers."""
+    def _alone(self, project: NormalizedName, tag: str) -> Iterator[Journal]:
+        """Exclude everybody else who changes a version: of this ROOT, then of other servers.
+
+        Yields what the journal says now.
+        """
         lock = filelock.FileLock(self.backend.folders.lock / f"oci-{hashed(project)[:16]}.lock")
         try:
             lock.acquire(timeout=60, poll_interval=0.01)
@@ -619,8 +676,8 @@ class OciStorage(Storage["OciBackend"]):
                 raise BackendUnavailable(f"{self.backend.folders.lock} is missing") from error
             raise BackendError(f"cannot lock {project!r}: {error.strerror}") from error
         try:
-            with self._journals.alone(project, tag):
-                yield
+            with self._journals.alone(project, tag) as journal:
+                yield journal
         finally:
             lock.release()
 

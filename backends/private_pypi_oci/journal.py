@@ -4,21 +4,22 @@ Most registries have no compare-and-swap, so two servers that add a file to the 
 at the same moment could lose one of the two. Therefore a project has a second repository, the
 journal (`<namespace>/private_pypi.journal/<project>`), in which each tag is a small manifest:
 
-    file-<hash of the filename>-<number>-<digest of its manifest>  a file that was published
-    burnt-<hash of the filename>-<number>                          its name was deleted
-    restored-<hash of the filename>-<number>                       the name may be used again
-    lock-<server>                                                  what a server is changing now
+    file-<name>-<number>-<manifest>-<version>  a file that was published
+    burnt-<name>-<number>                      its name was deleted
+    restored-<name>-<number>                   the name may be used again
+    lock-<server>                              what a server is changing now
 
 Many registries do not list their repositories. Therefore each tag of one more repository
 (`<namespace>/private_pypi.index/projects`) is the name of a project. Servers only add tags, so
 nothing is lost when two of them do so at the same moment.
 
-The number is how often the name had been restored before. The entries never change, so each is
+Here, a name is the hash of a filename, a manifest its digest, a version the hash of its tag, and
+the number is how often the name had been restored before. The entries never change, so each is
 fetched once, and only if its file is not in the index of its version. A name is burnt when it was
 deleted more often than restored; what was published before the last time that it was restored does
 not count any more. A file that has an entry, is not burnt, and is missing from its index was lost
-by somebody who does not know the journal, such as PyOCI: listings show it all the same, and an
-upload of the same file puts it back.
+by somebody who does not know the journal, such as PyOCI: listings show it all the same. It is put
+back by the next upload to its version, and by `update_index`.
 
 The lock makes our servers take turns. A server that wants to change a version first writes its own
 lock tag, and then reads the lock tags of the others. If another server holds the same version, it
@@ -53,7 +54,7 @@ from private_pypi_oci.layout import (
     format_time,
     tag_of,
 )
-from private_pypi_oci.registry import Client
+from private_pypi_oci.registry import BlobUnknown, Client
 
 ARTIFACT = "application/vnd.private-pypi.journal.v1"
 _TAG = "private_pypi.tag"
@@ -120,7 +121,9 @@ class Journals:
 
     def read(self, project: str) -> Journal:
         """What it says now, by its list of tags."""
-        tags = self._client.tags(self.repository(project)) or []
+        return self._parse(self._client.tags(self.repository(project)) or [])
+
+    def _parse(self, tags: Collection[str]) -> Journal:
         deleted: dict[str, int] = {}
         restored: dict[str, int] = {}
         files = []
@@ -135,7 +138,7 @@ class Journals:
             kind, _, rest = tag.partition("-")
             key, _, rest = rest.partition("-")
             number = rest.partition("-")[0]
-            if kind == "file" and tag.count("-") == 3 and number == str(restored.get(key, 0)):
+            if kind == "file" and tag.count("-") == 4 and number == str(restored.get(key, 0)):
                 files.append(tag)
         burnt = {key: times for key, times in deleted.items() if times > restored.get(key, 0)}
         return Journal(tuple(files), burnt, restored)
@@ -146,18 +149,22 @@ class Journals:
         journal: Journal,
         *,
         of: str | None = None,
+        version: str | None = None,
         known: Collection[tuple[str, str]] = (),
     ) -> list[Entry]:
-        """The files that were published: those of a filename (its key), or all.
+        """The files that were published: those of a filename (its key), of the tag of a version,
+        or all.
 
-        Of all, those with a burnt name are left out, and those in `known`, by their key and the
-        digest of their manifest.
+        Unless a filename is given, those with a burnt name are left out, and those in `known`, by
+        their key and the digest of their manifest.
         """
         skipped = {(_hash(key), _short(digest)) for key, digest in known}
         tags = []
         for tag in journal.files:
-            _, key, _, digest = tag.split("-", 3)
+            _, key, _, digest, hashed_version = tag.split("-")
             is_wanted = key not in journal.burnt if of is None else key == _hash(of)
+            if version is not None and hashed_version != _hash(version):
+                is_wanted = False
             if is_wanted and (key, digest) not in skipped:
                 tags.append(tag)
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -189,7 +196,7 @@ class Journals:
         number = journal.restored.get(_hash(key), 0)
         self._put(
             self.repository(project),
-            f"file-{_hash(key)}-{number}-{_short(entry.descriptor.digest)}",
+            f"file-{_hash(key)}-{number}-{_short(entry.descriptor.digest)}-{_hash(entry.tag)}",
             {
                 _TAG: entry.tag,
                 _FILENAME: entry.filename,
@@ -219,8 +226,8 @@ class Journals:
             self._put(self._projects, project, {})
 
     def _put(self, repository: str, tag: str, annotations: Mapping[str, str]) -> None:
-        self._client.put_blob(repository, digest_of(EMPTY_CONTENT), EMPTY_CONTENT)
-        empty = {"mediaType": EMPTY, "digest": digest_of(EMPTY_CONTENT), "size": len(EMPTY_CONTENT)}
+        digest = digest_of(EMPTY_CONTENT)
+        empty = {"mediaType": EMPTY, "digest": digest, "size": len(EMPTY_CONTENT)}
         content = compact(
             {
                 "schemaVersion": 2,
@@ -231,20 +238,25 @@ class Journals:
                 "annotations": {**annotations, CREATED: format_time(datetime.now(UTC))},
             }
         )
-        self._client.put_manifest(repository, tag, content, MANIFEST)
+        try:
+            self._client.put_manifest(repository, tag, content, MANIFEST)
+        except BlobUnknown:  # the first tag of this repository
+            self._client.put_blob(repository, digest, EMPTY_CONTENT, mount_from=self._projects)
+            self._client.put_manifest(repository, tag, content, MANIFEST)
 
     # -- taking turns ----------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def alone(self, project: str, tag: str) -> Iterator[None]:
+    def alone(self, project: str, tag: str) -> Iterator[Journal]:
         """Exclude every other server from changing the index of a version.
 
-        The processes and threads of one ROOT have to exclude each other before.
+        The processes and threads of one ROOT have to exclude each other before. Yields what the
+        journal says now.
         """
         deadline = time.monotonic() + _PATIENCE
         wait = 0.05
         seen: dict[tuple[str, str], float] = {}  # locks of others -> since when
-        while not self._take(project, tag, seen):
+        while (journal := self._take(project, tag, seen)) is None:
             self._release(project)
             if time.monotonic() > deadline:
                 raise BackendUnavailable(
@@ -253,18 +265,20 @@ class Journals:
             time.sleep(random.uniform(0, wait))  # noqa: S311 - spreads writers
             wait = min(2 * wait, 2.0)
         try:
-            yield
+            yield journal
         finally:
             self._release(project)
 
-    def _take(self, project: str, tag: str, seen: dict[tuple[str, str], float]) -> bool:
+    def _take(self, project: str, tag: str, seen: dict[tuple[str, str], float]) -> Journal | None:
+        """Take the lock, and read the journal; None if another server has the lock."""
         repository = self.repository(project)
         self._put(repository, f"lock-{self._server()}", {_HELD: tag})
         mine = f"lock-{self._server()}"
         is_free = True
         # All are looked at, even if one is held: so the locks of several servers that were killed
         # expire at the same time.
-        for other in self._client.tags(repository) or ():
+        tags = self._client.tags(repository) or []
+        for other in tags:
             if not other.startswith("lock-") or other == mine:
                 continue
             found = self._annotations(repository, other)
@@ -272,7 +286,7 @@ class Journals:
             since = seen.setdefault((other, found.get(CREATED, "")), time.monotonic())
             if found.get(_HELD) == tag and time.monotonic() - since < _HELD_FOR:
                 is_free = False
-        return is_free
+        return self._parse(tags) if is_free else None
 
     def _release(self, project: str) -> None:
         self._put(self.repository(project), f"lock-{self._server()}", {_HELD: ""})

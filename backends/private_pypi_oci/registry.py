@@ -25,7 +25,7 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from private_pypi.backend import Access, Secret, Usage
+from private_pypi.backend import Access, Secret, Usage, retry_after
 from private_pypi.errors import (
     BackendError,
     BackendUnavailable,
@@ -453,9 +453,23 @@ class Client:
             address = urljoin(self._url + path, answer.headers["Location"])
         return address if urlsplit(address).netloc != self._host else None
 
-    def put_blob(self, repository: str, digest: str, content: Path | bytes) -> None:
-        """Send a blob, whole, or in chunks to a registry that does not take it whole."""
-        if self.has_blob(repository, digest):
+    def put_blob(
+        self,
+        repository: str,
+        digest: str,
+        content: Path | bytes,
+        *,
+        mount_from: str | None = None,
+    ) -> None:
+        """Send a blob, whole, or in chunks to a registry that does not take it whole.
+
+        It is not sent if the repository has it, or if the registry can mount it from the repository
+        `mount_from` (OCI distribution specification, "Mounting a blob from another repository").
+        """
+        if mount_from is None:
+            if self.has_blob(repository, digest):
+                return
+        elif self._mounted(repository, digest, mount_from):
             return
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         try:
@@ -473,6 +487,25 @@ class Client:
             # Some registries fail when somebody else stores the same blob at the same time.
             if not self.has_blob(repository, digest):
                 raise
+
+    def _mounted(self, repository: str, digest: str, source: str) -> bool:
+        """Whether the registry mounted a blob of another repository."""
+        if repository == source:
+            return False
+        query = urlencode({"mount": digest, "from": source})
+        try:
+            with self._request(
+                "POST",
+                f"/v2/{repository}/blobs/uploads/?{query}",
+                repository=repository,
+                scope=f"{_scope(repository, 'pull,push')} {_scope(source, 'pull')}",
+                data=b"",
+                # 202: an upload has begun instead, which the registry forgets again.
+                expected=(201, 202, 400, 403, 404, 405),
+            ) as answer:
+                return answer.status_code == 201
+        except (NotAllowed, WrongSecret):  # the secret may not read the other repository
+            return False
 
     def _put_in_chunks(self, repository: str, digest: str, body: BinaryIO, size: int) -> None:
         with self._opened_upload(repository) as answer:
@@ -691,10 +724,9 @@ class Client:
     ) -> Exception:
         status, said = answer.status_code, _message(answer)
         if status == 429 or status >= 500:
-            wait = answer.headers.get("Retry-After", "")
             return BackendUnavailable(
                 f"the registry {self._host!r} answered {status}: {said}",
-                retry_after=min(int(wait), 3600) if wait.isdecimal() and len(wait) < 9 else 5,
+                retry_after=min(retry_after(answer.headers.get("Retry-After"), 5), 3600),
             )
         if status == 401:
             return self._refused(repository)

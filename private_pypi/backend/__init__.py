@@ -53,6 +53,7 @@ from private_pypi.backend.capabilities import (
     Usage,
     missing_capability,
 )
+from private_pypi.backend.retry_after import retry_after
 from private_pypi.backend.settings import (
     Address,
     BackendSettings,
@@ -115,5 +116,6 @@ __all__ = [
     "can",
     "capability",
     "missing_capability",
+    "retry_after",
     "system_errors",
 ]

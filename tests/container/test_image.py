@@ -26,6 +26,9 @@ from tests.clients.publishers import publish
 from tests.clients.releases import Release
 from tests.clients.serving import Repository
 from tests.faults.servers import get_request, read_answer, upload_request
+from tests.machine import need
+from tests.oci.registries import write_config, write_passwords
+from tests.oci.test_root_addresses import namespace_at
 
 from .engine import AGAIN, CHECKOUT, IMAGE, Container, Engine, Machine, eventually
 
@@ -257,6 +260,47 @@ def test_the_environment_starts_it_and_a_post_configures_it(machine: Machine) ->
     assert container.stop() == 0
 
 
+def test_the_variables_of_pyoci_start_it(
+    machine: Machine,
+    volume: str,
+    tmp_path: Path,
+    client: Callable[[str], Client],
+    target: Path,
+) -> None:
+    """Without any argument, and below a path; the registry is in the same network."""
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    config = write_config(folder, 5000, write_passwords(folder))
+    program = need("docker-registry")
+    with (folder / "log").open("wb") as log:
+        running = subprocess.Popen(
+            [*machine.inside, program, "serve", config], stdout=log, stderr=log
+        )
+    try:
+        eventually(lambda: _accepts(machine, 5000))
+        container = machine.serve(
+            *("-e", "PYOCI_REGISTRIES=ghcr.io,http://127.0.0.1:5000"),
+            *("-e", "PYOCI_PATH=/acme-corp", "-e", "PYOCI_MAX_BODY=1000000"),
+            *(*LOCKED_DOWN, "-v", f"{volume}:/private-pypi-root", IMAGE),
+            url="http://0.0.0.0:8080",
+        )
+        eventually(lambda: container.health() == 0)
+        place = namespace_at(("http://127.0.0.1:8080/acme-corp", "http://127.0.0.1:5000"), "acme")
+        twine, pip = (replace(client(name), before=machine.inside) for name in ("twine", "pip"))
+        sent = publish(twine, Release(name="demo"), place)
+        assert sent.code == 0, sent.output
+        got = install(pip, [place.readable()], "demo", target)
+        assert got.code == 0, got.output
+        assert installed(target)["demo"] == "1.0"
+        assert container.stop() == 0
+    finally:
+        running.kill()
+        running.wait()
+    refused = machine.engine.docker("run", "--rm", "-e", "PYOCI_PATH=/x", IMAGE, check=False)
+    assert refused.code == 2
+    assert "PYOCI_REGISTRIES" in refused.err
+
+
 def test_a_signal_lets_an_upload_finish(machine: Machine, files: Path, volume: str) -> None:
     words = (
         *LOCKED_DOWN,
@@ -283,9 +327,9 @@ def _parts(container: Container) -> bool:
     return "upload-" in container.execute("find", "/private-pypi-root/tmp").out
 
 
-def _accepts(machine: Machine) -> bool:
+def _accepts(machine: Machine, port: int = 8888) -> bool:
     try:
-        machine.connect().close()
+        machine.connect(port).close()
     except ConnectionRefusedError:
         return False
     return True

@@ -143,6 +143,21 @@ class PyOci:
         """The last request of a publication."""
         self._put(name, tag, _compact(index), INDEX)
 
+    def delete(self, namespace: str, package: str, tag: str) -> None:
+        """Delete a version: for each file its blob and its manifest, then the tag by its digest."""
+        name = f"{namespace}/{package.replace('-', '_')}".lower()
+        index = self.index(name, tag)
+        assert index is not None
+        for descriptor in index["manifests"]:
+            [layer] = self.manifest(name, descriptor["digest"])["layers"]
+            for kind, digest in (("blobs", layer["digest"]), ("manifests", descriptor["digest"])):
+                assert self._ask("DELETE", f"/v2/{name}/{kind}/{digest}").status_code == 202
+        # The registry of the tests deletes no tags, only what they name.
+        headers = {"Accept": INDEX}
+        head = self._ask("HEAD", f"/v2/{name}/manifests/{tag}", headers=headers).headers
+        digest = head["Docker-Content-Digest"]
+        assert self._ask("DELETE", f"/v2/{name}/manifests/{digest}").status_code == 202
+
     def put_image(self, name: str, tag: str) -> None:
         """Something that is not a package, such as a signature."""
         config = self._blob(name, b"{}")

@@ -25,7 +25,12 @@ from benchmarks.ports import free_port
 from tests.machine import need
 from tests.waiting import eventually
 
-PASSWORDS = {"rita": "read-secret", "walter": "write-secret", "paul": "partial-secret"}
+PASSWORDS = {
+    "rita": "read-secret",
+    "walter": "write-secret",
+    "paul": "partial-secret",
+    "USER": "TOKEN",  # as the documents write them
+}
 
 Rights = Mapping[str, Mapping[str, str]]
 """User -> repository, or "*" -> "pull" or "pull,push"."""
@@ -34,6 +39,7 @@ RIGHTS: Rights = {
     "rita": {"*": "pull"},
     "walter": {"*": "pull,push,delete"},
     "paul": {"acme/demo": "pull"},
+    "USER": {"*": "pull,push,delete"},
 }
 
 
@@ -79,19 +85,12 @@ def registry(folder: Path, *, bearer: bool) -> Iterator[Registry]:
                 f"    issuer: tests\n    rootcertbundle: {folder / 'issuer.pem'}\n"
             )
         else:
-            _write_passwords(folder / "htpasswd")
-            auth = f"auth:\n  htpasswd:\n    realm: tests\n    path: {folder / 'htpasswd'}\n"
-        (folder / "config.yml").write_text(
-            "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: false\n"
-            f"storage:\n  filesystem:\n    rootdirectory: {folder / 'files'}\n"
-            "  delete:\n    enabled: true\n"
-            "  maintenance:\n    uploadpurging:\n      enabled: false\n"
-            f"http:\n  addr: 127.0.0.1:{port}\n{auth}"
-        )
+            auth = write_passwords(folder)
+        config = write_config(folder, port, auth)
         log = folder / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [program, "serve", str(folder / "config.yml")], stdout=output, stderr=output
+                [program, "serve", str(config)], stdout=output, stderr=output
             )
         url = f"http://127.0.0.1:{port}"
         running = Registry(url, folder, log, process, tokens)
@@ -107,13 +106,28 @@ def registry(folder: Path, *, bearer: bool) -> Iterator[Registry]:
         yield running
 
 
-def _write_passwords(path: Path) -> None:
-    program = need("htpasswd")
+def write_config(folder: Path, port: int, auth: str) -> Path:
+    """The configuration of a registry that keeps its files in a folder."""
+    path = folder / "config.yml"
+    path.write_text(
+        "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: false\n"
+        f"storage:\n  filesystem:\n    rootdirectory: {folder / 'files'}\n"
+        "  delete:\n    enabled: true\n"
+        "  maintenance:\n    uploadpurging:\n      enabled: false\n"
+        f"http:\n  addr: 127.0.0.1:{port}\n{auth}"
+    )
+    return path
+
+
+def write_passwords(folder: Path) -> str:
+    """The passwords for Basic authentication, and what the configuration says of them."""
+    program, path = need("htpasswd"), folder / "htpasswd"
     path.touch()
     for user, password in PASSWORDS.items():
         subprocess.run(
             [program, "-bB", "-C", "4", str(path), user, password], check=True, capture_output=True
         )
+    return f"auth:\n  htpasswd:\n    realm: tests\n    path: {path}\n"
 
 
 class _Issuer:

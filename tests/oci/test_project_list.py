@@ -14,6 +14,7 @@ from private_pypi.testing.contract.helpers import make_upload, new_folders
 from private_pypi_oci import OciBackend, OciSettings
 from private_pypi_oci.backend import OciStorage
 from tests.oci.faults import Faults, before
+from tests.oci.pyoci import PyOci
 from tests.oci.registries import Registry, registry
 
 pytestmark = pytest.mark.needs("docker-registry")
@@ -49,6 +50,24 @@ def forget_list(running: Registry) -> None:
         path.rename(running.folder / name)
 
 
+def test_update_index_puts_back_what_pyoci_lost(tmp_path: Path) -> None:
+    with registry(tmp_path / "registry", bearer=False) as running:
+        lose_and_update(running, tmp_path)
+
+
+def lose_and_update(running: Registry, tmp_path: Path) -> None:
+    pyoci = PyOci(running.url, "walter", "write-secret")
+    begun = [pyoci.prepare("acme", "demo", tag, ".tar.gz", b"sdist") for tag in ("1.0", "2.0")]
+    writer = over(running.url, new_folders(tmp_path))
+    for version in ("1.0", "2.0"):
+        writer.put_file(make_upload(tmp_path, f"demo-{version}-py3-none-any.whl", b"wheel"))
+    for each in begun:
+        pyoci.write_index(*each)
+    assert len(pyoci.listed("acme", "demo")) == 2
+    assert update(running.url, tmp_path) == 0
+    assert len(pyoci.listed("acme", "demo")) == 4
+
+
 def update(url: str, tmp_path: Path, root: Path | None = None) -> int:
     config = tmp_path / "config.toml"
     config.write_text(
@@ -61,7 +80,7 @@ def update(url: str, tmp_path: Path, root: Path | None = None) -> int:
 def test_what_servers_publish_is_in_the_list(hidden: Faults, tmp_path: Path) -> None:
     for name in ("demo-1.0.tar.gz", "demo-2.0.tar.gz", "demo_extra-1.0.tar.gz"):
         over(hidden.url, new_folders(tmp_path)).put_file(make_upload(tmp_path, name, b"content"))
-    put = [line for line in hidden.asked if line.startswith("PUT /v2/acme/private_pypi.index/")]
+    put = {line for line in hidden.asked if line.startswith("PUT /v2/acme/private_pypi.index/")}
     assert len([line for line in put if "/manifests/" in line]) == 2  # once for each project
     fresh = over(hidden.url, new_folders(tmp_path))
     assert list(fresh.projects()) == ["demo", "demo-extra"]

@@ -118,6 +118,60 @@ def test_what_pyoci_loses_is_shown_and_put_back(
     assert sorted(pyoci.listed("acme", "demo")) == both
 
 
+def test_the_next_upload_puts_back_what_pyoci_lost(
+    storage: OciStorage, pyoci: PyOci, tmp_path: Path
+) -> None:
+    begun = pyoci.prepare("acme", "demo", "1.0", ".tar.gz", b"sdist")
+    lost = make_upload(tmp_path, "demo-1.0-py3-none-any.whl", b"wheel")
+    file = published(lost, storage.put_file(lost))
+    pyoci.write_index(*begun)
+    storage.put_file(make_upload(tmp_path, "demo-1.0-cp311-cp311-win32.whl", b"another"))
+    listed = ["demo-1.0-cp311-cp311-win32.whl", "demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz"]
+    assert sorted(pyoci.listed("acme", "demo")) == names(storage) == listed
+    assert content_of(storage.open_file(file)) == b"wheel"
+
+
+def test_what_pyoci_lost_can_be_yanked(storage: OciStorage, pyoci: PyOci, tmp_path: Path) -> None:
+    begun = pyoci.prepare("acme", "demo", "1.0", ".tar.gz", b"sdist")
+    lost = make_upload(tmp_path, "demo-1.0-py3-none-any.whl", b"wheel")
+    file = published(lost, storage.put_file(lost))
+    pyoci.write_index(*begun)
+    storage.yank_file(file, "broken")
+    found = {stored.filename: stored.yanked for stored in storage.project_files("demo")}
+    assert found == {"demo-1.0-py3-none-any.whl": "broken", "demo-1.0.tar.gz": None}
+
+
+def test_what_pyoci_deletes_is_not_taken_for_lost(
+    running: Registry, storage: OciStorage, pyoci: PyOci, tmp_path: Path
+) -> None:
+    storage.put_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"sdist"))
+    storage.put_file(make_upload(tmp_path, "demo-2.0.tar.gz", b"another"))
+    pyoci.delete("acme", "demo", "1.0")
+    assert names(storage) == ["demo-2.0.tar.gz"]
+    storage.put_file(make_upload(tmp_path, "demo-1.0-py3-none-any.whl", b"wheel"))
+    left = ["demo-1.0-py3-none-any.whl", "demo-2.0.tar.gz"]
+    assert names(storage) == names(over(running.url, tmp_path)) == left
+    assert sorted(pyoci.listed("acme", "demo")) == left
+
+
+def test_what_a_publication_asks(running: Registry, tmp_path: Path) -> None:
+    """Of the first file of a project, and of another version."""
+
+    def asked(number: int) -> Counter[str]:
+        log = len(running.asked())
+        over(running.url, tmp_path).put_file(
+            make_upload(tmp_path, f"demo-{number}.0.tar.gz", b"content")
+        )
+        lines = [line.split() for line in running.asked()[log:]]
+        return Counter(method for method, _, status in lines if status != "401")
+
+    over(running.url, tmp_path).put_file(make_upload(tmp_path, "other-1.0.tar.gz", b"other"))
+    # The blob of the journal is mounted from the list of projects, after its absence was noticed.
+    assert asked(1) == {"GET": 5, "HEAD": 2, "POST": 3, "PUT": 9}
+    # The content is the same as before, and is not sent again.
+    assert asked(2) == {"GET": 5, "HEAD": 2, "POST": 1, "PUT": 6}
+
+
 def test_foreign_tags_are_passed_over(storage: OciStorage, pyoci: PyOci, tmp_path: Path) -> None:
     storage.put_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"content"))
     for tag in ("latest", "sha256-0123.sig", "2.0"):

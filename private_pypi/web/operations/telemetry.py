@@ -415,6 +415,7 @@ class _Collector:
     """The exporters for the three signals. A request takes at most ten seconds with all tries."""
 
     def __init__(self, settings: TelemetrySettings) -> None:
+        import requests
         from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -430,9 +431,17 @@ class _Collector:
         def address(signal: str) -> str | None:
             return None if base is None else f"{base}/v1/{signal}"
 
-        self._spans = OTLPSpanExporter(address("traces"), headers=headers)
-        self._metrics = OTLPMetricExporter(address("metrics"), headers=headers)
-        self._logs = OTLPLogExporter(address("logs"), headers=headers)
+        def session() -> requests.Session | None:
+            if headers is None:
+                return None
+            session = requests.Session()
+            # Otherwise an entry for this host in ~/.netrc would replace the header.
+            session.auth = lambda request: request
+            return session
+
+        self._spans = OTLPSpanExporter(address("traces"), headers=headers, session=session())
+        self._metrics = OTLPMetricExporter(address("metrics"), headers=headers, session=session())
+        self._logs = OTLPLogExporter(address("logs"), headers=headers, session=session())
         # The environment has precedence.
         said = OTELResourceDetector().detect().attributes
         self._resource: Resource = Resource.create({**settings.attributes, **said})
