@@ -168,7 +168,7 @@ def test_what_a_publication_asks(running: Registry, tmp_path: Path) -> None:
     over(running.url, tmp_path).put_file(make_upload(tmp_path, "other-1.0.tar.gz", b"other"))
     # The blob of the journal is mounted from the list of projects, after its absence was noticed.
     assert asked(1) == {"GET": 5, "HEAD": 2, "POST": 3, "PUT": 9}
-    # The content is the same as before, and is not sent again. The server reads the lock of the other.
+    # The content is the same, and is not sent again. The lock of the first server is read.
     assert asked(2) == {"GET": 6, "HEAD": 2, "PUT": 5}
 
 
