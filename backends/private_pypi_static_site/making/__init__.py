@@ -1,0 +1,1 @@
+"""Makes and changes sites; only commands use it, not the server."""
