@@ -91,7 +91,7 @@ def init_pkg_repo(
     Example:
         private_pypi github.init_pkg_repo --name acme --owner acme --repo packages --token_env TOKEN
     """
-    from private_pypi_github import requirement as installation
+    from private_pypi.commands import requirement as installation
     from private_pypi_github import set_up
 
     for flag, value in (

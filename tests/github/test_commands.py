@@ -214,7 +214,7 @@ def test_the_workflow_installs_what_runs_here_unless_it_is_told(
     record = tmp_path / "private_pypi-1.0.0.dist-info"
     record.mkdir()
     monkeypatch.setattr(
-        "private_pypi_github.requirement.distribution", lambda _: Distribution.at(record)
+        "private_pypi.commands.requirement.distribution", lambda _: Distribution.at(record)
     )
     vcs = {"vcs": "git", "commit_id": COMMIT}
     told = {"url": "https://code.invalid/acme/private_pypi", "vcs_info": vcs}

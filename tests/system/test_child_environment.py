@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from private_pypi.commands.requirement import installed_from
 from private_pypi.distributions.descriptions import Description
 from private_pypi.errors import ConfigurationError
 from private_pypi.index import child as index_child
 from private_pypi.pages.readme import Readmes
-from private_pypi_github.requirement import installed_from
 
 SECRETS = {"MINE_WRITE": "s3cret", "ADMIN_TOKEN": "s3cret", "GITHUB_TOKEN": "s3cret"}
 # Variables that the Python of this machine may need.

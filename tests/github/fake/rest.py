@@ -11,7 +11,7 @@ from .calls import Handler
 def handlers() -> Mapping[str, Handler]:
     """The operations that the fake has, by "METHOD /template".
 
-    If a client asks for another operation that GitHub describes, such as those for pull requests,
+    If a client asks for another operation that GitHub describes, such as those for issues,
     that is a violation.
     """
     return {**rest_repositories.HANDLERS, **rest_git.HANDLERS, **rest_releases.HANDLERS}

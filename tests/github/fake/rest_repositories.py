@@ -23,6 +23,8 @@ from .state import (
     Role,
 )
 
+_LONGEST_BODY = 65_536  # characters of the text of a pull request
+
 # Who asks
 
 
@@ -268,6 +270,21 @@ def _check_source(repository: Repository, settings: Mapping[str, Any]) -> None:
         raise Refusal(422, f"The {branch} branch must exist before GitHub Pages can be built.")
 
 
+def _create_pull(call: Call) -> Answer:
+    """Open a pull request. Branches that git has pushed elsewhere count as there."""
+    repository = find(call, Role.WRITE)
+    told = {name: str(call.body.get(name, "")) for name in ("title", "body", "head", "base")}
+    if not told["title"]:
+        raise invalid("PullRequest", "title")
+    if repository.head(told["base"]) is None:
+        raise invalid("PullRequest", "base")
+    if len(told["body"]) > _LONGEST_BODY:
+        raise invalid("PullRequest", "body")
+    repository.pulls.append(told)
+    shape = call.shapes.pull_request(repository, len(repository.pulls), told, call.actor)
+    return Answer(status=201, body=shape, headers={"Location": shape["url"]})
+
+
 HANDLERS: Mapping[str, Handler] = {
     "GET /": lambda call: Answer(body=call.shapes.root()),
     "GET /meta": lambda call: Answer(body={"verifiable_password_authentication": False}),
@@ -287,6 +304,7 @@ HANDLERS: Mapping[str, Handler] = {
     f"GET {REPO}/collaborators/{{username}}/permission": _permission,
     f"POST {REPO}/actions/workflows/{{workflow_id}}/dispatches": _dispatch_workflow,
     f"POST {REPO}/dispatches": _dispatch,
+    f"POST {REPO}/pulls": _create_pull,
     f"GET {REPO}/pages": _pages,
     f"POST {REPO}/pages": _create_pages,
     f"PUT {REPO}/pages": _edit_pages,

@@ -439,6 +439,71 @@ class Shapes:
             "protection_url": f"{url}/protection",
         }
 
+    def pull_request(
+        self, repository: Repository, number: int, told: Mapping[str, str], author: Account
+    ) -> JSON:
+        """pull-request, open and just made."""
+        url = f"{self._repository(repository)}/pulls/{number}"
+        html = f"{self.html}/{repository.full_name}/pull/{number}"
+        issue = f"{self._repository(repository)}/issues/{number}"
+        now = stamp(repository.pushed_at)
+        nobody: dict[str, None] = dict.fromkeys(
+            ("assignee", "closed_at", "merge_commit_sha", "merged_at", "milestone", "auto_merge")
+        )
+        branches = {
+            side: {
+                "label": f"{repository.owner.login}:{told[side]}",
+                "ref": told[side],
+                "sha": "0" * 40,
+                "user": self.account(repository.owner),
+                "repo": self.repository(repository, role=None),
+            }
+            for side in ("head", "base")
+        }
+        addresses = {
+            "comments": f"{issue}/comments",
+            "commits": f"{url}/commits",
+            "review_comment": f"{url}/comments{{/number}}",
+            "review_comments": f"{url}/comments",
+            "statuses": f"{self._repository(repository)}/statuses/{'0' * 40}",
+        }
+        links = {"self": url, "html": html, "issue": issue, **addresses}
+        return {
+            **nobody,
+            **branches,
+            **{f"{name}_url": address for name, address in addresses.items()},
+            "_links": {name: {"href": address} for name, address in links.items()},
+            "id": number,
+            "node_id": node_id("PullRequest", number),
+            "number": number,
+            "url": url,
+            "html_url": html,
+            "issue_url": issue,
+            "diff_url": f"{html}.diff",
+            "patch_url": f"{html}.patch",
+            "title": told["title"],
+            "body": told["body"],
+            "user": self.account(author),
+            "state": "open",
+            "locked": False,
+            "draft": False,
+            "labels": [],
+            "created_at": now,
+            "updated_at": now,
+            "author_association": "CONTRIBUTOR",
+            "merged": False,
+            "merged_by": None,
+            "mergeable": None,
+            "mergeable_state": "unknown",
+            "maintainer_can_modify": False,
+            "additions": 1,
+            "deletions": 0,
+            "changed_files": 1,
+            "commits": 1,
+            "comments": 0,
+            "review_comments": 0,
+        }
+
     def content(self, repository: Repository, path: str, ref: str, entry: TreeEntry) -> JSON:
         """What content-file and an item of content-directory have in common."""
         url = f"{self._repository(repository)}/contents/{quote(path)}?ref={quote(ref)}"

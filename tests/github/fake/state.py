@@ -165,6 +165,7 @@ class Repository:
     burnt_tags: set[str] = field(default_factory=set)  # of immutable releases that were deleted
     pages: dict[str, object] | None = None
     dispatches: list[dict[str, object]] = field(default_factory=list)
+    pulls: list[dict[str, str]] = field(default_factory=list)  # title, body, head, base
 
     @property
     def full_name(self) -> str:

@@ -18,7 +18,6 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-import private_pypi
 from private_pypi.errors import ConfigurationError
 
 PROJECT = "private-pypi"
@@ -85,7 +84,7 @@ def installed_from(
     given = environ.get(VARIABLE, "").strip()
     if given:
         return InstalledFrom(check_requirement(given, VARIABLE))
-    folder = source or Path(private_pypi.__file__).parent.parent
+    folder = source or Path(__file__).parents[2]
     told = _direct_url(installed)
     below = told.get("subdirectory") or ""
     match told:

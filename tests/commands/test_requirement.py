@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from private_pypi.commands import requirement
+from private_pypi.commands.requirement import InstalledFrom, check_requirement, installed_from
 from private_pypi.errors import ConfigurationError
-from private_pypi_github import requirement
-from private_pypi_github.requirement import InstalledFrom, check_requirement, installed_from
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHA256 = "ab" * 32
