@@ -268,7 +268,8 @@ def _require_no_others(release: Release, name: NormalizedName) -> None:
     if others:
         raise ConfigurationError(
             f"the release {release.tag} has files of {', '.join(sorted(others))}, but not of "
-            f"{name}; register {min(others)}, with --as for another name in the site, or give --build"
+            f"{name}; register {min(others)}, with --as for another name in the site, or give "
+            "--build"
         )
 
 
@@ -279,8 +280,8 @@ def _check_versions(tag: str, filenames: Sequence[str]) -> None:
     for version, filename in found.items():
         if wanted is not None and version != wanted:
             raise ConfigurationError(
-                f"the tag {tag} says version {wanted}, but {filename} is of version {version}; they "
-                "must be the same"
+                f"the tag {tag} says version {wanted}, but {filename} is of version {version}; "
+                "they must be the same"
             )
     if len(found) > 1:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Git over HTTP, as GitHub speaks it beside its pages: real bare repositories and `git http-backend`.
+"""Git over HTTP, as GitHub speaks it beside its pages: bare repositories and `git http-backend`.
 
 Tests that use it start git, so they need the mark.
 """
