@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from private_pypi import cli
 from private_pypi.distributions.core_metadata import read_core_metadata
 from private_pypi.errors import ConfigurationError, NotFound
 from private_pypi.testing.distributions import make_sdist, make_wheel
@@ -326,6 +327,18 @@ def test_what_is_no_homepage_is_refused(homepage: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         repository_of(homepage)
     assert "secret" not in str(raised.value)
+
+
+def test_a_password_in_a_homepage_is_not_repeated(sources: Sources) -> None:
+    homepage = sources.homepage.replace("://", "://ann:hidden@")
+    for flags in (
+        [f"--homepage={homepage}"],
+        [f"--homepage={sources.homepage}", "--api_url=x://a:hidden@b"],
+    ):
+        words = ["static_site.register", "demo", "1.0", f"--folder={sources.site.root}", *flags]
+        assert cli.main(words, {}) == 1
+        out, err = sources.capsys.readouterr()
+        assert "an address with a user name or password" in err and "hidden" not in out + err
 
 
 def test_a_homepage_is_that_of_a_repository() -> None:

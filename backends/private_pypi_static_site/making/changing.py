@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,10 +89,12 @@ def register(folder: SiteFolder, project: Project, source: Source) -> Summary:
     of the version. `project.source` is set if the sources have another name.
     """
     folder.settings()
+    # First, because its message does not repeat a password that somebody left in the address.
+    releases.repository_of(project.homepage or "", source.api_url)
     _check_project(project)
     _require_free(folder, project)
-    with tempfile.TemporaryDirectory(prefix="private-pypi-") as temporary:
-        made = _make(project, source, Path(temporary))
+    with _temporary_folder() as temporary:
+        made = _make(project, source, temporary)
         authors = (
             each if isinstance(each, str) else each.label for each in made.description.authors
         )
@@ -121,13 +123,20 @@ def update(folder: SiteFolder, name: str, source: Source) -> Summary:
             f"projects/{project.normalized}.toml has no homepage; it must be the address of the "
             "repository"
         )
-    with tempfile.TemporaryDirectory(prefix="private-pypi-") as temporary:
-        made = _make(project, source, Path(temporary))
+    with _temporary_folder() as temporary:
+        made = _make(project, source, temporary)
         with changing(folder, project.normalized) as change:
             project = _project(folder, name)  # it may have changed meanwhile
             _require_new(project, made.version.parsed)
             _add(change, project, made)
     return _summary("updated", project, made)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    # What a build left may still be written to, which is no reason to fail.
+    with tempfile.TemporaryDirectory(prefix="private-pypi-", ignore_cleanup_errors=True) as path:
+        yield Path(path)
 
 
 def _check_project(project: Project) -> None:
@@ -321,6 +330,7 @@ def _from_release(
             digest = file.site.core_metadata_sha256 if offered else None
             site = replace(file.site, url=asset.url, core_metadata_sha256=digest)
             file = replace(file, site=site)
+            path.unlink()  # it may be large, and is not needed any more
         made.append(file)
     return _with_notes(made, notes, project)
 

@@ -192,6 +192,7 @@ class GitHub:
         self._token = token
         self._session = requests.Session()
         self._session.headers["User-Agent"] = "private_pypi"
+        self._session.headers["X-GitHub-Api-Version"] = "2022-11-28"
 
     def close(self) -> None:
         """Close the connections."""
