@@ -55,6 +55,15 @@ def fields_of(texts: Texts) -> Sequence[Parameter]:
     ]
 
 
+def serve(*, as_: str | None = None) -> None:
+    """Serve it.
+
+    Args:
+        as_: As what.
+    """
+    raise SystemExit(as_)
+
+
 BREW = command_line.Command("brew", brew)
 POUR = command_line.Command("pour", pour, fields_of)
 
@@ -314,3 +323,12 @@ def test_the_help_is_made_of_signature_and_docstring() -> None:
 def test_the_help_tells_the_flags_that_the_words_bring() -> None:
     assert "--milk" in command_line.help_text(POUR, ["tea", "--help"])
     assert "--milk" not in command_line.help_text(POUR, ["--help"])
+
+
+def test_a_flag_can_be_a_keyword_of_python() -> None:
+    command = command_line.Command("serve", serve)
+    assert "--as (str):\n        As what." in command_line.help_text(command)
+    values = command_line.check(command, command_line.from_words(command, ["--as", "cake"]))
+    assert values == {"as": "cake"}
+    with pytest.raises(SystemExit, match="cake"):
+        command_line.run(command, values, {})
