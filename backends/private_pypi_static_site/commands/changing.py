@@ -170,6 +170,35 @@ def yank(
     _tell(changed, summary)
 
 
+def describe(
+    package_name: str,
+    *,
+    before: str | None = None,
+    folder: str = ".",
+    summary: str | None = None,
+) -> None:
+    """Describe what is different in a project of a site.
+
+    The description is made from the site and from the project's file as it was before. Workflows
+    use it for the text of a pull request.
+
+    Args:
+        package_name: The name of the project in the site.
+        before: The project's file as it was before. Default, or if there is no such file: the
+            project is new.
+        folder: The folder of the site.
+        summary: A file to which the description is written, as Markdown for a pull request.
+
+    Example:
+        private_pypi static_site.describe demo --before old.toml
+    """
+    text = None
+    if before is not None and Path(before).exists():
+        with system_errors(f"cannot read {before!r}"):
+            text = Path(before).read_text(encoding="utf-8") or None
+    _tell(changing.describe(_site(folder), package_name, text), summary)
+
+
 def _site(folder: str) -> SiteFolder:
     if not folder:  # from an unset variable; it must not mean the working directory
         raise UsageError("--folder is empty; give the path of a folder")

@@ -11,6 +11,7 @@ from string import Template
 from typing import Final
 
 import tomlkit
+from packaging.requirements import Requirement
 
 from private_pypi.backend import system_errors
 from private_pypi.commands import requirement as installation
@@ -136,6 +137,11 @@ def _workflows(requirement: str | None, branch: str, environ: Mapping[str, str])
         requirement = told.requirement
     else:
         requirement = installation.check_requirement(requirement)
+    if re.match(r"(?:git\+)?https?://", requirement):
+        requirement = f"{installation.PROJECT} @ {requirement}"
+    parsed = Requirement(requirement)
+    parsed.extras.add("build")  # for projects whose releases have no files
+    requirement = str(parsed)
     if not requirement.isprintable() or re.search(r'["\\]|\$\{\{', requirement):
         raise ConfigurationError(
             f"--requirement: {requirement!r} cannot be written into a workflow"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from private_pypi.backend import Secret, system_errors
 from private_pypi.commands.command_line import UsageError
 from private_pypi.commands.files import say
 from private_pypi.distributions.core_metadata import read_core_metadata
-from private_pypi.distributions.descriptions import Description, parse_description
+from private_pypi.distributions.descriptions import NOTHING, Description, parse_description
 from private_pypi.distributions.filenames import normalize, parse_filename, project_name
 from private_pypi.distributions.records import one_line
 from private_pypi.distributions.upload import ReceivedFile, check_upload
@@ -34,7 +34,7 @@ from private_pypi_static_site.making.releases import Asset, GitHub, Release
 from private_pypi_static_site.making.renaming import rename_wheel
 from private_pypi_static_site.making.summaries import Line, Summary
 from private_pypi_static_site.making.transactions import Change, changing
-from private_pypi_static_site.project_file import Project, SiteFile, SiteVersion
+from private_pypi_static_site.project_file import Project, SiteFile, SiteVersion, parse_project
 
 _LARGEST_METADATA: Final = 16 << 20  # bytes of a `.metadata` asset
 _MOST_SHOWN: Final = 100  # files, or requirements, in a summary
@@ -583,8 +583,58 @@ def _version(project: Project, version: str) -> SiteVersion:
 # -- what changed ----------------------------------------------------------------------------------
 
 
+def describe(folder: SiteFolder, name: str, before: str | None) -> Summary:
+    """What is different in a project; `before` is the text of its file before, None for none.
+
+    It is read from the site, and not told by what has changed it.
+    """
+    normalized = normalize(name)
+    old = None if before is None else parse_project(before, normalized, where="before")
+    new = folder.project(normalized)
+    project = new or old
+    if project is None:
+        raise ConfigurationError(f"the site has no project {name!r}, and had none before")
+    was = {} if old is None else {each.version: each for each in old.versions}
+    now = {} if new is None else {each.version: each for each in new.versions}
+    lines: list[Line] = []
+    for version, made in now.items():
+        if was.get(version) != made:
+            lines += _metadata_lines(project, _description(folder, project, made))
+            lines += _version_lines(made)
+    gone = [version for version in was if version not in now]
+    lines += [Line(label="version that is removed", value=each) for each in gone]
+    if None not in (old, new) and _head(old) != _head(new):
+        lines += _metadata_lines(project, NOTHING)
+    done = "deleted" if new is None else "registered" if old is None else "changed"
+    changed = [version for version, made in now.items() if version in was and was[version] != made]
+    warnings = [f"{version} was there before, and is changed" for version in changed]
+    return Summary(done=done, what=project.name, lines=tuple(lines), warnings=tuple(warnings))
+
+
+def _head(project: Project | None) -> Project | None:
+    return None if project is None else replace(project, versions=())
+
+
+def _description(folder: SiteFolder, project: Project, version: SiteVersion) -> Description:
+    """What the core metadata of a version say, if the site has them."""
+    for file in version.files:
+        path = folder.core_metadata(project.normalized, file.filename)
+        with suppress(OSError):
+            if path.stat().st_size <= _LARGEST_METADATA:
+                return parse_description(path.read_bytes())
+    return NOTHING
+
+
 def _summary(done: str, project: Project, made: _Made) -> Summary:
-    said = made.description
+    return Summary(
+        done=done,
+        what=f"{project.name} {made.version.version}",
+        lines=(*_metadata_lines(project, made.description), *_version_lines(made.version)),
+        warnings=made.warnings,
+    )
+
+
+def _metadata_lines(project: Project, said: Description) -> Sequence[Line]:
     lines = [Line(label="homepage", value=project.homepage or "")]
     if project.source is not None:
         lines.append(Line(label="name in the sources", value=project.source))
@@ -602,13 +652,7 @@ def _summary(done: str, project: Project, made: _Made) -> Summary:
         if value
     ]
     lines += [Line(label="requires", value=each) for each in said.requires[:_MOST_SHOWN]]
-    lines += _version_lines(made.version)
-    return Summary(
-        done=done,
-        what=f"{project.name} {made.version.version}",
-        lines=tuple(lines),
-        warnings=made.warnings,
-    )
+    return lines
 
 
 def _version_lines(version: SiteVersion) -> Sequence[Line]:
