@@ -1,9 +1,10 @@
 """Writes an index as a folder of static pages, which any web server can serve.
 
 The layout is that of private-pypi 0.2: `index.html` lists the projects, `<project>/index.html` the
-files of a project, and `index.toml` is the index document from which the pages were made. A page
-links to a file where it is stored, if everybody can fetch it there. Other files are copied into the
-folder of their project, together with their core metadata.
+files of a project, and `index.toml` is the index document of the pages. A page links to a file
+where it is stored, if everybody can fetch it there. Other files are copied into the folder of their
+project, together with their core metadata. `index.json` beside a page is the same in JSON (PEP
+691), for web servers that can send it as the type that installers expect.
 """
 
 from __future__ import annotations
@@ -13,24 +14,30 @@ import html
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.utils import NormalizedName
 from packaging.version import Version
 
-from private_pypi.distributions.core_metadata import offered_core_metadata
+from private_pypi.distributions.core_metadata import read_core_metadata
 from private_pypi.errors import BackendError, InvalidUpload
 from private_pypi.model import DistributionFile
 from private_pypi.pages.output_folder import LIST as LIST
 from private_pypi.pages.output_folder import OutputFolder, writing
-from private_pypi.pages.simple_api import API_VERSION, Representation, project_detail
+from private_pypi.pages.simple_api import (
+    API_VERSION,
+    Representation,
+    project_detail,
+    project_list,
+)
 
 _PATH = re.compile(
-    r"index\.html|index\.toml|\.nojekyll|"
-    r"[a-z0-9-]+/(?:index\.html|[A-Za-z0-9._+!-]+\.(?:whl|zip|tar\.gz)(?:\.metadata)?)"
+    r"index\.html|index\.json|index\.toml|\.nojekyll|"
+    r"[a-z0-9-]+/(?:index\.html|index\.json|[A-Za-z0-9._+!-]+\.(?:whl|zip|tar\.gz)(?:\.metadata)?)"
 )
-_CHUNK = 1 << 20  # bytes
+_TYPES = {"index.html": Representation.TEXT_HTML, "index.json": Representation.JSON}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +70,9 @@ class SiteUpdate:
 Fetch = Callable[[DistributionFile], Iterator[bytes]]
 """Returns the content of a file in chunks. It may raise the errors of a backend."""
 
+FetchCoreMetadata = Callable[[DistributionFile], bytes | None]
+"""Returns the core metadata that are stored with a file; None: none. Raises what `Fetch` raises."""
+
 Progress = Callable[[int, int | None, str], None]
 """Called with the number of items that are done, their total (None: unknown), and a description."""
 
@@ -74,17 +84,22 @@ def write_site(
     *,
     document: bytes,
     fetch: Fetch,
+    fetch_core_metadata: FetchCoreMetadata = lambda _: None,
+    with_json: bool = False,
     progress: Progress = lambda *_: None,
 ) -> SiteUpdate:
     """Write the pages for exactly these files into a folder. Each page is replaced atomically.
 
-    Files that are in the folder already are not fetched again. Raises `ConfigurationError`, before
-    anything is written, if the folder contains something else at the place of a page or file.
+    Files that are in the folder already are not fetched again. Core metadata are taken from the
+    file, and fetched only if those are not the ones that the index says. Raises
+    `ConfigurationError`, before anything is written, if the folder contains something else at the
+    place of a page or file, and `BackendError` if a file is not the one that the index says.
     """
+    pages = ("index.html", "index.json") if with_json else ("index.html",)
     by_project = _by_project(files)
-    wanted = {"index.html", "index.toml", ".nojekyll"}
+    wanted = {*pages, "index.toml", ".nojekyll"}
     for project, members in by_project.items():
-        wanted.add(f"{project}/index.html")
+        wanted |= {f"{project}/{page}" for page in pages}
         for each in members:
             if each.address is None:
                 wanted |= {f"{project}/{each.file.filename}", _metadata_path(each.file)}
@@ -95,16 +110,22 @@ def write_site(
         with_metadata: set[str] = set()
         for number, file in enumerate(co_hosted):
             progress(number, len(co_hosted), f"fetching into {folder.name}")
-            if _put_file(output, file, fetch):
+            _put_file(output, file, fetch)
+            if _put_core_metadata(output, file, fetch_core_metadata):
                 with_metadata.add(file.filename)
             else:
                 output.give_up(_metadata_path(file))
         # Files are written before the pages that link to them, the list of projects last.
         for project, members in by_project.items():
-            page = _project_page(project, members, with_metadata)
-            output.write(f"{project}/index.html", page.encode())
+            for page in pages:
+                text = _project_page(project, members, with_metadata, _TYPES[page])
+                output.write(f"{project}/{page}", text.encode())
         output.write(".nojekyll", b"")
         output.write("index.toml", document)
+        if with_json:
+            listed = [(project, 0) for project in by_project]
+            text = project_list(listed, Representation.JSON, serial=None)
+            output.write("index.json", text.encode())
         output.write("index.html", start_page(name, by_project).encode())
         removed = output.finish()
     return SiteUpdate(
@@ -179,7 +200,10 @@ def _item(project: NormalizedName, files: Sequence[DistributionFile]) -> str:
 
 
 def _project_page(
-    project: NormalizedName, members: Sequence[SiteFile], with_metadata: set[str]
+    project: NormalizedName,
+    members: Sequence[SiteFile],
+    with_metadata: set[str],
+    representation: Representation,
 ) -> str:
     addresses = {each.file.filename: each.address for each in members}
     files = [
@@ -191,8 +215,8 @@ def _project_page(
     return project_detail(
         project,
         files,
-        Representation.TEXT_HTML,
-        serial=0,
+        representation,
+        serial=None,
         address=lambda file: addresses[file.filename],
     )
 
@@ -213,30 +237,52 @@ def _metadata_path(file: DistributionFile) -> str:
     return f"{file.project}/{file.filename}.metadata"
 
 
-def _put_file(output: OutputFolder, file: DistributionFile, fetch: Fetch) -> bool:
-    """Write a file and its core metadata; return whether it has core metadata."""
+def _put_file(output: OutputFolder, file: DistributionFile, fetch: Fetch) -> None:
+    """Write a file, unless it is there."""
     target = output.target(f"{file.project}/{file.filename}")
-    if not _has_bytes(target, file):
-        digest = hashlib.sha256()
-        with output.part.open("wb") as part:
-            for chunk in fetch(file):
-                digest.update(chunk)
-                part.write(chunk)
-        if digest.hexdigest() != file.sha256:
-            raise BackendError(
-                f"the storage gave another content of {file.filename!r} than the index says"
-            )
-        output.part.replace(target)
+    if _has_bytes(target, file):
+        return
+    digest, size = hashlib.sha256(), 0
+    with output.part.open("wb") as part:
+        for chunk in fetch(file):
+            size += len(chunk)
+            if size > file.size:
+                break
+            digest.update(chunk)
+            part.write(chunk)
+    if (size, digest.hexdigest()) != (file.size, file.sha256):
+        raise BackendError(
+            f"the storage gave another content of {file.filename!r} than the index says"
+        )
+    output.part.replace(target)
+
+
+def _put_core_metadata(
+    output: OutputFolder, file: DistributionFile, fetch: FetchCoreMetadata
+) -> bool:
+    """Write the core metadata of a file that is there; return whether it has any."""
     if file.core_metadata_sha256 is None:
         return False
-    try:
-        metadata = offered_core_metadata(target, file.filename)
-    except InvalidUpload:
-        return False
-    if metadata is None or hashlib.sha256(metadata).hexdigest() != file.core_metadata_sha256:
-        return False
-    output.write(_metadata_path(file), metadata)
-    return True
+    path = _metadata_path(file)
+
+    def in_file() -> bytes | None:
+        with suppress(InvalidUpload):  # then only the storage may have them
+            return read_core_metadata(
+                output.target(f"{file.project}/{file.filename}"), file.filename
+            )
+        return None
+
+    def in_folder() -> bytes | None:
+        with suppress(FileNotFoundError):
+            return output.target(path).read_bytes()
+        return None
+
+    for read in (in_file, in_folder, lambda: fetch(file)):
+        content = read()
+        if content is not None and hashlib.sha256(content).hexdigest() == file.core_metadata_sha256:
+            output.write(path, content)
+            return True
+    return False
 
 
 def _has_bytes(path: Path, file: DistributionFile) -> bool:
