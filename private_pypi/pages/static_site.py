@@ -73,6 +73,9 @@ Fetch = Callable[[DistributionFile], Iterator[bytes]]
 FetchCoreMetadata = Callable[[DistributionFile], bytes | None]
 """Returns the core metadata that are stored with a file; None: none. Raises what `Fetch` raises."""
 
+Document = Callable[[Sequence[DistributionFile]], bytes]
+"""Returns the index document for the files as the pages show them, ordered as on the pages."""
+
 Progress = Callable[[int, int | None, str], None]
 """Called with the number of items that are done, their total (None: unknown), and a description."""
 
@@ -82,7 +85,7 @@ def write_site(
     name: str,
     files: Iterable[SiteFile],
     *,
-    document: bytes,
+    document: bytes | Document,
     fetch: Fetch,
     fetch_core_metadata: FetchCoreMetadata = lambda _: None,
     with_json: bool = False,
@@ -116,12 +119,22 @@ def write_site(
             else:
                 output.give_up(_metadata_path(file))
         # Files are written before the pages that link to them, the list of projects last.
+        shown: list[DistributionFile] = []
         for project, members in by_project.items():
+            files_of_page = [_as_shown(each, with_metadata) for each in members]
+            addresses = {each.file.filename: each.address for each in members}
+            shown += files_of_page
             for page in pages:
-                text = _project_page(project, members, with_metadata, _TYPES[page])
+                text = project_detail(
+                    project,
+                    files_of_page,
+                    _TYPES[page],
+                    serial=None,
+                    address=lambda file, of=addresses: of[file.filename],  # type: ignore[misc]
+                )
                 output.write(f"{project}/{page}", text.encode())
         output.write(".nojekyll", b"")
-        output.write("index.toml", document)
+        output.write("index.toml", document(shown) if callable(document) else document)
         if with_json:
             listed = [(project, 0) for project in by_project]
             text = project_list(listed, Representation.JSON, serial=None)
@@ -199,26 +212,11 @@ def _item(project: NormalizedName, files: Sequence[DistributionFile]) -> str:
     )
 
 
-def _project_page(
-    project: NormalizedName,
-    members: Sequence[SiteFile],
-    with_metadata: set[str],
-    representation: Representation,
-) -> str:
-    addresses = {each.file.filename: each.address for each in members}
-    files = [
-        each.file
-        if each.address is not None or each.file.filename in with_metadata
-        else replace(each.file, core_metadata_sha256=None)
-        for each in members
-    ]
-    return project_detail(
-        project,
-        files,
-        representation,
-        serial=None,
-        address=lambda file: addresses[file.filename],
-    )
+def _as_shown(each: SiteFile, with_metadata: set[str]) -> DistributionFile:
+    """The file, without the hash of core metadata that are not in the folder."""
+    if each.address is not None or each.file.filename in with_metadata:
+        return each.file
+    return replace(each.file, core_metadata_sha256=None)
 
 
 def _by_project(files: Iterable[SiteFile]) -> dict[NormalizedName, list[SiteFile]]:
