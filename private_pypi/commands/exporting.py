@@ -63,7 +63,7 @@ def export(
     secret_file: str | None = None,
     environ: Mapping[str, str],
 ) -> None:
-    """Write the pages of a repository, of whatever type, into a folder for any web server.
+    """Write the pages of a repository of any type into a folder, for any web server.
 
     The pages say of every file what the server says. The files are copied into the folder, and
     everyone who can read the folder can read them.
@@ -123,8 +123,8 @@ def export_repository(
     storage = grant.repository.storage(grant.secret)
     _require_read(grant, storage)
     names = _names(grant, storage) if only is None else only
-    files = _all_files(grant, names, must_exist=only is not None)
-    _check_unshown(grant, storage)
+    files = _all_files(grant, storage, names, must_exist=only is not None)
+    _check_unshown(grant, storage, None if only is None and _lists_files(storage) else names)
     addresses: Mapping[str, PublicAddress] = {}
     if link_public:
         public = capability(storage, SupportsPublicAddresses)
@@ -244,10 +244,14 @@ def _require_read(grant: Grant, storage: AnyStorage) -> None:
         )
 
 
+def _lists_files(storage: AnyStorage) -> bool:
+    """Whether the repository knows all files; if not, projects are looked up."""
+    return capability(storage, SupportsList) is not None
+
+
 def _names(grant: Grant, storage: AnyStorage) -> list[NormalizedName]:
     """The names of all projects; raises if the storage cannot tell them."""
-    has_all_files = capability(storage, SupportsList) is not None
-    if not has_all_files and capability(storage, SupportsProjects) is None:
+    if not _lists_files(storage) and capability(storage, SupportsProjects) is None:
         raise UsageError(
             f"the storage of {grant.name!r} cannot list its projects: name them with --project"
         )
@@ -267,7 +271,7 @@ def _names(grant: Grant, storage: AnyStorage) -> list[NormalizedName]:
             retry_after=30,
         )
     names = listed.names()
-    if not names and not has_all_files:
+    if not names and not _lists_files(storage):
         # Some registries have no list of projects, or do not show it to this secret.
         raise ConfigurationError(
             f"the storage of {grant.name!r} lists no projects for this secret: name them with "
@@ -277,7 +281,7 @@ def _names(grant: Grant, storage: AnyStorage) -> list[NormalizedName]:
 
 
 def _all_files(
-    grant: Grant, names: Sequence[NormalizedName], *, must_exist: bool
+    grant: Grant, storage: AnyStorage, names: Sequence[NormalizedName], *, must_exist: bool
 ) -> list[DistributionFile]:
     """The files of these projects; a project that a storage lists may have none."""
     grant.repository.require_fresh()
@@ -287,7 +291,7 @@ def _all_files(
     try:
         for number, name in enumerate(names):
             progress(number, len(names), "looking for files")
-            found = _find(grant, name)
+            found = _find(grant, storage, name)
             if isinstance(found, Found):
                 files += found.files()
             elif must_exist:
@@ -299,7 +303,7 @@ def _all_files(
     return files
 
 
-def _find(grant: Grant, name: NormalizedName) -> Found | Elsewhere | Absent:
+def _find(grant: Grant, storage: AnyStorage, name: NormalizedName) -> Found | Elsewhere | Absent:
     """A project as it is now. A lookup that takes long is waited for, and a short trouble too."""
     begun = time.monotonic()
     while True:
@@ -308,6 +312,10 @@ def _find(grant: Grant, name: NormalizedName) -> Found | Elsewhere | Absent:
             found = grant.find(name)
         except StillRunning as error:
             trouble, patience = error, _LOOKUP_SECONDS
+        except BackendUnavailable:
+            if not _lists_files(storage) and grant.is_at_hand(name):
+                return Absent()  # it was looked up, and all of its files are broken
+            raise
         else:
             if not isinstance(found, Found) or found.freshness == FRESH:
                 return found
@@ -322,30 +330,34 @@ def _find(grant: Grant, name: NormalizedName) -> Found | Elsewhere | Absent:
         time.sleep(1)
 
 
-def _check_unshown(grant: Grant, storage: AnyStorage) -> None:
+def _check_unshown(
+    grant: Grant, storage: AnyStorage, names: Sequence[NormalizedName] | None
+) -> None:
     """Warn of stored files that are broken; raise if there are others that are not shown.
 
-    They may be all right, so pages without them would call them absent.
+    They may be all right, so pages without them would call them absent. `names`: only files of
+    these projects count.
     """
     index = grant.repository.index
-    unshown = index.unshown()
-    broken = index.broken()
-    if capability(storage, SupportsList) is None:
-        broken = unshown  # a lookup fails if there is trouble with any file
+    unshown: dict[str, str] = {}
+    for name in [None] if names is None else names:
+        unshown |= index.unshown(name)
+    # A lookup fails if there is trouble with any file, so the others are broken.
+    broken = index.broken() if _lists_files(storage) else unshown
     unread = {
-        name: problem
-        for name, problem in unshown.items()
-        if name not in broken and problem != SKIPPED_BY_DOCUMENT
+        filename: problem
+        for filename, problem in unshown.items()
+        if filename not in broken and problem != SKIPPED_BY_DOCUMENT
     }
     if unread:
-        name, problem = next(iter(unread.items()))
+        filename, problem = next(iter(unread.items()))
         others = f" (and {len(unread) - 1} more)" if len(unread) > 1 else ""
         raise BackendUnavailable(
-            f"{name!r}{others} is in the storage, but cannot be shown now: {problem}; "
+            f"{filename!r}{others} is in the storage, but cannot be shown now: {problem}; "
             "nothing was written",
             retry_after=30,
         )
-    for name, problem in list(unshown.items())[:_TOLD]:
-        warn(f"warning: {name!r} is not on the pages: {problem}")
+    for filename, problem in list(unshown.items())[:_TOLD]:
+        warn(f"warning: {filename!r} is not on the pages: {problem}")
     if len(unshown) > _TOLD:
         warn(f"warning: {len(unshown) - _TOLD} more files are not on the pages")

@@ -30,6 +30,7 @@ SUPPORTED COMMANDS
     unyank                Undo the yank of a release or of one of its files.
     delete                Delete a release or one of its files permanently.
     copy                  Copy the files of one repository to another one, of whatever type.
+    export                Write the pages of a repository of any type into a folder, for any web server.
     restore_name          Allow the filename of a deleted file to be used again.
     github.gen_gh_pages   """
 
