@@ -63,7 +63,7 @@ def export(
     secret_file: str | None = None,
     environ: Mapping[str, str],
 ) -> None:
-    """Write the pages of a repository of any type into a folder, for any web server.
+    """Write the pages of a repository of any type into a folder of static files.
 
     The pages say of every file what the server says. The files are copied into the folder, and
     everyone who can read the folder can read them.

@@ -415,29 +415,37 @@ def test_a_storage_without_a_list_of_projects_needs_their_names(
     assert repository.export("--project=demo").code == 0
 
 
-def test_files_of_a_public_storage_are_linked_when_that_is_wanted(make: Make) -> None:
-    repository = make("github")
+@pytest.mark.parametrize("kind", ["github", "github_projects"])
+def test_files_of_a_public_storage_are_linked_when_that_is_wanted(make: Make, kind: str) -> None:
+    repository = make(kind)
     filename, content = FILES[1]
     repository.publish(filename, content)
     assert "0 linked, 1 in the folder" in repository.export("--link_public").out  # it is private
     github = repository.github
     assert github is not None
-    github.repo("acme/pkgs").private = False
+    github.repo("acme/pkgs" if kind == "github" else "acme/demo").private = False
     copied = tree(repository.site)
     assert "1 linked, 0 in the folder" in repository.export("--link_public").out
-    page = json.loads((repository.site / "demo" / "index.json").read_text())
-    name = filename.replace("+", "%2B")
-    url = f"{github.api_url}/acme/pkgs/releases/download/{name}/{name}"
     expected = json.loads(copied["demo/index.json"])
+    assert "core-metadata" in expected["files"][0]
+    page = json.loads((repository.site / "demo" / "index.json").read_text())
+    url = page["files"][0]["url"]
+    assert url.startswith(f"{github.api_url}/acme/")
+    assert url.endswith(f"/{filename.replace('+', '%2B')}")
     expected["files"][0]["url"] = url
     assert page == expected
     assert requests.get(url, timeout=30).content == content
+    metadata = requests.get(f"{url}.metadata", timeout=30).content
+    assert metadata == copied[f"demo/{filename}.metadata"]
     document = tomli.loads((repository.site / "index.toml").read_text())
     assert [each["url"] for each in document["pkgs"]] == [url]
     assert tree(repository.site).keys() == copied.keys() - {
-        f"demo/{filename}", f"demo/{filename}.metadata",
-    }  # fmt: skip
+        f"demo/{filename}",
+        f"demo/{filename}.metadata",
+    }
 
+
+def test_a_storage_without_public_addresses_links_nothing(make: Make) -> None:
     ended = make("file_system").export("--link_public")
     assert (ended.code, "leave out --link_public" in ended.err) == (1, True)
 

@@ -255,12 +255,17 @@ class TestGitHubProjects(
     YankingContract,
     PartsContract,
     AliasesContract,
+    PublicAddressesContract,
     UsageContract,
     RemoteContract,
 ):
     """Every project in its own repository."""
 
     emptied = PROJECTS
+
+    # The repositories of these tests stay private.
+    test_everybody_can_fetch_what_has_an_address = None
+
     keeps_records: ClassVar[bool] = False
 
     def open_backend(self, place: Storage, folders: Folders) -> AnyBackend:

@@ -116,8 +116,8 @@ class PublicAddressesContract(StorageContract):
         first, second = found["demo-1.0+local.1.tar.gz"], found["demo-2.0.tar.gz"]
         assert content_of(Redirect(first.url, None)) == b"content"
         assert content_of(Redirect(second.url, None)) == b"bare"
-        assert first.has_core_metadata
-        assert content_of(Redirect(f"{first.url}.metadata", None)) == upload.core_metadata
+        if first.has_core_metadata:  # a storage need not be able to tell
+            assert content_of(Redirect(f"{first.url}.metadata", None)) == upload.core_metadata
         assert not second.has_core_metadata
 
 
