@@ -32,6 +32,7 @@ from private_pypi.errors import (
     ConfigurationError,
     FileNotFound,
     InvalidUpload,
+    ProjectNotFound,
     WrongSecret,
 )
 from private_pypi.index.document import EMPTY, new_entry, write_document
@@ -39,7 +40,7 @@ from private_pypi.index.examining import chunks_of
 from private_pypi.index.reconciling import SKIPPED_BY_DOCUMENT
 from private_pypi.model import FRESH, DistributionFile, Download, LocalFile
 from private_pypi.pages.static_site import Document, SiteFile, write_site
-from private_pypi.repositories import Absent, Elsewhere, Found, Grant
+from private_pypi.repositories import Found, Grant
 from private_pypi.system.background import StillRunning
 
 _BLOCK = 1 << 20  # bytes
@@ -284,17 +285,17 @@ def _all_files(
     grant: Grant, storage: AnyStorage, names: Sequence[NormalizedName], *, must_exist: bool
 ) -> list[DistributionFile]:
     """The files of these projects; a project that a storage lists may have none."""
-    grant.repository.require_fresh()
+    if _lists_files(storage) and (error := grant.repository.index.sync_state().error):
+        raise BackendUnavailable(f"{error}; nothing was written", retry_after=30)
     files: list[DistributionFile] = []
     missing: list[str] = []
     progress = Progress()
     try:
         for number, name in enumerate(names):
             progress(number, len(names), "looking for files")
-            found = _find(grant, storage, name)
-            if isinstance(found, Found):
-                files += found.files()
-            elif must_exist:
+            found = _indexed(grant, name) if _lists_files(storage) else _looked_up(grant, name)
+            files += found
+            if must_exist and not found:
                 missing.append(f"{grant.name!r} has no project {name!r}; leave it out of --project")
     finally:
         progress.end()
@@ -303,8 +304,20 @@ def _all_files(
     return files
 
 
-def _find(grant: Grant, storage: AnyStorage, name: NormalizedName) -> Found | Elsewhere | Absent:
-    """A project as it is now. A lookup that takes long is waited for, and a short trouble too."""
+def _indexed(grant: Grant, name: NormalizedName) -> tuple[DistributionFile, ...]:
+    """The files of a project in an index that was synchronised just now, so that it has all."""
+    try:
+        grant.check_project(name)
+    except ProjectNotFound:
+        return ()
+    return grant.repository.index.project_files(name)
+
+
+def _looked_up(grant: Grant, name: NormalizedName) -> tuple[DistributionFile, ...]:
+    """The files of a project as it is now; none if there is no such project.
+
+    A lookup that takes long is waited for, and a short trouble too.
+    """
     begun = time.monotonic()
     while True:
         trouble: BackendUnavailable
@@ -313,12 +326,14 @@ def _find(grant: Grant, storage: AnyStorage, name: NormalizedName) -> Found | El
         except StillRunning as error:
             trouble, patience = error, _LOOKUP_SECONDS
         except BackendUnavailable:
-            if not _lists_files(storage) and grant.is_at_hand(name):
-                return Absent()  # it was looked up, and all of its files are broken
+            if grant.is_at_hand(name):
+                return ()  # it was looked up, and all of its files are broken
             raise
         else:
-            if not isinstance(found, Found) or found.freshness == FRESH:
-                return found
+            if not isinstance(found, Found):
+                return ()
+            if found.freshness == FRESH:
+                return found.files()
             patience = _TROUBLE_SECONDS
             trouble = BackendUnavailable(
                 f"which files project {name!r} has is not known now, because the storage is in "

@@ -19,6 +19,8 @@ from flask.testing import FlaskClient
 from private_pypi.backend import SupportsProjects
 from private_pypi.errors import BackendError, BackendUnavailable
 from private_pypi.index.document import read_document
+from private_pypi.index.local import LocalIndex
+from private_pypi.model import Unlisted
 from private_pypi.pages.output_folder import LIST
 from private_pypi.pages.simple_api import Representation
 from private_pypi.storage import plugins
@@ -359,6 +361,45 @@ def test_a_broken_file_is_told_and_one_that_cannot_be_read_stops_everything(
     ended = repository.export()
     assert (ended.code, "this one is stuck" in ended.err) == (1, True)
     assert tree(repository.site) == before
+
+
+def test_a_folder_of_the_storage_that_cannot_be_read_stops_everything(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = make("memory")
+    repository.publish(*FILES[0])
+    assert repository.export().code == 0
+    before = tree(repository.site)
+
+    def list_files(self: object) -> Iterator[object]:
+        yield Unlisted(location="demo/", problem="'demo' cannot be read", may_hold_files=True)
+
+    monkeypatch.setattr(ListedBackend.View, "list_files", list_files)
+    monkeypatch.setattr(ListedBackend, "traits", replace(ListedBackend.traits, lists_cheaply=True))
+    ended = repository.export()
+    assert (ended.code, "'demo' cannot be read; nothing was written" in ended.err) == (1, True)
+    assert tree(repository.site) == before
+
+
+def test_a_synchronisation_may_take_longer_than_its_interval(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = make("memory")
+    repository.publish(*FILES[0])
+    monkeypatch.setattr(LocalIndex, "age", lambda _: 1e6)
+    assert repository.export().code == 0
+    assert repository.export("--project=missing").code == 1
+
+
+def test_a_lookup_that_takes_long_is_waited_for(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = make("lookup")
+    repository.publish(*FILES[0])
+    monkeypatch.setattr("private_pypi.repositories.looked_up.BUDGET", 0.05)
+    MEMORY.delay.update(projects=0.2, project_files=0.2)
+    ended = repository.export()
+    assert (ended.code, ended.out) == (0, "mine: projects: 1; files: 0 linked, 1 in the folder\n")
 
 
 def test_other_content_than_the_index_says_is_never_shown(make: Make) -> None:
