@@ -25,6 +25,7 @@ _OWN_COMMANDS = {
     "unyank": ("releases", None),
     "delete": ("releases", None),
     "copy": ("copying", None),
+    "export": ("exporting", None),
     "restore_name": ("indexing", None),
 }
 

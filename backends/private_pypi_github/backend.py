@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,6 +31,7 @@ from private_pypi.backend import (
     Address,
     Backend,
     Folders,
+    PublicAddress,
     RemoteSettings,
     Secret,
     Storage,
@@ -60,6 +61,7 @@ from private_pypi_github.drafts import Drafts, create_draft, facts_of, require_s
 from private_pypi_github.index_document import GitHubIndex
 from private_pypi_github.listing import Listing
 from private_pypi_github.package_repository import PackageRepository, commit_of
+from private_pypi_github.pages import public_addresses, visibility
 from private_pypi_github.releases import (
     MAX_NOTES,
     AssetLocation,
@@ -191,6 +193,9 @@ class GitHubStorage(Storage["GitHubBackend"]):
                 return download
             location = parse_location(self._find(file).location)
         raise BackendUnavailable(f"the release of {file.filename!r} is being changed")
+
+    def public_addresses(self, files: Sequence[DistributionFile]) -> Mapping[str, PublicAddress]:
+        return public_addresses(files, visibility(self._client, self._repository.name))
 
     def _find(self, file: FileHandle) -> StoredFile:
         stored = self.find_file(file.filename)

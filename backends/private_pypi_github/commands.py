@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from private_pypi.backend import NO_INDEX, Folders, Secret, SupportsIndex, capability
 from private_pypi.commands.command_line import UsageError
+from private_pypi.commands.exporting import write_pages
 from private_pypi.commands.files import one_secret, say, warn
-from private_pypi.commands.indexing import Progress
 from private_pypi.configuration.config import (
     ConfigurationText,
     RepositorySettings,
@@ -22,19 +22,10 @@ from private_pypi.configuration.config import (
 )
 from private_pypi.errors import ConfigurationError, InvalidIndex, NotConfigured
 from private_pypi.index.document import EMPTY, IndexDocument, read_document, write_document
-from private_pypi.index.examining import chunks_of
-from private_pypi.model import DistributionFile, LocalFile
-from private_pypi.pages.static_site import SiteFile, write_site
 from private_pypi.storage.retrying import retrying
 from private_pypi_github.backend import GitHubBackend, GitHubSettings
 from private_pypi_github.client import Client, is_token
-from private_pypi_github.pages import (
-    Visibility,
-    as_published,
-    public_address,
-    require_closed_site,
-    visibility,
-)
+from private_pypi_github.pages import public_addresses, require_closed_site, visibility
 from private_pypi_github.workflow import WorkflowFacts, workflow_text
 
 if TYPE_CHECKING:
@@ -206,31 +197,15 @@ def gen_gh_pages(
                 f"there is no {index_filename!r} in {full_name!r} yet; run "
                 f"private_pypi update_index github {settings.name}"
             )
-        document = _whole(path, backend.location_key)
-
-        def fetch(file: DistributionFile) -> Iterator[bytes]:
-            download = storage.open_file(file)
-            assert not isinstance(download, LocalFile)  # the files are on GitHub
-            return chunks_of(download, file.filename)
-
-        progress = Progress()
-        try:
-            update = write_site(
-                Path(output_folder).absolute(),
-                name,
-                [_site_file(entry.file, shown) for entry in document.entries],
-                document=path.read_bytes(),
-                fetch=fetch,
-                progress=progress,
-            )
-        finally:
-            progress.end()
-    say(f"{name}: {update}")
-
-
-def _site_file(file: DistributionFile, shown: Visibility) -> SiteFile:
-    address = public_address(file, shown)
-    return SiteFile(file=file if address is None else as_published(file), address=address)
+        files = [entry.file for entry in _whole(path, backend.location_key).entries]
+        write_pages(
+            Path(output_folder),
+            name,
+            files,
+            storage,
+            public_addresses(files, shown),
+            document=path.read_bytes(),
+        )
 
 
 def _whole(path: Path, location_key: str) -> IndexDocument:

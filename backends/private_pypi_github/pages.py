@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from urllib.parse import quote
 
+from private_pypi.backend import PublicAddress
 from private_pypi.errors import BackendError, NotAllowed
 from private_pypi.model import DistributionFile
 from private_pypi_github.answers import message_of
@@ -33,7 +35,7 @@ def visibility(client: Client, full_name: str) -> Visibility:
         raise NotAllowed(f"GitHub does not let this token see {full_name!r}: {message_of(answer)}")
     if answer.status == 404:
         raise NotAllowed(f"GitHub does not show a repository {full_name!r} to this token")
-    return Visibility(answer.member("private") is True, str(answer.member("html_url")))
+    return Visibility(answer.member("private") is not False, str(answer.member("html_url")))
 
 
 def require_closed_site(client: Client, full_name: str) -> None:
@@ -54,20 +56,20 @@ def require_closed_site(client: Client, full_name: str) -> None:
         )
 
 
-def public_address(file: DistributionFile, shown: Visibility) -> str | None:
-    """The address of a file that needs no token; None if there is none that ends in its name."""
-    if shown.private or not _KEPT_NAME.fullmatch(file.filename):
-        return None
-    name = quote(file.filename)
-    return f"{shown.address}/releases/download/{name}/{name}"
+def public_addresses(
+    files: Iterable[DistributionFile], shown: Visibility
+) -> dict[str, PublicAddress]:
+    """The addresses of the files that need no token, by filename."""
+    return {
+        file.filename: _public_address(file, shown)
+        for file in files
+        if not shown.private and _KEPT_NAME.fullmatch(file.filename)
+    }
 
 
-def as_published(file: DistributionFile) -> DistributionFile:
-    """The file, without the hash of its core metadata if its release does not have them.
-
-    If a page announces core metadata, installers may fail when they are not there.
-    """
-    location = parse_location(file.location)
-    if location is not None and location.metadata_id is not None:
-        return file
-    return replace(file, core_metadata_sha256=None)
+def _public_address(file: DistributionFile, shown: Visibility) -> PublicAddress:
+    name, location = quote(file.filename), parse_location(file.location)
+    return PublicAddress(
+        url=f"{shown.address}/releases/download/{name}/{name}",
+        has_core_metadata=location is not None and location.metadata_id is not None,
+    )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -27,6 +27,7 @@ from private_pypi.backend import (
     Backend,
     BackendSettings,
     Folders,
+    PublicAddress,
     RemoteSettings,
     Secret,
     Storage,
@@ -484,6 +485,42 @@ class GitHubProjectsStorage(Storage["GitHubProjectsBackend"]):
         if content is None or hashlib.sha256(content).hexdigest() != sha256:
             return None
         return Stream(iter([content]), len(content))
+
+    def public_addresses(self, files: Sequence[DistributionFile]) -> Mapping[str, PublicAddress]:
+        by_project: dict[str, list[DistributionFile]] = {}
+        for file in files:
+            by_project.setdefault(file.project, []).append(file)
+        found: dict[str, PublicAddress] = {}
+        for project, its_files in by_project.items():
+            repository = self._repository(project)
+            if repository is None or repository.member("private") is not False:
+                continue
+            _, releases, _ = self._releases(project)
+            base = f"{repository.member('html_url')}/releases/download"
+            published = {
+                asset.id: (release, asset)
+                for release in releases
+                if not release.is_draft
+                for asset in release.assets
+            }
+            for file in its_files:
+                location = self._parse(file.location)
+                if location is None or not location.is_of(file):
+                    continue
+                release, asset = published.get(location.asset_id, (None, None))
+                # GitHub has changed some names. Installers need the right one.
+                if release is None or asset is None or asset.name != file.filename:
+                    continue
+                found[file.filename] = PublicAddress(
+                    url=f"{base}/{quote(release.tag)}/{quote(asset.name)}",
+                    has_core_metadata=file.core_metadata_sha256 is not None
+                    and any(
+                        each.name == f"{asset.name}.metadata"
+                        and each.sha256 == file.core_metadata_sha256
+                        for each in release.assets
+                    ),
+                )
+        return found
 
     def read_part(self, location: str, start: int, length: int) -> bytes:
         parsed = self._parse(location)

@@ -158,6 +158,32 @@ class SupportsAliases(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicAddress:
+    """Where everybody can fetch a file without a secret."""
+
+    url: str
+    """An absolute URL whose path ends in the filename, without a query, a fragment or a secret. It
+    stays valid as long as the file exists."""
+    has_core_metadata: bool
+    """Whether the core metadata of the file is at the same URL plus `.metadata`."""
+
+
+@runtime_checkable
+class SupportsPublicAddresses(Protocol):
+    """A storage from which everybody can fetch files, if it is public.
+
+    Static pages of the repository then link to the files instead of having copies of them.
+    """
+
+    def public_addresses(self, files: Sequence[DistributionFile]) -> Mapping[str, PublicAddress]:
+        """The addresses of those of the files that everybody can fetch now, by filename.
+
+        It is empty if the storage is not public. The caller has checked that the files exist; this
+        should take a few requests for all of them together.
+        """
+
+
 # -- writing -------------------------------------------------------------------------------------
 
 
@@ -365,6 +391,7 @@ STORAGE_CAPABILITIES: tuple[type, ...] = (
     SupportsCoreMetadata,
     SupportsParts,
     SupportsAliases,
+    SupportsPublicAddresses,
     SupportsPublish,
     SupportsDelete,
     SupportsRestore,

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 
 from packaging.utils import NormalizedName
 
-from private_pypi.backend import Access, Secret
+from private_pypi.backend import Access
 from private_pypi.commands.command_line import UsageError
-from private_pypi.commands.files import one_secret, say, usable_root, warn
-from private_pypi.commands.indexing import Progress, existing_root, secret_for
-from private_pypi.configuration.config import (
-    RepositorySettings,
-    read_configuration,
-    read_source,
-)
+from private_pypi.commands.files import one_secret, say, warn
+from private_pypi.commands.indexing import Progress
+from private_pypi.commands.opening import folders_of_command, open_repository, read_table
 from private_pypi.distributions.filenames import normalize
 from private_pypi.distributions.records import make_record
 from private_pypi.errors import (
@@ -31,7 +24,7 @@ from private_pypi.errors import (
     PrivatePypiError,
 )
 from private_pypi.model import DistributionFile, Redirect, Upload
-from private_pypi.repositories import Grant, Repository, make_repository, whole
+from private_pypi.repositories import Grant, whole
 from private_pypi.repositories.source import Found
 
 _BLOCK = 1 << 20  # bytes
@@ -103,21 +96,18 @@ def copy(
             ),
         )
     ]
-    tables = [_table(name, config, admin_secret, environ) for name in (source, destination)]
+    tables = [read_table(name, config, admin_secret, environ) for name in (source, destination)]
     only = None if project is None else [normalize(name) for name in project.split(",")]
     with (
-        tempfile.TemporaryDirectory(prefix="private-pypi-") as temporary,
-        contextlib.ExitStack() as stack,
+        folders_of_command(tables, root) as folders,
+        open_repository(
+            tables[0], given[0], folders, access=Access.READ, flag="source_secret"
+        ) as reader,
+        open_repository(
+            tables[1], given[1], folders, access=Access.WRITE, flag="destination_secret"
+        ) as writer,
     ):
-        parent = Path(temporary)
-        if root is not None:
-            parent = usable_root(root)
-        for table in tables:
-            existing_root(table, root)
-        tmp = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="copy-", dir=parent)))
-        reader = _open(tables[0], given[0], parent, tmp, Access.READ, stack)
-        writer = _open(tables[1], given[1], parent, tmp, Access.WRITE, stack)
-        counts = _copy_all(reader, writer, only, dry_run=dry_run, tmp=tmp)
+        counts = _copy_all(reader, writer, only, dry_run=dry_run, tmp=folders.tmp)
     for sentence in counts.problems:
         warn(f"warning: {sentence}")
     would = "would be " if dry_run else ""
@@ -128,45 +118,6 @@ def copy(
     )
     if counts.problems:
         raise BackendError(f"{len(counts.problems)} files were not copied; see above")
-
-
-def _table(
-    name: str, config: str, admin_secret: str | None, environ: Mapping[str, str]
-) -> RepositorySettings:
-    return read_configuration(
-        read_source(Path(config)),
-        None if admin_secret is None else read_source(Path(admin_secret)),
-        environ=environ,
-        only=name,
-    ).repositories[name.lower()]
-
-
-def _open(
-    settings: RepositorySettings,
-    given: Secret | None,
-    root: Path,
-    tmp: Path,
-    access: Access,
-    stack: contextlib.ExitStack,
-) -> Grant:
-    """A repository, synchronised, with the rights that are needed."""
-    from private_pypi.storage.verdicts import Expiry
-
-    what = "source" if access is Access.READ else "destination"
-    secret = secret_for(settings, given, flag=f"{what}_secret")
-    if given is not None and settings.backend_class.traits.needs_admin_secret:
-        settings = replace(settings, admin_secret=given)
-    repository: Repository = make_repository(
-        settings,
-        root=root,
-        tmp=tmp,
-        expiry=Expiry(timedelta(hours=1), timedelta(hours=1)),
-        extra_index_url="",
-    )
-    stack.callback(repository.close)
-    repository.synchronize()
-    repository.require_ready()
-    return Grant(repository, access, secret)
 
 
 def _copy_all(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import tempfile
 import time
@@ -15,7 +14,6 @@ from private_pypi.backend import (
     Access,
     AnyStorage,
     Folders,
-    Secret,
     SupportsList,
     SupportsProjectList,
     can,
@@ -23,6 +21,7 @@ from private_pypi.backend import (
 )
 from private_pypi.commands.command_line import REQUIRED, Parameter, Texts, UsageError
 from private_pypi.commands.files import one_secret, say, usable_root, warn
+from private_pypi.commands.opening import existing_root, read_table, secret_for
 from private_pypi.configuration.config import (
     ConfigurationText,
     RepositorySettings,
@@ -360,53 +359,12 @@ def _from_configuration(
         type_, name = None, type_
     if name is None:
         raise UsageError("NAME is missing; the command must be update_index NAME --config FILE")
-    # Only the tables of this repository: the secrets of others may not be on this machine.
-    settings = read_configuration(
-        read_source(config),
-        read_source(Path(admin_secret)) if admin_secret is not None else None,
-        environ=environ,
-        only=name,
-    ).repositories[name.lower()]
+    settings = read_table(name, config, admin_secret, environ)
     if type_ is not None and type_ != settings.type:
         raise ConfigurationError(
             f"TYPE: {settings.name!r} is of type {settings.type!r} in {config}, not {type_!r}"
         )
     return settings
-
-
-def secret_for(
-    settings: RepositorySettings, given: Secret | None, *, flag: str = "secret"
-) -> Secret:
-    """The secret with which a command uses a storage: the given one, or the admin secret."""
-    secret = given or settings.admin_secret
-    if secret is not None:
-        return secret
-    traits = settings.backend_class.traits
-    if traits.needs_admin_secret or traits.rights_per_project:
-        raise ConfigurationError(
-            f"a repository of type {settings.type} needs a secret that may write: give "
-            f"--{flag}_env, --{flag}_file or --{flag}, or --config and --admin_secret"
-        )
-    return Secret("")
-
-
-def existing_root(settings: RepositorySettings, root: str | None) -> Path | None:
-    """ROOT, if it was given. It must exist: a new one would look like an empty storage."""
-    values = (getattr(settings.backend, each.name) for each in dataclasses.fields(settings.backend))
-    is_below_root = settings.backend_class.traits.opens_here and not any(
-        isinstance(value, Path) for value in values
-    )
-    if root is None:
-        if is_below_root:
-            raise UsageError(
-                f"the files of {settings.name!r} are in ROOT: give --root, or --path with the "
-                "folder of the files"
-            )
-        return None
-    needed = Path(root, "cache", settings.name) if is_below_root else Path(root)
-    if not needed.is_dir():
-        raise ConfigurationError(f"--root: there is no folder {str(needed)!r}")
-    return usable_root(root)
 
 
 def _folders(parent: Path, name: str, temporary: Path) -> Folders:

@@ -271,11 +271,15 @@ class LocalIndex(IndexFile):
             sight = self._sight = _Sight(listed_at, by_clock, time.monotonic())
         return max(by_clock, sight.age + time.monotonic() - sight.seen_at)
 
-    def unshown(self, project: str) -> dict[str, str]:
-        """The stored files that name the project and are not shown, each with the reason."""
+    def unshown(self, project: str | None = None) -> dict[str, str]:
+        """The stored files that name the project and are not shown, each with the reason.
+
+        None: those of all projects.
+        """
         return dict(
             self._all(
-                "SELECT filename, problem FROM unshown WHERE project = ? ORDER BY filename",
+                "SELECT filename, problem FROM unshown WHERE project = coalesce(?, project)"
+                " ORDER BY filename",
                 (project,),
             )
         )

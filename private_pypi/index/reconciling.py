@@ -37,6 +37,8 @@ from private_pypi.model import BurntName, DistributionFile, StoredFile, StoredNa
 
 _CHUNK = 500  # rows of one transaction: some milliseconds
 _NOT_EXAMINED = "it is not examined yet"
+SKIPPED_BY_DOCUMENT = "it could not be read when index.toml was written"
+"""The reason why a file is not shown that only the document says of."""
 
 _Parameters = Sequence[object] | Mapping[str, object]
 # Nobody has changed the row since this synchronisation began, except the synchronisation itself.
@@ -268,7 +270,7 @@ class Reconciliation:
             documented = self._rows(
                 "SELECT filename, ?1 FROM staged_unexamined WHERE ?3 UNION ALL"
                 " SELECT filename, ?2 FROM staged_skipped WHERE ?3",
-                (_NOT_EXAMINED, "it could not be read when index.toml was written", by_document),
+                (_NOT_EXAMINED, SKIPPED_BY_DOCUMENT, by_document),
             )
             self._connection.executemany(
                 "INSERT OR IGNORE INTO hidden SELECT ?1, ?2, ?3"

@@ -113,14 +113,20 @@ def project_list(
     projects: Sequence[tuple[NormalizedName, int]],
     representation: Representation,
     *,
-    serial: int,
+    serial: int | None,
 ) -> str:
-    """The list of projects. `projects` are their names and serial numbers, in order."""
+    """The list of projects. `projects` are their names and serial numbers, in order.
+
+    If `serial` is None, the page has no serial numbers.
+    """
     if representation is Representation.JSON:
         return _json(
             {
-                "meta": {"api-version": API_VERSION, "_last-serial": serial},
-                "projects": [{"name": name, "_last-serial": last} for name, last in projects],
+                "meta": _meta(serial),
+                "projects": [
+                    {"name": name} if serial is None else {"name": name, "_last-serial": last}
+                    for name, last in projects
+                ],
             }
         )
     lines = (f'<a href="{name}/">{name}</a><br>\n' for name, _ in projects)
@@ -132,14 +138,15 @@ def project_detail(
     files: Sequence[DistributionFile],
     representation: Representation,
     *,
-    serial: int,
+    serial: int | None,
     base: str = "",
     address: Callable[[DistributionFile], str | None] | None = None,
 ) -> str:
     """The page of a project.
 
     The URL of a file consists of `base`, which is relative to the page, and the filename. For files
-    that are on another server, `address` returns the absolute URL, without a fragment.
+    that are on another server, `address` returns the absolute URL, without a fragment. If `serial`
+    is None, the page has no serial number.
     """
 
     def url(file: DistributionFile) -> str:
@@ -149,7 +156,7 @@ def project_detail(
     if representation is Representation.JSON:
         return _json(
             {
-                "meta": {"api-version": API_VERSION, "_last-serial": serial},
+                "meta": _meta(serial),
                 "name": project,
                 # Each version must be there once (PEP 700). The files are ordered by version.
                 "versions": list(dict.fromkeys(file.version for file in files)),
@@ -157,6 +164,11 @@ def project_detail(
             }
         )
     return _page(f"Links for {project}", "".join(_anchor(file, url(file)) for file in files))
+
+
+def _meta(serial: int | None) -> dict[str, Any]:
+    numbered = {} if serial is None else {"_last-serial": serial}
+    return {"api-version": API_VERSION, **numbered}
 
 
 def _file_json(file: DistributionFile, url: str) -> dict[str, Any]:

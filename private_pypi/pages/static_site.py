@@ -1,48 +1,43 @@
 """Writes an index as a folder of static pages, which any web server can serve.
 
 The layout is that of private-pypi 0.2: `index.html` lists the projects, `<project>/index.html` the
-files of a project, and `index.toml` is the index document from which the pages were made. A page
-links to a file where it is stored, if everybody can fetch it there. Other files are copied into the
-folder of their project, together with their core metadata.
-
-`.private_pypi-site.json` lists everything that was written, so that the next run can remove old
-pages and files without touching anything else. The list is written before the first page and again
-after the last. So if a run is killed, the next one completes it.
+files of a project, and `index.toml` is the index document of the pages. A page links to a file
+where it is stored, if everybody can fetch it there. Other files are copied into the folder of their
+project, together with their core metadata. `index.json` beside a page is the same in JSON (PEP
+691), for web servers that can send it as the type that installers expect.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import html
-import json
-import os
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.utils import NormalizedName
 from packaging.version import Version
 
-from private_pypi.distributions.core_metadata import offered_core_metadata
-from private_pypi.errors import BackendError, ConfigurationError, InvalidUpload, StorageFull
+from private_pypi.distributions.core_metadata import read_core_metadata
+from private_pypi.errors import BackendError, InvalidUpload
 from private_pypi.model import DistributionFile
-from private_pypi.pages.simple_api import API_VERSION, Representation, project_detail
-
-LIST = ".private_pypi-site.json"
-"""The name of the file that lists everything that was written."""
-
-_TEMPORARY = ".private_pypi-site.tmp"
-_PATH = re.compile(
-    r"index\.html|index\.toml|\.nojekyll|"
-    r"[a-z0-9-]+/(?:index\.html|[A-Za-z0-9._+!-]+\.(?:whl|zip|tar\.gz)(?:\.metadata)?)"
+from private_pypi.pages.output_folder import LIST as LIST
+from private_pypi.pages.output_folder import OutputFolder, writing
+from private_pypi.pages.simple_api import (
+    API_VERSION,
+    Representation,
+    project_detail,
+    project_list,
 )
-_CHUNK = 1 << 20  # bytes
-_TOLD = 5  # how many files a message names
+
+_PATH = re.compile(
+    r"index\.html|index\.json|index\.toml|\.nojekyll|"
+    r"[a-z0-9-]+/(?:index\.html|index\.json|[A-Za-z0-9._+!-]+\.(?:whl|zip|tar\.gz)(?:\.metadata)?)"
+)
+_TYPES = {"index.html": Representation.TEXT_HTML, "index.json": Representation.JSON}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +70,12 @@ class SiteUpdate:
 Fetch = Callable[[DistributionFile], Iterator[bytes]]
 """Returns the content of a file in chunks. It may raise the errors of a backend."""
 
+FetchCoreMetadata = Callable[[DistributionFile], bytes | None]
+"""Returns the core metadata that are stored with a file; None: none. Raises what `Fetch` raises."""
+
+Document = Callable[[Sequence[DistributionFile]], bytes]
+"""Returns the index document for the files as the pages show them, ordered as on the pages."""
+
 Progress = Callable[[int, int | None, str], None]
 """Called with the number of items that are done, their total (None: unknown), and a description."""
 
@@ -84,58 +85,67 @@ def write_site(
     name: str,
     files: Iterable[SiteFile],
     *,
-    document: bytes,
+    document: bytes | Document,
     fetch: Fetch,
+    fetch_core_metadata: FetchCoreMetadata = lambda _: None,
+    with_json: bool = False,
     progress: Progress = lambda *_: None,
 ) -> SiteUpdate:
     """Write the pages for exactly these files into a folder. Each page is replaced atomically.
 
-    Files that are in the folder already are not fetched again. Raises `ConfigurationError`, before
-    anything is written, if the folder contains something else at the place of a page or file.
+    Files that are in the folder already are not fetched again. Core metadata are taken from the
+    file, and fetched only if those are not the ones that the index says. Raises
+    `ConfigurationError`, before anything is written, if the folder contains something else at the
+    place of a page or file, and `BackendError` if a file is not the one that the index says.
     """
+    pages = ("index.html", "index.json") if with_json else ("index.html",)
     by_project = _by_project(files)
-    wanted = {"index.html", "index.toml", ".nojekyll"}
+    wanted = {*pages, "index.toml", ".nojekyll"}
     for project, members in by_project.items():
-        wanted.add(f"{project}/index.html")
+        wanted |= {f"{project}/{page}" for page in pages}
         for each in members:
             if each.address is None:
                 wanted |= {f"{project}/{each.file.filename}", _metadata_path(each.file)}
-    with _usable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        ours = _read_list(folder)
-        _refuse_foreign(folder, wanted, ours)
-        temporary = folder / _TEMPORARY
-        with _emptied(temporary):
-            place = _Target(folder, temporary)
-            place.write(LIST, _format_list(ours | wanted))
-            co_hosted = [
-                each.file
-                for members in by_project.values()
-                for each in members
-                if each.address is None
-            ]
-            with_metadata: set[str] = set()
-            for number, file in enumerate(co_hosted):
-                progress(number, len(co_hosted), f"fetching into {folder.name}")
-                if place.put_file(file, fetch):
-                    with_metadata.add(file.filename)
-            # Files are written before the pages that link to them, the list of projects last.
-            for project, members in by_project.items():
-                page = _project_page(project, members, with_metadata)
-                place.write(f"{project}/index.html", page.encode())
-            place.write(".nojekyll", b"")
-            place.write("index.toml", document)
-            place.write("index.html", start_page(name, by_project).encode())
-            wanted -= {
-                _metadata_path(file) for file in co_hosted if file.filename not in with_metadata
-            }
-            removed = [path for path in sorted(ours - wanted) if place.remove(path)]
-            place.write(LIST, _format_list(wanted))
+    with writing(folder, wanted, _PATH) as output:
+        co_hosted = [
+            each.file for members in by_project.values() for each in members if each.address is None
+        ]
+        with_metadata: set[str] = set()
+        for number, file in enumerate(co_hosted):
+            progress(number, len(co_hosted), f"fetching into {folder.name}")
+            _put_file(output, file, fetch)
+            if _put_core_metadata(output, file, fetch_core_metadata):
+                with_metadata.add(file.filename)
+            else:
+                output.give_up(_metadata_path(file))
+        # Files are written before the pages that link to them, the list of projects last.
+        shown: list[DistributionFile] = []
+        for project, members in by_project.items():
+            files_of_page = [_as_shown(each, with_metadata) for each in members]
+            addresses = {each.file.filename: each.address for each in members}
+            shown += files_of_page
+            for page in pages:
+                text = project_detail(
+                    project,
+                    files_of_page,
+                    _TYPES[page],
+                    serial=None,
+                    address=lambda file, of=addresses: of[file.filename],  # type: ignore[misc]
+                )
+                output.write(f"{project}/{page}", text.encode())
+        output.write(".nojekyll", b"")
+        output.write("index.toml", document(shown) if callable(document) else document)
+        if with_json:
+            listed = [(project, 0) for project in by_project]
+            text = project_list(listed, Representation.JSON, serial=None)
+            output.write("index.json", text.encode())
+        output.write("index.html", start_page(name, by_project).encode())
+        removed = output.finish()
     return SiteUpdate(
         projects=len(by_project),
         linked=sum(map(len, by_project.values())) - len(co_hosted),
         kept=len(co_hosted),
-        removed=len(removed),
+        removed=removed,
     )
 
 
@@ -202,23 +212,11 @@ def _item(project: NormalizedName, files: Sequence[DistributionFile]) -> str:
     )
 
 
-def _project_page(
-    project: NormalizedName, members: Sequence[SiteFile], with_metadata: set[str]
-) -> str:
-    addresses = {each.file.filename: each.address for each in members}
-    files = [
-        each.file
-        if each.address is not None or each.file.filename in with_metadata
-        else replace(each.file, core_metadata_sha256=None)
-        for each in members
-    ]
-    return project_detail(
-        project,
-        files,
-        Representation.TEXT_HTML,
-        serial=0,
-        address=lambda file: addresses[file.filename],
-    )
+def _as_shown(each: SiteFile, with_metadata: set[str]) -> DistributionFile:
+    """The file, without the hash of core metadata that are not in the folder."""
+    if each.address is not None or each.file.filename in with_metadata:
+        return each.file
+    return replace(each.file, core_metadata_sha256=None)
 
 
 def _by_project(files: Iterable[SiteFile]) -> dict[NormalizedName, list[SiteFile]]:
@@ -237,67 +235,52 @@ def _metadata_path(file: DistributionFile) -> str:
     return f"{file.project}/{file.filename}.metadata"
 
 
-# -- the folder ----------------------------------------------------------------------------------
+def _put_file(output: OutputFolder, file: DistributionFile, fetch: Fetch) -> None:
+    """Write a file, unless it is there."""
+    target = output.target(f"{file.project}/{file.filename}")
+    if _has_bytes(target, file):
+        return
+    digest, size = hashlib.sha256(), 0
+    with output.part.open("wb") as part:
+        for chunk in fetch(file):
+            size += len(chunk)
+            if size > file.size:
+                break
+            digest.update(chunk)
+            part.write(chunk)
+    if (size, digest.hexdigest()) != (file.size, file.sha256):
+        raise BackendError(
+            f"the storage gave another content of {file.filename!r} than the index says"
+        )
+    output.part.replace(target)
 
 
-class _Target:
-    """The folder of the pages. Files are written to a temporary place first, and then moved."""
+def _put_core_metadata(
+    output: OutputFolder, file: DistributionFile, fetch: FetchCoreMetadata
+) -> bool:
+    """Write the core metadata of a file that is there; return whether it has any."""
+    if file.core_metadata_sha256 is None:
+        return False
+    path = _metadata_path(file)
 
-    def __init__(self, folder: Path, temporary: Path) -> None:
-        self._folder = folder
-        self._part = temporary / "part"
+    def in_file() -> bytes | None:
+        with suppress(InvalidUpload):  # then only the storage may have them
+            return read_core_metadata(
+                output.target(f"{file.project}/{file.filename}"), file.filename
+            )
+        return None
 
-    def write(self, path: str, content: bytes) -> None:
-        target = self._target(path)
+    def in_folder() -> bytes | None:
         with suppress(FileNotFoundError):
-            if target.stat().st_size == len(content) and target.read_bytes() == content:
-                return  # keep its modification time, which caches and copying tools use
-        self._part.write_bytes(content)
-        self._part.replace(target)
+            return output.target(path).read_bytes()
+        return None
 
-    def put_file(self, file: DistributionFile, fetch: Fetch) -> bool:
-        """Write a file and its core metadata; return whether it has core metadata."""
-        target = self._target(f"{file.project}/{file.filename}")
-        if not _has_bytes(target, file):
-            digest = hashlib.sha256()
-            with self._part.open("wb") as part:
-                for chunk in fetch(file):
-                    digest.update(chunk)
-                    part.write(chunk)
-            if digest.hexdigest() != file.sha256:
-                raise BackendError(
-                    f"the storage gave another content of {file.filename!r} than the index says"
-                )
-            self._part.replace(target)
-        if file.core_metadata_sha256 is None:
-            return False
-        try:
-            metadata = offered_core_metadata(target, file.filename)
-        except InvalidUpload:
-            return False
-        if metadata is None or hashlib.sha256(metadata).hexdigest() != file.core_metadata_sha256:
-            return False
-        self.write(_metadata_path(file), metadata)
-        return True
-
-    def remove(self, path: str) -> bool:
-        """Remove a page or file, and the folder of its project if it is empty then."""
-        target = self._folder / path
-        if target.parent.is_symlink():
-            return False
-        try:
-            target.unlink()
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        if target.parent != self._folder:
-            with suppress(OSError):  # it is not empty
-                target.parent.rmdir()
-        return True
-
-    def _target(self, path: str) -> Path:
-        target = self._folder / path
-        target.parent.mkdir(exist_ok=True)
-        return target
+    for read in (in_file, in_folder, lambda: fetch(file)):
+        content = read()
+        if content is not None and hashlib.sha256(content).hexdigest() == file.core_metadata_sha256:
+            output.write(path, content)
+            return True
+    return False
 
 
 def _has_bytes(path: Path, file: DistributionFile) -> bool:
@@ -308,65 +291,3 @@ def _has_bytes(path: Path, file: DistributionFile) -> bool:
             return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
     except FileNotFoundError:
         return False
-
-
-def _read_list(folder: Path) -> set[str]:
-    path = folder / LIST
-    try:
-        paths = json.loads(path.read_text(encoding="utf-8"))["paths"]
-        if not all(isinstance(each, str) and _PATH.fullmatch(each) for each in paths):
-            raise ValueError
-    except FileNotFoundError:
-        return set()
-    except (KeyError, TypeError, ValueError) as error:
-        # Files that it names are removed, so it must not be anything else.
-        raise ConfigurationError(
-            f"{str(path)!r} was not written by this command; choose an empty folder"
-        ) from error
-    return set(paths)
-
-
-def _format_list(paths: Iterable[str]) -> bytes:
-    return json.dumps({"paths": sorted(paths)}, indent=0).encode() + b"\n"
-
-
-def _refuse_foreign(folder: Path, wanted: Iterable[str], ours: set[str]) -> None:
-    foreign = set()
-    for path in wanted:
-        target = folder / path
-        if path not in ours and os.path.lexists(target):
-            foreign.add(path)
-        elif path != target.name and (
-            target.parent.is_symlink() or (target.parent.exists() and not target.parent.is_dir())
-        ):
-            foreign.add(target.parent.name)
-    if foreign:
-        named = sorted(foreign)
-        more = f" and {len(named) - _TOLD} more" if len(named) > _TOLD else ""
-        raise ConfigurationError(
-            f"{str(folder)!r} contains {', '.join(map(repr, named[:_TOLD]))}{more}, which this "
-            "command did not write; choose an empty folder, or move these files"
-        )
-
-
-@contextmanager
-def _emptied(folder: Path) -> Iterator[None]:
-    """Create an empty temporary folder, and remove it afterwards."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _usable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"no space left for the pages in {str(folder)!r}") from error
-        raise ConfigurationError(
-            f"cannot write the pages into {str(folder)!r}: {error.strerror or error}"
-        ) from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,29 +10,10 @@ from typing import Any
 
 from private_pypi.backend import Secret
 from private_pypi.configuration.config import ConfigurationText, check_extra_index_url
+from private_pypi.configuration.public_index import public_index_url
 from private_pypi.storage.verdicts import Expiry
 from private_pypi.web.operations.telemetry import TelemetrySettings
 from private_pypi.web.serving.receiving import FormLimits
-
-
-def _public_index() -> str:
-    """The value of `pypi_simple.PYPI_SIMPLE_ENDPOINT`.
-
-    It is read from the source of that package, because importing it takes a quarter of the time
-    that a server needs to start, and nothing else of it is used.
-    """
-    spec = importlib.util.find_spec("pypi_simple")
-    if spec is not None and spec.origin is not None and spec.has_location:
-        for node in ast.parse(Path(spec.origin).read_bytes()).body:
-            match node:
-                case ast.AnnAssign(
-                    target=ast.Name(id="PYPI_SIMPLE_ENDPOINT"),
-                    value=ast.Constant(value=str(address)),
-                ):
-                    return address
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT
-
-    return PYPI_SIMPLE_ENDPOINT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +29,7 @@ class ServerOptions:
     admin_secret: ConfigurationText | None = None
     auth_read_expires: int = 3600  # seconds
     auth_write_expires: int = 300  # seconds
-    extra_index_url: str = _public_index()  # "": none
+    extra_index_url: str = public_index_url()  # "": none
     debug: bool = False
     host: str = "0.0.0.0"  # noqa: S104 - as private-pypi 0.2 did
     port: int = 8888

@@ -14,7 +14,7 @@ import pytest
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
 from private_pypi import __version__
-from private_pypi.commands import copying, indexing, releases, serving
+from private_pypi.commands import copying, exporting, indexing, releases, serving
 from private_pypi.errors import ConfigurationError
 from tests.commands.running import Ended, Run
 
@@ -30,6 +30,7 @@ SUPPORTED COMMANDS
     unyank                Undo the yank of a release or of one of its files.
     delete                Delete a release or one of its files permanently.
     copy                  Copy the files of one repository to another one, of whatever type.
+    export                Write the pages of a repository of any type into a folder of static files.
     restore_name          Allow the filename of a deleted file to be used again.
     github.gen_gh_pages   """
 
@@ -41,6 +42,7 @@ FUNCTIONS: Mapping[str, Callable[..., None]] = {
     "unyank": releases.unyank,
     "delete": releases.delete,
     "copy": copying.copy,
+    "export": exporting.export,
     "restore_name": indexing.restore_name,
 }
 

@@ -27,6 +27,7 @@ from private_pypi.testing.contract import (
     BackendContract,
     DeletingContract,
     FindContract,
+    PublicAddressesContract,
     RecentContract,
     RemoteContract,
     SweepContract,
@@ -69,6 +70,7 @@ class GitHubContract(
     RecentContract,
     YankingContract,
     SweepContract,
+    PublicAddressesContract,
     UsageContract,
     RemoteContract,
 ):
@@ -91,6 +93,9 @@ class GitHubContract(
 
     def break_storage(self, place: Storage) -> None:
         self.github.fail("500", times=10_000)
+
+    def make_public(self, place: Storage) -> None:
+        self.github.repo("acme/pkgs").private = False
 
     def requests_made(self, place: Storage) -> int:
         return len(self.github.requests)

@@ -32,6 +32,7 @@ from private_pypi.testing.contract import (
     PartsContract,
     ProcessesContract,
     ProjectsContract,
+    PublicAddressesContract,
     PublishContract,
     RemoteContract,
     RightsPerProjectContract,
@@ -78,6 +79,7 @@ class ProjectsContract(
     YankingContract,
     PartsContract,
     AliasesContract,
+    PublicAddressesContract,
     UsageContract,
     RemoteContract,
 ):
@@ -102,6 +104,9 @@ class ProjectsContract(
 
     def break_storage(self, place: Storage) -> None:
         self.github.fail("500", times=10_000)
+
+    def make_public(self, place: Storage) -> None:
+        self.github.repo("acme/demo").private = False
 
     def requests_made(self, place: Storage) -> int:
         return len(self.github.requests)

@@ -40,6 +40,7 @@ from private_pypi.testing.contract import (
     PartsContract,
     ProcessesContract,
     ProjectsContract,
+    PublicAddressesContract,
     PublishContract,
     RecentContract,
     RemoteContract,
@@ -212,12 +213,16 @@ class TestGitHub(
     RecentContract,
     YankingContract,
     SweepContract,
+    PublicAddressesContract,
     UsageContract,
     RemoteContract,
 ):
     """One repository holds all packages."""
 
     emptied = ("pkgs",)
+
+    # The repositories of these tests stay private.
+    test_everybody_can_fetch_what_has_an_address = None
 
     def open_backend(self, place: Storage, folders: Folders) -> AnyBackend:
         account = place.account
@@ -250,12 +255,17 @@ class TestGitHubProjects(
     YankingContract,
     PartsContract,
     AliasesContract,
+    PublicAddressesContract,
     UsageContract,
     RemoteContract,
 ):
     """Every project in its own repository."""
 
     emptied = PROJECTS
+
+    # The repositories of these tests stay private.
+    test_everybody_can_fetch_what_has_an_address = None
+
     keeps_records: ClassVar[bool] = False
 
     def open_backend(self, place: Storage, folders: Folders) -> AnyBackend:

@@ -59,7 +59,12 @@ from private_pypi.testing.contract.lookup import (
     ProjectsContract,
     RightsPerProjectContract,
 )
-from private_pypi.testing.contract.parts import AliasesContract, PartsContract, UsageContract
+from private_pypi.testing.contract.parts import (
+    AliasesContract,
+    PartsContract,
+    PublicAddressesContract,
+    UsageContract,
+)
 from private_pypi.testing.contract.processes import ProcessesContract
 from private_pypi.testing.contract.publishing import PublishContract
 from private_pypi.testing.contract.records import KeptRecordsContract, RecordsContract
@@ -92,6 +97,7 @@ __all__ = [
     "ProcessesContract",
     "ProjectListContract",
     "ProjectsContract",
+    "PublicAddressesContract",
     "PublishContract",
     "RecentContract",
     "RecordsContract",

@@ -1,19 +1,25 @@
-"""The contracts of `SupportsParts`, `SupportsAliases` and `SupportsUsage`."""
+"""The contracts of other protocols for reading, and of `SupportsUsage`."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from private_pypi.backend import SupportsAliases, SupportsParts, SupportsUsage
+from private_pypi.backend import (
+    SupportsAliases,
+    SupportsParts,
+    SupportsPublicAddresses,
+    SupportsUsage,
+)
 from private_pypi.errors import FileNotFound, PrivatePypiError
 from private_pypi.index.examining import handle_of
-from private_pypi.model import StoredFile
+from private_pypi.model import Redirect, StoredFile
 from private_pypi.testing.contract.base import StorageContract
-from private_pypi.testing.contract.helpers import Tested, content_of, make_upload
+from private_pypi.testing.contract.helpers import Tested, content_of, make_upload, published
 
 
 class PartsContract(StorageContract):
@@ -70,6 +76,49 @@ class AliasesContract(StorageContract):
         for unknown in ("x", "RA_unknown", "../demo", "%00"):
             with pytest.raises(FileNotFound):
                 storage.find_alias(unknown, "demo-1.0.tar.gz")
+
+
+class PublicAddressesContract(StorageContract):
+    """`SupportsPublicAddresses`: everybody can fetch files of a public storage.
+
+    The storage that `place` creates must not be public.
+    """
+
+    protocol: ClassVar[type | None] = SupportsPublicAddresses
+
+    def make_public(self, place: Any) -> None:
+        """Override: let everybody read the storage."""
+        raise NotImplementedError("override `make_public`")
+
+    def test_a_storage_with_secrets_has_no_public_addresses(
+        self, storage: Tested, tmp_path: Path
+    ) -> None:
+        """What only some may read is nothing that a page could link to."""
+        upload = make_upload(tmp_path, "demo-1.0.tar.gz", b"content")
+        file = published(upload, storage.put_file(upload))
+        assert storage.public_addresses([file]) == {}
+
+    def test_everybody_can_fetch_what_has_an_address(self, place: Any, tmp_path: Path) -> None:
+        """The file and its core metadata are there without a secret, under the name of the file."""
+        storage = self.open_another(place, tmp_path)
+        upload = make_upload(tmp_path, "demo-1.0+local.1.tar.gz", b"content")
+        bare = make_upload(tmp_path, "demo-2.0.tar.gz", b"bare", core_metadata=None)
+        files = {
+            each.file.filename: published(each, storage.put_file(each)) for each in (upload, bare)
+        }
+        self.make_public(place)
+        found = self.open_another(place, tmp_path).public_addresses(list(files.values()))
+        assert found.keys() == files.keys()
+        for name, address in found.items():
+            parts = urlsplit(address.url)
+            assert unquote(parts.path.rpartition("/")[2]) == name
+            assert (parts.query, parts.fragment, parts.username) == ("", "", None)
+        first, second = found["demo-1.0+local.1.tar.gz"], found["demo-2.0.tar.gz"]
+        assert content_of(Redirect(first.url, None)) == b"content"
+        assert content_of(Redirect(second.url, None)) == b"bare"
+        if first.has_core_metadata:  # a storage need not be able to tell
+            assert content_of(Redirect(f"{first.url}.metadata", None)) == upload.core_metadata
+        assert not second.has_core_metadata
 
 
 class UsageContract(StorageContract):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import http
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from flask import Flask, Response, current_app, g, render_template, request
-from jinja2 import StrictUndefined
+from jinja2 import ChoiceLoader, FileSystemLoader, StrictUndefined
 from werkzeug.exceptions import NotFound
 
-from private_pypi.distributions.records import format_time
+from private_pypi.pages import formatting
+from private_pypi.pages.assets import (
+    CACHE_CONTROL,
+    STATIC,
+    TEMPLATES,
+    Asset,
+    load_assets,
+)
 from private_pypi.repositories import Grant
 from private_pypi.web.http.content import accepts_gzip
 from private_pypi.web.http.routes import Route
-from private_pypi.web.people import formatting
-from private_pypi.web.people.assets import CACHE_CONTROL, Asset, load_assets
 from private_pypi.web.people.tool_settings import ToolSettings
 from private_pypi.web.requests import server_address
 from private_pypi.web.serving import Answer
@@ -49,18 +53,13 @@ _HEADERS = {
 
 def prepare(app: Flask) -> None:
     """Give an application the template filters and static files that the pages need."""
-    app.extensions[_ASSETS] = load_assets(Path(__file__).parent / "static")
+    app.extensions[_ASSETS] = load_assets(STATIC)
     environment = app.jinja_env
+    assert app.jinja_loader is not None
+    environment.loader = ChoiceLoader([app.jinja_loader, FileSystemLoader(TEMPLATES)])
     environment.undefined = StrictUndefined
     environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters.update(
-        day=formatting.day_of,
-        minute=formatting.minute_of,
-        moment=format_time,
-        kind=formatting.kind_of,
-        size=formatting.size_of,
-        segment=lambda text: quote(text, safe=""),
-    )
+    environment.filters.update(formatting.FILTERS)
 
 
 def static_file(name: str) -> Response:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote
 
 from private_pypi.distributions.filenames import parse_filename
+from private_pypi.distributions.records import format_time
 from private_pypi.errors import InvalidFilename
 from private_pypi.model import DistributionFile
 
@@ -43,3 +47,14 @@ def day_of(moment: datetime) -> str:
 def minute_of(moment: datetime) -> str:
     """A time to the minute, such as "2026-01-03 12:30 UTC"."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
+    "day": day_of,
+    "minute": minute_of,
+    "moment": format_time,
+    "kind": kind_of,
+    "size": size_of,
+    "segment": lambda text: quote(text, safe=""),
+}
+"""The filters of all templates."""

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from private_pypi.web.people.formatting import (
+from private_pypi.pages.formatting import (
     day_of,
     kind_of,
     minute_of,

@@ -7,6 +7,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+STATIC: Final = Path(__file__).parent / "static"
+TEMPLATES: Final = Path(__file__).parent / "templates"
+"""Pieces of templates that the server's pages and static pages use."""
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",

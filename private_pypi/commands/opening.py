@@ -1,0 +1,135 @@
+"""Opens repositories of a configuration for commands that work without a server."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from pathlib import Path
+
+from private_pypi.backend import Access, Secret
+from private_pypi.commands.command_line import UsageError
+from private_pypi.commands.files import usable_root
+from private_pypi.configuration.config import (
+    RepositorySettings,
+    read_configuration,
+    read_source,
+)
+from private_pypi.errors import ConfigurationError
+from private_pypi.repositories import Grant, Repository, make_repository
+
+
+def read_table(
+    name: str, config: str | Path, admin_secret: str | None, environ: Mapping[str, str]
+) -> RepositorySettings:
+    """The table of one repository. The secrets of others may not be on this machine."""
+    return read_configuration(
+        read_source(Path(config)),
+        None if admin_secret is None else read_source(Path(admin_secret)),
+        environ=environ,
+        only=name,
+    ).repositories[name.lower()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandFolders:
+    """Where a command keeps what it needs."""
+
+    root: Path  # the folder of the server, or one that is removed afterwards
+    tmp: Path  # for temporary files, in `root`
+
+
+@contextlib.contextmanager
+def folders_of_command(
+    tables: Sequence[RepositorySettings], root: str | None
+) -> Iterator[CommandFolders]:
+    """The folders in which a command opens these repositories; `root` is `--root`."""
+    with contextlib.ExitStack() as stack:
+        for table in tables:
+            existing_root(table, root)
+        parent = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="private-pypi-")))
+        if root is not None:
+            parent = usable_root(root)
+        tmp = stack.enter_context(tempfile.TemporaryDirectory(prefix="command-", dir=parent))
+        yield CommandFolders(root=parent, tmp=Path(tmp))
+
+
+@contextlib.contextmanager
+def open_repository(
+    settings: RepositorySettings,
+    given: Secret | None,
+    folders: CommandFolders,
+    *,
+    access: Access,
+    flag: str = "secret",
+    user: str | None = None,
+) -> Iterator[Grant]:
+    """A repository that is up to date, with the rights that are needed.
+
+    `flag` is that of the secret, for messages. `user` is the name of a tenant.
+    """
+    from private_pypi.storage.verdicts import Expiry
+
+    secret = secret_for(settings, given, flag=flag, access=access)
+    if given is not None and settings.backend_class.traits.needs_admin_secret:
+        settings = replace(settings, admin_secret=given)
+    table: Repository = make_repository(
+        settings,
+        root=folders.root,
+        tmp=folders.tmp,
+        expiry=Expiry(timedelta(hours=1), timedelta(hours=1)),
+        extra_index_url="",
+    )
+    try:
+        repository = table if user is None else table.tenant(user.lower())
+        if repository is None:
+            raise ConfigurationError(
+                f"--user: repository {settings.name!r} does not serve the user {user!r}"
+            )
+        repository.synchronize()
+        repository.require_ready()
+        yield Grant(repository, access, secret)
+    finally:
+        table.close()
+
+
+def secret_for(
+    settings: RepositorySettings,
+    given: Secret | None,
+    *,
+    flag: str = "secret",
+    access: Access = Access.WRITE,
+) -> Secret:
+    """The secret with which a command uses a storage: the given one, or the admin secret."""
+    secret = given or settings.admin_secret
+    if secret is not None:
+        return secret
+    traits = settings.backend_class.traits
+    if traits.needs_admin_secret or traits.rights_per_project:
+        raise ConfigurationError(
+            f"a repository of type {settings.type} needs a secret that may "
+            f"{'read' if access is Access.READ else 'write'}: give "
+            f"--{flag}_env, --{flag}_file or --{flag}, or --config and --admin_secret"
+        )
+    return Secret("")
+
+
+def existing_root(settings: RepositorySettings, root: str | None) -> Path | None:
+    """ROOT, if it was given. It must exist: a new one would look like an empty storage."""
+    values = (getattr(settings.backend, each.name) for each in fields(settings.backend))
+    is_below_root = settings.backend_class.traits.opens_here and not any(
+        isinstance(value, Path) for value in values
+    )
+    if root is None:
+        if is_below_root:
+            raise UsageError(
+                f"the files of {settings.name!r} are in ROOT: give --root, or --path with the "
+                "folder of the files"
+            )
+        return None
+    needed = Path(root, "cache", settings.name) if is_below_root else Path(root)
+    if not needed.is_dir():
+        raise ConfigurationError(f"--root: there is no folder {str(needed)!r}")
+    return usable_root(root)

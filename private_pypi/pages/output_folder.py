@@ -1,0 +1,155 @@
+"""A folder of generated files: what earlier runs wrote is replaced and removed, nothing else.
+
+`.private_pypi-site.json` lists everything that was written, so that the next run can remove old
+pages and files without touching anything else. The list is written before the first page and again
+after the last. So if a run is killed, the next one completes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+from private_pypi.errors import ConfigurationError, StorageFull
+
+LIST = ".private_pypi-site.json"
+"""The name of the file that lists everything that was written."""
+
+_TEMPORARY = ".private_pypi-site.tmp"
+_TOLD = 5  # how many files a message names
+
+
+class OutputFolder:
+    """The folder while it is written. Files are written to a temporary place, and then moved."""
+
+    def __init__(self, folder: Path, wanted: Set[str], old: Set[str]) -> None:
+        self.folder = folder
+        self.old = frozenset(old)  # what earlier runs wrote
+        self.part = folder / _TEMPORARY / "part"
+        self._wanted = set(wanted)
+        self._made: set[Path] = set()
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file, unless it has this content already."""
+        target = self.target(path)
+        with suppress(FileNotFoundError):
+            if target.stat().st_size == len(content) and target.read_bytes() == content:
+                return  # keep its modification time, which caches and copying tools use
+        self.part.write_bytes(content)
+        self.part.replace(target)
+
+    def target(self, path: str) -> Path:
+        """Where a file belongs; its folder is created."""
+        target = self.folder / path
+        if target.parent not in self._made:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._made.add(target.parent)
+        return target
+
+    def give_up(self, path: str) -> None:
+        """Remove at the end a file that was wanted, if there is one."""
+        self._wanted.discard(path)
+
+    def finish(self) -> int:
+        """Remove what is no longer wanted, and write the list; returns how much was removed."""
+        removed = sum(self._remove(path) for path in sorted(self.old - self._wanted))
+        self.write(LIST, _format_list(self._wanted))
+        return removed
+
+    def _remove(self, path: str) -> bool:
+        """Remove a page or file, and the folders that are empty then."""
+        target = self.folder / path
+        parents = [self.folder / parent for parent in PurePosixPath(path).parents][:-1]
+        if any(parent.is_symlink() for parent in parents):
+            return False
+        try:
+            target.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        for parent in parents:
+            with suppress(OSError):  # it is not empty
+                parent.rmdir()
+        return True
+
+
+@contextmanager
+def writing(folder: Path, wanted: Set[str], known: re.Pattern[str]) -> Iterator[OutputFolder]:
+    """Write these files into a folder, given by their paths in it with `/`.
+
+    `known` matches all paths that this or any earlier version may have written. Raises
+    `ConfigurationError`, before anything is written, if the folder contains something else at the
+    place of a file.
+    """
+    with _usable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        old = _read_list(folder, known)
+        _refuse_foreign(folder, wanted, old)
+        output = OutputFolder(folder, wanted, old)
+        with _emptied(folder / _TEMPORARY):
+            output.write(LIST, _format_list(old | wanted))
+            yield output
+
+
+def _read_list(folder: Path, known: re.Pattern[str]) -> set[str]:
+    path = folder / LIST
+    try:
+        paths = json.loads(path.read_text(encoding="utf-8"))["paths"]
+        if not all(isinstance(each, str) and known.fullmatch(each) for each in paths):
+            raise ValueError
+    except FileNotFoundError:
+        return set()
+    except (KeyError, TypeError, ValueError) as error:
+        # Files that it names are removed, so it must not be anything else.
+        raise ConfigurationError(
+            f"{str(path)!r} was not written by this command; choose an empty folder"
+        ) from error
+    return set(paths)
+
+
+def _format_list(paths: Iterable[str]) -> bytes:
+    return json.dumps({"paths": sorted(paths)}, indent=0).encode() + b"\n"
+
+
+def _refuse_foreign(folder: Path, wanted: Set[str], old: Set[str]) -> None:
+    foreign = {path for path in wanted - old if os.path.lexists(folder / path)}
+    parents = {parent for path in wanted for parent in PurePosixPath(path).parents}
+    for parent in parents - {PurePosixPath()}:
+        place = folder / parent
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            foreign.add(str(parent))
+    if foreign:
+        named = sorted(foreign)
+        more = f" and {len(named) - _TOLD} more" if len(named) > _TOLD else ""
+        raise ConfigurationError(
+            f"{str(folder)!r} contains {', '.join(map(repr, named[:_TOLD]))}{more}, which this "
+            "command did not write; choose an empty folder, or move these files"
+        )
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    """Create an empty temporary folder, and remove it afterwards."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no space left for the pages in {str(folder)!r}") from error
+        raise ConfigurationError(
+            f"cannot write the pages into {str(folder)!r}: {error.strerror or error}"
+        ) from error
