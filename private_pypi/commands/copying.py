@@ -13,7 +13,12 @@ from private_pypi.backend import Access
 from private_pypi.commands.command_line import UsageError
 from private_pypi.commands.files import one_secret, say, warn
 from private_pypi.commands.indexing import Progress
-from private_pypi.commands.opening import folders_of_command, open_repository, read_table
+from private_pypi.commands.opening import (
+    folders_of_command,
+    found_files,
+    open_repository,
+    read_table,
+)
 from private_pypi.distributions.filenames import normalize
 from private_pypi.distributions.records import make_record
 from private_pypi.errors import (
@@ -25,7 +30,6 @@ from private_pypi.errors import (
 )
 from private_pypi.model import DistributionFile, Redirect, Upload
 from private_pypi.repositories import Grant, whole
-from private_pypi.repositories.source import Found
 
 _BLOCK = 1 << 20  # bytes
 
@@ -133,13 +137,13 @@ def _copy_all(
     try:
         for number, name in enumerate(names, 1):
             progress(number, len(names), f"copying {name}")
-            found = source.find(name)
-            if not isinstance(found, Found):
+            files = found_files(source, name)
+            if not files:
                 if only is not None:
                     counts.problems.append(f"{source.name!r} has no project {name!r}")
                 continue
-            there = _files(destination, name)
-            for file in found.files():
+            there = {file.filename: file for file in found_files(destination, name)}
+            for file in files:
                 _copy_one(source, destination, file, there, counts, dry_run=dry_run, tmp=tmp)
     except BackendUnavailable as error:
         raise BackendUnavailable(
@@ -149,11 +153,6 @@ def _copy_all(
     finally:
         progress.end()
     return counts
-
-
-def _files(grant: Grant, project: NormalizedName) -> dict[str, DistributionFile]:
-    found = grant.find(project)
-    return {file.filename: file for file in found.files()} if isinstance(found, Found) else {}
 
 
 def _copy_one(

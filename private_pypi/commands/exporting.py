@@ -23,7 +23,13 @@ from private_pypi.backend import (
 from private_pypi.commands.command_line import UsageError
 from private_pypi.commands.files import one_secret, say, warn
 from private_pypi.commands.indexing import Progress
-from private_pypi.commands.opening import folders_of_command, open_repository, read_table
+from private_pypi.commands.opening import (
+    LOOKUP_SECONDS,
+    folders_of_command,
+    found_files,
+    open_repository,
+    read_table,
+)
 from private_pypi.distributions.core_metadata import LARGEST_METADATA
 from private_pypi.distributions.filenames import normalize
 from private_pypi.errors import (
@@ -40,12 +46,10 @@ from private_pypi.index.examining import chunks_of
 from private_pypi.index.reconciling import SKIPPED_BY_DOCUMENT
 from private_pypi.model import FRESH, DistributionFile, Download, LocalFile
 from private_pypi.pages.static_site import Document, SiteFile, write_site
-from private_pypi.repositories import Found, Grant
+from private_pypi.repositories import Grant
 from private_pypi.system.background import StillRunning
 
 _BLOCK = 1 << 20  # bytes
-_LOOKUP_SECONDS = 600  # for which a lookup of one project is waited for
-_TROUBLE_SECONDS = 30  # for which a storage in trouble is asked again
 _TOLD = 20  # how many files are named that are not on the pages
 
 
@@ -256,7 +260,7 @@ def _names(grant: Grant, storage: AnyStorage) -> list[NormalizedName]:
         raise UsageError(
             f"the storage of {grant.name!r} cannot list its projects: name them with --project"
         )
-    deadline = time.monotonic() + _LOOKUP_SECONDS
+    deadline = time.monotonic() + LOOKUP_SECONDS
     while True:
         try:
             listed = grant.list_projects()
@@ -293,7 +297,7 @@ def _all_files(
     try:
         for number, name in enumerate(names):
             progress(number, len(names), "looking for files")
-            found = _indexed(grant, name) if _lists_files(storage) else _looked_up(grant, name)
+            found = _indexed(grant, name) if _lists_files(storage) else found_files(grant, name)
             files += found
             if must_exist and not found:
                 missing.append(f"{grant.name!r} has no project {name!r}; leave it out of --project")
@@ -311,38 +315,6 @@ def _indexed(grant: Grant, name: NormalizedName) -> tuple[DistributionFile, ...]
     except ProjectNotFound:
         return ()
     return grant.repository.index.project_files(name)
-
-
-def _looked_up(grant: Grant, name: NormalizedName) -> tuple[DistributionFile, ...]:
-    """The files of a project as it is now; none if there is no such project.
-
-    A lookup that takes long is waited for, and a short trouble too.
-    """
-    begun = time.monotonic()
-    while True:
-        trouble: BackendUnavailable
-        try:
-            found = grant.find(name)
-        except StillRunning as error:
-            trouble, patience = error, _LOOKUP_SECONDS
-        except BackendUnavailable:
-            if grant.is_at_hand(name):
-                return ()  # it was looked up, and all of its files are broken
-            raise
-        else:
-            if not isinstance(found, Found):
-                return ()
-            if found.freshness == FRESH:
-                return found.files()
-            patience = _TROUBLE_SECONDS
-            trouble = BackendUnavailable(
-                f"which files project {name!r} has is not known now, because the storage is in "
-                "trouble; nothing was written",
-                retry_after=30,
-            )
-        if time.monotonic() - begun > patience:
-            raise trouble
-        time.sleep(1)
 
 
 def _check_unshown(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
+
+from packaging.utils import NormalizedName
 
 from private_pypi.backend import Access, Secret
 from private_pypi.commands.command_line import UsageError
@@ -17,8 +20,15 @@ from private_pypi.configuration.config import (
     read_configuration,
     read_source,
 )
-from private_pypi.errors import ConfigurationError
-from private_pypi.repositories import Grant, Repository, make_repository
+from private_pypi.errors import BackendUnavailable, ConfigurationError
+from private_pypi.model import FRESH, DistributionFile
+from private_pypi.repositories import Found, Grant, Repository, make_repository
+from private_pypi.system.background import StillRunning
+
+LOOKUP_SECONDS = 600
+"""For which a lookup of one project is waited for."""
+
+_TROUBLE_SECONDS = 30  # for which a storage in trouble is asked again
 
 
 def read_table(
@@ -133,3 +143,35 @@ def existing_root(settings: RepositorySettings, root: str | None) -> Path | None
     if not needed.is_dir():
         raise ConfigurationError(f"--root: there is no folder {str(needed)!r}")
     return usable_root(root)
+
+
+def found_files(grant: Grant, name: NormalizedName) -> tuple[DistributionFile, ...]:
+    """The files of a project as it is now; none if there is no such project.
+
+    A lookup that takes long is waited for, and a short trouble too.
+    """
+    begun = time.monotonic()
+    while True:
+        trouble: BackendUnavailable
+        try:
+            found = grant.find(name)
+        except StillRunning as error:
+            trouble, patience = error, LOOKUP_SECONDS
+        except BackendUnavailable:
+            if grant.is_at_hand(name):
+                return ()  # it was looked up, and all of its files are broken
+            raise
+        else:
+            if not isinstance(found, Found):
+                return ()
+            if found.freshness == FRESH:
+                return found.files()
+            patience = _TROUBLE_SECONDS
+            trouble = BackendUnavailable(
+                f"which files project {name!r} has is not known now, because the storage is in "
+                "trouble",
+                retry_after=30,
+            )
+        if time.monotonic() - begun > patience:
+            raise trouble
+        time.sleep(1)
