@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import os
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -264,6 +265,17 @@ def test_links_in_the_folder_are_not_followed(
     assert "secret.toml: not a regular file" in out
     assert "nowhere.toml: not a regular file" in out
     assert "problems: 4; " in out
+
+
+def test_a_name_that_is_not_utf_8_can_be_shown(
+    site: SiteFolder, public: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("projects", "packages", "packages/demo"):
+        (site.root / folder / os.fsdecode(b"x\xff")).write_bytes(b"")
+    assert check(site, public) == 1
+    out = capsys.readouterr().out
+    for folder in ("projects", "packages", "packages/demo"):
+        assert f"{folder}/x?: " in out
 
 
 def test_a_hosted_file_that_github_refuses_is_a_problem(

@@ -17,7 +17,6 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from private_pypi import __version__
 from private_pypi.backend import retry_after
 from private_pypi.errors import BackendError, BackendUnavailable, cause_of
 
@@ -66,7 +65,7 @@ class HttpClient:
     def __init__(self, patience: Patience | None = None) -> None:
         self._patience = patience or Patience()
         self._session = _Session()
-        self._session.headers["User-Agent"] = f"private_pypi/{__version__}"
+        self._session.headers["User-Agent"] = "private_pypi"
         self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         self._session.auth = lambda request: request  # so that ~/.netrc is not looked at
         for scheme in ("http://", "https://"):

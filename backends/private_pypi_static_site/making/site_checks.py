@@ -52,19 +52,19 @@ def check_site(
         try:
             if name == path.name or not _is_name(name):
                 raise InvalidProject(
-                    f"projects/{path.name}: no file of a project; such a file is called "
+                    f"{_shown(folder, path)}: no file of a project; such a file is called "
                     "<normalised name>.toml"
                 )
             project = folder.project(NormalizedName(name))
             if project is None:  # a link that leads nowhere
-                raise InvalidProject(f"projects/{path.name}: not a regular file")
+                raise InvalidProject(f"{_shown(folder, path)}: not a regular file")
             found.projects.append(project)
         except ConfigurationError as error:
             found.broken.add(name)
             found.problems += error.problems
         except OSError as error:
             found.broken.add(name)
-            found.problems.append(f"projects/{path.name}: cannot be read: {error.strerror}")
+            found.problems.append(f"{_shown(folder, path)}: cannot be read: {error.strerror}")
     for done, project in enumerate(found.projects, 1):
         found.problems += _problems_of(folder, project)
         progress(done, len(found.projects), "projects checked")
@@ -165,4 +165,5 @@ def _foreign(folder: SiteFolder, found: Checked) -> Iterator[str]:
 
 
 def _shown(folder: SiteFolder, path: Path) -> str:
-    return path.relative_to(folder.root).as_posix()
+    # A name that is not UTF-8 could not be printed.
+    return path.relative_to(folder.root).as_posix().encode(errors="replace").decode()
