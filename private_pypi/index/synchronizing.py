@@ -384,7 +384,10 @@ class Synchronizer:
         self._take(changes, self._listing())
         changes.drop_unlisted()
         changes.take_documented_facts()
-        changes.take_yanks()
+        if capability(self._storage, SupportsIndex) is None:
+            changes.take_listed_yanks()
+        else:
+            changes.take_yanks()
 
     def _follow_document(self, changes: Reconciliation, *, is_new: bool) -> None:
         if is_new:
