@@ -71,7 +71,7 @@ class Git:
 
     def push(self) -> bool:
         """Push what the upstream lacks; False if somebody else has pushed, which is fetched."""
-        if self._run("rev-list", "--count", "@{upstream}..HEAD").strip() == "0":
+        if not self._is_ahead():
             return True
         branch = self._run("symbolic-ref", "--short", "HEAD").strip()
         remote = self._run("config", "--get", f"branch.{branch}.remote").strip()
@@ -81,14 +81,16 @@ class Git:
         except BackendError:
             # What git says depends on the language, so look.
             self._run("fetch", "--quiet", remote)
-            if self._is_behind():
+            if self._run("rev-list", "--count", "HEAD..@{upstream}").strip() != "0":
                 return False
-            raise
+            if self._is_ahead():
+                raise
+            # It was pushed, and only the answer was lost.
         return True
 
     def catch_up(self) -> None:
         """Take over what others have pushed, below the commits that are not pushed yet."""
-        if self._run("rev-list", "--count", "@{upstream}..HEAD").strip() == "0":
+        if not self._is_ahead():
             self._run("merge", "--quiet", "--ff-only", "@{upstream}")
             return
         try:
@@ -102,8 +104,8 @@ class Git:
         if self._run("rev-parse", "--quiet", "--verify", "HEAD~1", may_fail=True).strip() == before:
             self._run("reset", "--quiet", "--keep", before)
 
-    def _is_behind(self) -> bool:
-        return self._run("rev-list", "--count", "HEAD..@{upstream}").strip() != "0"
+    def _is_ahead(self) -> bool:
+        return self._run("rev-list", "--count", "@{upstream}..HEAD").strip() != "0"
 
     def _run(self, *arguments: str, given: str = "", may_fail: bool = False) -> str:
         """What git writes; with `may_fail`, "" if it fails."""

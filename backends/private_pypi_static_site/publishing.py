@@ -137,7 +137,7 @@ class PublishingStorage(StaticSiteStorage):
 
     def yank_file(self, file: FileHandle, reason: str | None) -> None:
         name, filename = project_of(file), file.filename
-        why = " ".join((reason or "").split())[:500]
+        why = " ".join("".join(c if c.isprintable() else " " for c in reason or "").split())[:500]
         message = f"Yank {filename}" if reason is not None else f"Take back the yank of {filename}"
 
         def decide(project: Project | None) -> Project:
@@ -183,6 +183,7 @@ class PublishingStorage(StaticSiteStorage):
         with self._opened() as site, SiteFolder(self.settings.path).changing():
             if self.backend.git is not None:
                 self.backend.git.prepare(_OWN)
+                self._wait_for_git()
             self._recover(site)
             yield site
 
