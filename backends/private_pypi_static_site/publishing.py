@@ -170,7 +170,7 @@ class PublishingStorage(StaticSiteStorage):
     def sweep(self) -> None:
         with self._trouble("complete what a killed writer began"):
             with self._opened() as site:
-                if not site.has(_NOTE):
+                if not (site.has(_NOTE) or site.has(_PART)):
                     return
             with self._changing():
                 pass
