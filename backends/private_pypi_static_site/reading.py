@@ -125,6 +125,14 @@ class StaticSiteStorage(Storage["StaticSiteBackend"]):
         self.backend.known = known
         yield from listed
 
+    def projects(self) -> Iterator[str]:
+        """Also those without files: their names must not be looked for at another index."""
+        with self._trouble("list the projects"), self._opened() as site:
+            self._wait_for_git()
+            signatures, wrong = _project_files(site)
+        named = {normalize(each.location.removesuffix("/")) for each in wrong}
+        yield from sorted(named.union(signatures) - {""})
+
     def open_file(self, file: FileHandle) -> Download:
         with self._trouble(f"open {file.filename!r}"), self._opened() as site:
             try:

@@ -178,6 +178,10 @@ class Reconciliation:
         self._put("hidden", hidden)
         return unknown
 
+    def name_projects(self, projects: Iterable[str]) -> None:
+        """Take the names of projects that belong to this repository, also without files."""
+        self._put("named", [(project,) for project in projects])
+
     @property
     def burnt_keys(self) -> Mapping[str, BurntName]:
         """The burnt names by their `file_key`; read once."""

@@ -33,6 +33,7 @@ from private_pypi.backend import (
     AnyStorage,
     SupportsIndex,
     SupportsList,
+    SupportsProjects,
     SupportsRecent,
     capability,
 )
@@ -382,6 +383,9 @@ class Synchronizer:
 
     def _follow_listing(self, changes: Reconciliation) -> None:
         self._take(changes, self._listing())
+        projects = capability(self._storage, SupportsProjects)
+        if projects is not None:
+            changes.name_projects(projects.projects())
         changes.drop_unlisted()
         changes.take_documented_facts()
         if capability(self._storage, SupportsIndex) is None:

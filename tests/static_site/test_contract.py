@@ -16,6 +16,7 @@ from private_pypi.testing.contract import (
     CoreMetadataContract,
     ListContract,
     ProcessesContract,
+    ProjectsContract,
     PublishContract,
     StorageContract,
     SweepContract,
@@ -66,6 +67,7 @@ class SiteContract(StorageContract):
 class TestFiles(
     SiteContract,
     ListContract,
+    ProjectsContract,
     PublishContract,
     ProcessesContract,
     CoreMetadataContract,
@@ -150,10 +152,23 @@ class FilledBackend(StaticSiteBackend):
         return Filled(self, secret)
 
 
-class TestReadOnly(SiteContract, ListContract, CoreMetadataContract):
+class TestReadOnly(SiteContract, ListContract, ProjectsContract, CoreMetadataContract):
     """By default, the folder is only read."""
 
     publish = "no"
 
     def open_backend(self, place: Path, folders: Folders) -> StaticSiteBackend:
         return FilledBackend(super().open_backend(place, folders).settings, folders)
+
+    def test_a_project_without_files_belongs_to_the_repository(
+        self, place: Path, tmp_path: Path
+    ) -> None:
+        """Nobody may look for it elsewhere; it has versions in git only, or burnt names."""
+        (place / "projects").mkdir()
+        text = 'name = "demo"\n[[versions]]\nversion = "1.0"\ntag = "v1"\n'
+        link = f'{text}git = "https://code.example/demo"\n'
+        (place / "projects" / "demo.toml").write_text(link)
+        (place / "projects" / "other.toml").write_text('name = "other"\n')
+        index = self.index_of(self.open_another(place, tmp_path))
+        known = {name: index.project_serial(name) is not None for name in ("demo", "other", "x")}
+        assert known == {"demo": True, "other": True, "x": False}
