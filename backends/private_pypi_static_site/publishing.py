@@ -189,21 +189,20 @@ class PublishingStorage(StaticSiteStorage):
 
     def _make(self, site: OpenFolder, change: _Change) -> Project | None:
         """Make a change; return the project as it is then."""
-        git = self.backend.git if self.settings.push else None
         for _ in range(_ATTEMPTS):
             try:
                 project, text = self._read(site, change.name)
             except InvalidProject as error:
                 raise BackendError(f"{error} (in {self._name})") from error
             changed = change.decide(project)
-            if changed == project and not _lacks_content(site, changed, change):
-                # The note of a change that was not pushed was found before.
-                if git is None or git.push():
-                    return changed
-            elif changed is not None and self._apply(site, change, changed, text):
+            if changed is None or (
+                changed == project and not _lacks_content(site, changed, change)
+            ):
                 return changed
-            assert git is not None
-            git.catch_up()
+            if self._apply(site, change, changed, text):
+                return changed
+            assert self.backend.git is not None
+            self.backend.git.catch_up()
         raise BackendUnavailable(f"others push to the upstream of {self._name} all the time")
 
     def _apply(
@@ -384,11 +383,9 @@ def _text(project: Project, before: str | None) -> str:
 # -- the folder ------------------------------------------------------------------------------------
 
 
-def _lacks_content(site: OpenFolder, project: Project | None, change: _Change) -> bool:
+def _lacks_content(site: OpenFolder, project: Project, change: _Change) -> bool:
     """Whether a file that is uploaded again has been lost."""
-    if project is None or change.upload is None:
-        return False
-    if by_filename(project)[change.filename].url is not None:
+    if change.upload is None or by_filename(project)[change.filename].url is not None:
         return False
     with _packages(site, change.name) as folder:
         return folder is None or not folder.has(change.filename)
