@@ -43,6 +43,7 @@ from private_pypi.backend import (
     Traits,
     system_errors,
 )
+from private_pypi.backend.open_folder import OpenFolder, WrongKind, kind_of
 from private_pypi.errors import (
     BackendError,
     BackendUnavailable,
@@ -69,7 +70,6 @@ from private_pypi_file_system.names import (
     is_distribution,
     is_plain,
 )
-from private_pypi_file_system.open_folder import OpenFolder, WrongKind, kind_of
 from private_pypi_file_system.records import (
     has_seal,
     read_record,

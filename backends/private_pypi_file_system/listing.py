@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
+from private_pypi.backend.open_folder import OpenFolder, WrongKind, kind_of
 from private_pypi.model import StoredFile, Unlisted
 from private_pypi_file_system.names import is_distribution, is_plain
-from private_pypi_file_system.open_folder import OpenFolder, WrongKind, kind_of
 from private_pypi_file_system.records import stamp_of
 from private_pypi_file_system.reports import NOT_SERVED, Reports
 

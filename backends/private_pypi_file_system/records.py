@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import tomli
 
+from private_pypi.backend.open_folder import OpenFolder, WrongKind
 from private_pypi.model import Record, Upload
-from private_pypi_file_system.open_folder import OpenFolder, WrongKind
 
 _LONGEST_RECORD = 16 * 2**20  # bytes; the form of an upload is smaller
 _SEAL = re.compile(rb"# describes (?P<stamp>[0-9]+:-?[0-9]+) sha256:(?P<sha256>[0-9a-f]{64})\n")

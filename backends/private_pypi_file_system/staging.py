@@ -18,9 +18,9 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from private_pypi.backend.open_folder import OpenFolder, WrongKind
 from private_pypi.errors import BackendUnavailable
 from private_pypi_file_system.names import is_distribution, is_plain
-from private_pypi_file_system.open_folder import OpenFolder, WrongKind
 from private_pypi_file_system.records import remove_sidecars
 
 OWN_FOLDER = ".private_pypi"

@@ -18,12 +18,15 @@ so everything is checked when they are read, and comments are kept when they are
 
 A file without `url` lies in the site, at `packages/<name>/<filename>`. A version without files has
 `git`, the address of the repository in which its tag is.
+
+`burnt = ["demo-0.9.tar.gz"]` lists the names of deleted files. They are not used again, because
+installers and lock files remember the content of a filename.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,10 +39,12 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import NormalizedName
 from packaging.version import InvalidVersion, Version
 
-from private_pypi.distributions.filenames import normalize, parse_filename
+from private_pypi.distributions.filenames import file_key, normalize, parse_filename
 from private_pypi.errors import ConfigurationError, InvalidFilename
 
-_LARGEST: Final = 4 << 20  # bytes of a project's file
+LARGEST: Final = 4 << 20
+"""Bytes of a project's file; a larger one is wrong."""
+
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 _SAFE_URL: Final = re.compile(r"https?://[^\s\"'<>\\^`{|}\x00-\x20\x7f]+")
 
@@ -92,6 +97,8 @@ class Project:
     summary: str | None = None
     ours_on_public: bool = False  # whether the project of this name on the public index is ours
     versions: tuple[SiteVersion, ...] = ()  # oldest first
+    burnt: tuple[str, ...] = ()
+    """The names of deleted files, which must not be used again."""
     source: str | None = None
     """The name under which its sources know the project, if it was registered under another."""
 
@@ -130,7 +137,8 @@ class _Table:
                 datetime: "a time with its zone, such as 2026-01-03T12:30:00Z",
             }
             raise InvalidProject(f"{self.where}: {key!r} must be {names[kind]}, not {value!r}")
-        if isinstance(value, str) and not value.isprintable():
+        # Servers take any reason of a yank, so pages have to be safe with one.
+        if isinstance(value, str) and key != "yanked" and not value.isprintable():
             raise InvalidProject(f"{self.where}: {key!r} has control characters")
         return value
 
@@ -192,6 +200,7 @@ def parse_project(text: str, name: str, *, where: str) -> Project:
             f"{where}: the file of {project.name!r} must be called {project.normalized}.toml"
         )
     versions = [_parse_version(each, project) for each in table.tables("versions")]
+    burnt = _parse_burnt(table, project)
     table.end()
     seen: set[Version] = set()
     names: set[str] = set()
@@ -203,7 +212,32 @@ def parse_project(text: str, name: str, *, where: str) -> Project:
             if file.filename in names:
                 raise InvalidProject(f"{where}: the file {file.filename!r} is there twice")
             names.add(file.filename)
-    return replace(project, versions=tuple(sorted(versions, key=lambda each: each.parsed)))
+            if file_key(file.filename) in burnt:
+                raise InvalidProject(
+                    f"{where}: {file.filename!r} was deleted ('burnt' has it); publish a new "
+                    "version instead, or remove it from 'burnt' if nobody has installed it"
+                )
+    return replace(
+        project,
+        versions=tuple(sorted(versions, key=lambda each: each.parsed)),
+        burnt=tuple(burnt.values()),
+    )
+
+
+def _parse_burnt(table: _Table, project: Project) -> dict[str, str]:
+    """The names of deleted files by their `file_key`."""
+    burnt: dict[str, str] = {}
+    for name in table.take("burnt", list) or []:
+        try:
+            parsed = parse_filename(name) if isinstance(name, str) else None
+        except InvalidFilename as error:
+            raise InvalidProject(f"{table.where}: 'burnt': {error}") from None
+        if parsed is None or parsed.project != project.normalized:
+            raise InvalidProject(
+                f"{table.where}: 'burnt' has {name!r}, which is no file of {project.normalized}"
+            )
+        burnt.setdefault(parsed.key, name)
+    return burnt
 
 
 def _parse_version(table: _Table, project: Project) -> SiteVersion:
@@ -284,7 +318,7 @@ def read_project(path: Path) -> Project:
         if not path.exists():
             raise FileNotFoundError(path)
         raise InvalidProject(f"{path}: not a regular file")
-    if path.stat().st_size > _LARGEST:
+    if path.stat().st_size > LARGEST:
         raise InvalidProject(f"{path}: larger than 4 MiB")
     try:
         text = path.read_text(encoding="utf-8")
@@ -311,6 +345,11 @@ def format_project(project: Project, old: str | None = None) -> str:
         ("ours_on_public", project.ours_on_public or None),
     ):
         _set(document, key, value)
+    if list(project.burnt) != list(document.get("burnt", [])):
+        # A line for each name, so that pull requests seldom conflict.
+        names = tomlkit.array().multiline(multiline=True)
+        names.extend(project.burnt)
+        _set(document, "burnt", names or None)
     kept: dict[Version, Any] = {}
     if old is not None:
         before = parse_project(old, project.normalized, where=project.normalized)
@@ -374,6 +413,18 @@ def yank(version: SiteVersion, reason: str | None, filenames: Sequence[str] = ()
         for file in version.files
     )
     return replace(version, files=files)
+
+
+def burn(project: Project, filenames: Collection[str]) -> Project:
+    """The project without these files, whose names are burnt; versions without files vanish."""
+    versions = []
+    gone: list[str] = []
+    for version in project.versions:
+        files = tuple(each for each in version.files if each.filename not in filenames)
+        gone += [each.filename for each in version.files if each not in files]
+        if files or not version.files:
+            versions.append(replace(version, files=files))
+    return replace(project, versions=tuple(versions), burnt=(*project.burnt, *gone))
 
 
 def by_filename(project: Project) -> Mapping[str, SiteFile]:

@@ -78,7 +78,11 @@ class SupportsLookup(Protocol):
 
 @runtime_checkable
 class SupportsProjects(Protocol):
-    """A storage that supports `SupportsLookup` and can also list its projects."""
+    """A storage that can list its projects, without their files.
+
+    It supports `SupportsLookup`, or `SupportsList` and may have projects that have no files. Their
+    names belong to the repository as well.
+    """
 
     def projects(self) -> Iterator[str]:
         """The normalised names of the projects that the secret of the view may read."""

@@ -95,7 +95,7 @@ def update_index(
     if capability(storage, SupportsList) is None or not has_index(storage):
         raise Unsupported(
             f"a repository of type {backend_type!r} has no index: there is nothing to rebuild, "
-            "the server asks the storage for each project"
+            "because the server asks the storage itself"
         )
     with temporary_folder(folder) as temporary:
         update = _Update(storage, backend_type, temporary, progress or (lambda *_: None))

@@ -154,7 +154,7 @@ class Reconciliation:
         listed = []
         for s in stored_files.values():
             modified_at = s.modified_at and microseconds(first_seen(s))
-            listed.append((s.filename, s.size, s.location, s.stamp, modified_at))
+            listed.append((s.filename, s.size, s.location, s.stamp, modified_at, s.yanked))
         self._put("listed", listed)
         names = ", ".join("?" * len(stored_files))
         rows = self._rows(
@@ -179,6 +179,10 @@ class Reconciliation:
         self._put("named", [(project,) for project in folders])
         self._put("hidden", hidden)
         return unknown
+
+    def name_projects(self, projects: Iterable[str]) -> None:
+        """Take the names of projects that belong to this repository, also without files."""
+        self._put("named", [(project,) for project in projects])
 
     @property
     def burnt_keys(self) -> Mapping[str, BurntName]:
@@ -372,6 +376,16 @@ class Reconciliation:
             "staged_entries AS staged",
             "staged.filename = files.filename AND staged.yanked IS NOT files.yanked"
             f" AND {_UNTOUCHED}",
+            {"begun": self._begun},
+        )
+
+    def take_listed_yanks(self) -> None:
+        """If there is no document: yank and un-yank files as the listing says."""
+        self.changed += self._update_files(
+            "yanked = listed.yanked, serial = (SELECT serial FROM state)",
+            "listed",
+            "listed.filename = files.filename AND listed.stamp = files.stamp"
+            f" AND listed.yanked IS NOT files.yanked AND {_UNTOUCHED}",
             {"begun": self._begun},
         )
 

@@ -31,7 +31,8 @@ CREATE TABLE IF NOT EXISTS staged_skipped (filename TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS staged_problems (problem TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS listed (
     filename TEXT PRIMARY KEY, size INTEGER, location TEXT, stamp TEXT,
-    modified_at INTEGER  -- microseconds since 1970, not later than now
+    modified_at INTEGER,  -- microseconds since 1970, not later than now
+    yanked TEXT
 );
 -- Files to be opened. A size of -1 is unknown: an entry of 0.2, whose location is its stamp.
 CREATE TABLE IF NOT EXISTS pending (

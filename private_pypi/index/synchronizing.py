@@ -33,6 +33,7 @@ from private_pypi.backend import (
     AnyStorage,
     SupportsIndex,
     SupportsList,
+    SupportsProjects,
     SupportsRecent,
     capability,
 )
@@ -382,9 +383,15 @@ class Synchronizer:
 
     def _follow_listing(self, changes: Reconciliation) -> None:
         self._take(changes, self._listing())
+        projects = capability(self._storage, SupportsProjects)
+        if projects is not None:
+            changes.name_projects(projects.projects())
         changes.drop_unlisted()
         changes.take_documented_facts()
-        changes.take_yanks()
+        if capability(self._storage, SupportsIndex) is None:
+            changes.take_listed_yanks()
+        else:
+            changes.take_yanks()
 
     def _follow_document(self, changes: Reconciliation, *, is_new: bool) -> None:
         if is_new:

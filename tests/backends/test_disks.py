@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from private_pypi.backend import NO_INDEX, Folders
+from private_pypi.backend.open_folder import OpenFolder
 from private_pypi.errors import (
     BackendError,
     BackendUnavailable,
@@ -31,7 +32,6 @@ from private_pypi.testing.contract.helpers import (
 )
 from private_pypi_file_system import FileSystemBackend
 from private_pypi_file_system.backend import FileSystemStorage
-from private_pypi_file_system.open_folder import OpenFolder
 from tests.backends.folders import (
     leftovers,
     listed,

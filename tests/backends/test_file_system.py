@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
 from private_pypi.backend import NO_INDEX, Access, Folders, Secret
+from private_pypi.backend.open_folder import OpenFolder
 from private_pypi.distributions.records import file_from_record
 from private_pypi.errors import (
     BackendUnavailable,
@@ -33,7 +34,6 @@ from private_pypi.testing.contract.helpers import (
 )
 from private_pypi_file_system import FileSystemBackend
 from private_pypi_file_system.backend import FileSystemSettings, FileSystemStorage
-from private_pypi_file_system.open_folder import OpenFolder
 from private_pypi_file_system.staging import locked, new_stage
 from tests.backends.folders import (
     leftovers,

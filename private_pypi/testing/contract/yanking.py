@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from private_pypi.backend import SupportsYank
+from private_pypi.backend import SupportsList, SupportsYank, capability
 from private_pypi.errors import FileNotFound
+from private_pypi.index.stored_document import has_index
 from private_pypi.testing.contract.base import StorageContract
 from private_pypi.testing.contract.helpers import Tested, content_of, make_upload, published
 
@@ -40,6 +41,18 @@ class YankingContract(StorageContract):
             self.check_core_metadata(other, uploads[0], stored[name])
         # If the same file is uploaded again, it is still yanked.
         assert self.put(other, uploads[0]) == yanked
+
+    def test_a_yank_of_another_server_is_shown(self, place: Any, tmp_path: Path) -> None:
+        """Without an index document, a listing is how a server learns of it."""
+        storage, other = (self.open_another(place, tmp_path) for _ in range(2))
+        if capability(storage, SupportsList) is None or has_index(storage):
+            return
+        upload = make_upload(tmp_path, "demo-1.0.tar.gz", b"content")
+        file = published(upload, storage.put_file(upload))
+        for reason in (None, "broken", "", None):
+            other.yank_file(file, reason)
+            [shown] = self.index_of(storage).project_files("demo")
+            assert shown.yanked == reason
 
     def test_a_file_that_is_not_there_cannot_be_yanked(
         self, storage: Tested, tmp_path: Path
