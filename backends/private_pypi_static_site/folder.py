@@ -33,6 +33,7 @@ from private_pypi_static_site.project_file import (
     format_project,
     is_url,
     read_project,
+    read_text,
 )
 
 SETTINGS: Final = "site.toml"
@@ -115,6 +116,10 @@ class SiteFolder:
         """All projects, by name."""
         for name in self.names():
             yield read_project(self._file_of(name))
+
+    def project_text(self, name: NormalizedName) -> str:
+        """The file of a project as text, for those who need not parse it if it has not changed."""
+        return read_text(self._file_of(name))
 
     def write_project(self, project: Project) -> None:
         """Write the file of a project, and keep the comments that somebody made in it."""
