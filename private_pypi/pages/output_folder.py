@@ -118,7 +118,7 @@ def _format_list(paths: Iterable[str]) -> bytes:
 
 
 def _refuse_foreign(folder: Path, wanted: Set[str], old: Set[str]) -> None:
-    foreign = {path for path in wanted - old if os.path.lexists(folder / path)}
+    foreign = {path for path in wanted - old if os.path.lexists(f"{folder}/{path}")}
     parents: set[str] = set()
     for path in wanted:
         parent = path.rpartition("/")[0]
@@ -127,7 +127,7 @@ def _refuse_foreign(folder: Path, wanted: Set[str], old: Set[str]) -> None:
             parent = parent.rpartition("/")[0]
     for parent in parents:
         with suppress(FileNotFoundError, NotADirectoryError):
-            if not stat.S_ISDIR(os.lstat(folder / parent).st_mode):
+            if not stat.S_ISDIR(os.lstat(f"{folder}/{parent}").st_mode):
                 foreign.add(parent)
     if foreign:
         named = sorted(foreign)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import shutil
+import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -59,7 +61,7 @@ _CHUNK: Final = 1 << 20  # bytes
 Progress: TypeAlias = Callable[[int, int | None, str], None]
 """Called with the number of items that are done, their total, and a description."""
 
-Stamp: TypeAlias = list[int] | None
+Stamp: TypeAlias = str | None
 """Size and time of a file, by which a change is noticed; None: there is no file."""
 
 
@@ -141,7 +143,7 @@ def build_site(
     assets = {f"static/{asset.name}": asset.content for asset in pages.assets.values()}
     wanted = {*_FIXED, *assets}
     for each in unchanged.values():
-        wanted |= each.outputs.keys()
+        wanted.update(each.outputs)  # not |=, which makes another set
     for _, project in changed.values():
         wanted |= _paths(project)
     with (
@@ -162,7 +164,10 @@ def build_site(
         output.write("index.html", pages.start([each.card for each in done.values()]).encode())
         output.write(STATE, _format_state(done))
         removed = output.finish()
-        readmes.keep_only(key for each in done.values() for key in each.readmes)
+        readmes.forget(
+            {key for each in kept.values() for key in each.readmes},
+            {key for each in done.values() for key in each.readmes},
+        )
     return Built(projects=len(names), made=len(changed), files=len(anchors), removed=removed)
 
 
@@ -249,7 +254,7 @@ class _Making:
         if file.url is not None:
             return metadata
         source = self._site.hosted(name, file.filename)
-        self._inputs[path] = _stamp(source)
+        self._inputs[path] = _stamp(str(source))
         if self._inputs[path] is None:
             raise ConfigurationError(
                 f"{path} is missing; projects/{name}.toml has it without `url`, as a file of the "
@@ -269,10 +274,10 @@ class _Making:
     def _read(self, path: Path) -> bytes | None:
         """A small file of the site; None if there is none."""
         relative = path.relative_to(self._site.root).as_posix()
-        stamp = self._inputs[relative] = _stamp(path)
+        stamp = self._inputs[relative] = _stamp(str(path))
         if stamp is None:
             return None
-        if stamp[0] > _LARGEST_METADATA:
+        if path.stat().st_size > _LARGEST_METADATA:
             raise ConfigurationError(f"{relative} is larger than 4 MiB")
         return path.read_bytes()
 
@@ -309,7 +314,7 @@ class _Making:
         return _Kept(
             key=self._key,
             inputs=self._inputs,
-            outputs={path: _stamp(output.folder / path) for path in self._outputs},
+            outputs={path: _stamp(f"{output.folder}/{path}") for path in self._outputs},
             card=Card.of(shown),
             anchors=[each.anchor("") for each in files],
             readmes=sorted({key for _, key, _ in self._versions if key}),
@@ -357,20 +362,22 @@ def _shown_first(file: SiteFile) -> tuple[bool, str]:
 # -- files -----------------------------------------------------------------------------------------
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: str) -> Stamp:
     try:
-        found = path.lstat()
+        found = os.lstat(path)  # not through `Path`, because there may be 100,000 of them
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if path.is_symlink() or not path.is_file():
-        raise ConfigurationError(f"{str(path)!r} must be a regular file")
-    return [found.st_size, found.st_mtime_ns]
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigurationError(f"{path!r} must be a regular file")
+    return f"{found.st_size}-{found.st_mtime_ns}"
 
 
 def _is_same(kept: _Kept, site: Path, output: Path) -> bool:
     """Whether all files, of which and to which the pages were made, are as they were then."""
-    return all(_stamp(site / path) == stamp for path, stamp in kept.inputs.items()) and all(
-        _stamp(output / path) == stamp for path, stamp in kept.outputs.items()
+    return all(
+        _stamp(f"{folder}/{path}") == stamp
+        for folder, stamps in ((site, kept.inputs), (output, kept.outputs))
+        for path, stamp in stamps.items()
     )
 
 
@@ -476,12 +483,11 @@ class _Readmes(AbstractContextManager["_Readmes"]):
             part.replace(path)
         return html
 
-    def keep_only(self, keys: Iterable[str]) -> None:
-        """Remove all others."""
-        wanted = set(keys)
-        for path in self._folder.glob("*/*"):
-            if path.name not in wanted:
-                path.unlink(missing_ok=True)
+    def forget(self, before: Set[str], now: Set[str]) -> None:
+        """Remove what the last build still needed; all that is not needed now, if it is unknown."""
+        known = before or {path.name for path in self._folder.glob("*/*")}
+        for key in known - now:
+            (self._folder / key[:2] / key).unlink(missing_ok=True)
 
 
 def _done(html: str) -> Future[str]:
