@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import io
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from packaging.version import Version
 
@@ -82,3 +86,33 @@ def written(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield path.relative_to(folder).as_posix()
+
+
+class PlainServer:
+    """A server of files as Python brings it, and what it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        asked: list[str] = []
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+                asked.append(unquote(self.path).partition("?")[0])
+
+        self.asked = asked
+        self._server = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), partial(Handler, directory=str(folder))
+        )
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
+        self._thread.start()
+
+    def names(self) -> list[str]:
+        """The names of the files that were asked for; "" for a page."""
+        return [path.rpartition("/")[2] for path in self.asked]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
