@@ -65,15 +65,18 @@ def serve(
     """
     output, built = _build(folder, output_folder, public_index)
     say(str(built))
-    try:
-        server = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", port), partial(_Handler, directory=str(output))
-        )
-    except (OSError, OverflowError) as error:
-        raise ConfigurationError(f"cannot listen on port {port}: {error}") from error
-    with server:
+    with make_server(output, port) as server:
         say(f"serving {output} at http://127.0.0.1:{server.server_port}/")
         server.serve_forever()
+
+
+def make_server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
+    """A server of the pages in a folder, for this machine only; the caller runs and closes it."""
+    handler = partial(_Handler, directory=str(folder))
+    try:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(f"cannot listen on port {port}: {error}") from error
 
 
 def _build(folder: str, output_folder: str, public_index: str | None) -> tuple[Path, Built]:

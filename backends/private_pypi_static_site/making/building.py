@@ -109,14 +109,7 @@ def build_site(
     output folder that has something else at the place of a page.
     """
     settings = site.settings()
-    if _is_within(site.root, output_folder) or site.packages.resolve() in [
-        output_folder.resolve(),
-        *output_folder.resolve().parents,
-    ]:
-        raise ConfigurationError(
-            f"the pages cannot be written into {str(output_folder)!r}, which has the site itself; "
-            "choose an empty folder"
-        )
+    _check_place(site.root, output_folder)
     pages = Pages(
         settings,
         site.root / "templates",
@@ -407,8 +400,16 @@ def _link(source: Path, output: OutputFolder, path: str, sha256: str) -> None:
     output.part.replace(target)
 
 
-def _is_within(inner: Path, outer: Path) -> bool:
-    return outer.resolve() in [inner.resolve(), *inner.resolve().parents]
+def _check_place(site: Path, output: Path) -> None:
+    """Refuse to write pages between the files of the site."""
+    root, place = site.resolve(), output.resolve()
+    around = [place, *place.parents]
+    own = [root / name for name in ("packages", "projects", "readmes", "templates", ".git", CACHE)]
+    if root == place or place in root.parents or any(each in around for each in own):
+        raise ConfigurationError(
+            f"the pages cannot be written into {str(output)!r}, where the site itself is; choose "
+            "an empty folder"
+        )
 
 
 # -- what is kept between builds -------------------------------------------------------------------
