@@ -130,31 +130,32 @@ class Renderer:
         if at_once is not None:
             return at_once
         asked = json.dumps([description.text, description.content_type]).encode() + b"\n"
-        answer = b""
-        for _ in range(2):  # the process may have been ended meanwhile, by the system or by Ctrl-C
-            child, is_new = self._child, self._child is None
-            if child is None:
-                child = self._child = _start_child("several")
-            assert child.stdin is not None and child.stdout is not None
-            with suppress(BrokenPipeError):
-                child.stdin.write(asked)
-                child.stdin.flush()
-                answer = child.stdout.readline()
-            if answer.endswith(b"\n"):
-                html = json.loads(answer)
-                return plain(description.text) if html is None else str(html)
+        try:
+            answer = self._ask(asked)
+        except BrokenPipeError:  # the process was ended while nothing was asked
             self.close()
-            if is_new:
-                break
-        logger.warning("a description was not rendered; its text is shown unchanged")
-        return plain(description.text)
+            answer = self._ask(asked)
+        if not answer.endswith(b"\n"):
+            logger.warning("a description was not rendered; its text is shown unchanged")
+            self.close()
+            return plain(description.text)
+        html = json.loads(answer)
+        return plain(description.text) if html is None else str(html)
+
+    def _ask(self, asked: bytes) -> bytes:
+        if self._child is None:
+            self._child = _start_child("several", str(_SECONDS))
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._child.stdin.write(asked)
+        self._child.stdin.flush()
+        return self._child.stdout.readline()
 
     def close(self) -> None:
         """End the process."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
-            with child:  # closes the pipes, and waits
+            with suppress(BrokenPipeError), child:  # closes the pipes, and waits
                 pass
 
 
@@ -366,7 +367,7 @@ def main() -> int:
     """Run the child process.
 
     It reads the text and its content type from stdin as JSON, and writes the HTML or null to stdout
-    as JSON. With the argument "several" it does so for each line.
+    as JSON. With the arguments "several" and a number of seconds it does so for each line.
     """
     import os
     import resource
@@ -376,9 +377,10 @@ def main() -> int:
     with suppress(OSError):  # if the system runs out of memory, it shall kill this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    if sys.argv[1:] == ["several"]:
+    if sys.argv[1:2] == ["several"]:
         for line in sys.stdin:
-            signal.setitimer(signal.ITIMER_REAL, _SECONDS)  # when it is over, the process ends
+            # The signal ends the process, whatever it is doing.
+            signal.setitimer(signal.ITIMER_REAL, float(sys.argv[2]))
             answer = json.dumps(render(*json.loads(line)))
             sys.stdout.write((answer if len(answer) <= _LARGEST else "null") + "\n")
             sys.stdout.flush()

@@ -25,7 +25,6 @@ from urllib.parse import quote
 
 from packaging.utils import NormalizedName
 
-from private_pypi import __version__
 from private_pypi.distributions.descriptions import NOTHING, Description, parse_description
 from private_pypi.errors import ConfigurationError
 from private_pypi.model import DistributionFile
@@ -119,9 +118,10 @@ def build_site(
     unchanged: dict[NormalizedName, _Kept] = {}
     changed: dict[NormalizedName, tuple[str, Project]] = {}
     names = site.names()
+    by = _made_by()
     for name in names:
         text = site.project_text(name)
-        facts = [__version__, pages.fingerprint, text, repr(verdicts.get(name))]
+        facts = [by, pages.fingerprint, text, repr(verdicts.get(name))]
         key = hashlib.sha256(repr(facts).encode()).hexdigest()
         old = kept.get(name)
         if old is not None and old.key == key and _is_same(old, site.root, output_folder):
@@ -415,6 +415,14 @@ def _check_place(site: Path, output: Path) -> None:
 # -- what is kept between builds -------------------------------------------------------------------
 
 
+def _made_by() -> str:
+    """What pages and rendered READMEs depend on besides their sources."""
+    return " ".join(
+        importlib.metadata.version(each)
+        for each in ("private_pypi", "readme_renderer", "packaging")
+    )
+
+
 def _read_state(output_folder: Path) -> dict[str, _Kept]:
     try:
         values = json.loads((output_folder / STATE).read_bytes())
@@ -449,7 +457,7 @@ class _Readmes(AbstractContextManager["_Readmes"]):
         self._enabled = enabled
         self._threads = ThreadPoolExecutor(_RENDERERS, thread_name_prefix="readmes")
         self._idle: deque[Renderer] = deque(Renderer() for _ in range(_RENDERERS))
-        self._by = f"{__version__} {importlib.metadata.version('readme_renderer')}"
+        self._by = _made_by()
 
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(cancel_futures=True)
