@@ -417,10 +417,8 @@ def _check_place(site: Path, output: Path) -> None:
 
 def _made_by() -> str:
     """What pages and rendered READMEs depend on besides their sources."""
-    return " ".join(
-        importlib.metadata.version(each)
-        for each in ("private_pypi", "readme_renderer", "packaging")
-    )
+    names = ("private_pypi", "readme_renderer", "packaging")
+    return " ".join(importlib.metadata.version(name) for name in names)
 
 
 def _read_state(output_folder: Path) -> dict[str, _Kept]:
