@@ -33,6 +33,7 @@ from private_pypi_static_site.project_file import (
     format_project,
     is_url,
     read_project,
+    read_text,
 )
 
 SETTINGS: Final = "site.toml"
@@ -49,6 +50,7 @@ class SiteSettings:
     title: str = "Python packages"
     url: str = ""  # where the site is served, with a final slash; commands on its pages need it
     check_public_index: bool = True  # whether names are compared with those of the public index
+    public_index: str = ""  # its address, for a mirror; "": the one that all tools know
     readmes: bool = True  # whether pages have descriptions
 
 
@@ -75,15 +77,22 @@ class SiteFolder:
             ) from None
         except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError, RecursionError) as error:
             raise ConfigurationError(f"{path}: {error}") from error
-        kinds = {"title": str, "url": str, "check_public_index": bool, "readmes": bool}
+        kinds = {
+            "title": str,
+            "url": str,
+            "check_public_index": bool,
+            "public_index": str,
+            "readmes": bool,
+        }
         for key, value in values.items():
             if key not in kinds:
                 raise ConfigurationError(f"{path}: {key!r} is unknown; known: {', '.join(kinds)}")
             if type(value) is not kinds[key]:
                 raise ConfigurationError(f"{path}: {key!r} has a wrong type: {value!r}")
         settings = SiteSettings(**values)
-        if settings.url and not is_url(settings.url):
-            raise ConfigurationError(f"{path}: 'url' is no http or https address")
+        for key, address in (("url", settings.url), ("public_index", settings.public_index)):
+            if address and not is_url(address):
+                raise ConfigurationError(f"{path}: {key!r} is no http or https address")
         if not settings.title.isprintable():
             raise ConfigurationError(f"{path}: 'title' has control characters")
         return SiteSettings(**{**values, "url": f"{settings.url.rstrip('/')}/".lstrip("/")})
@@ -115,6 +124,10 @@ class SiteFolder:
         """All projects, by name."""
         for name in self.names():
             yield read_project(self._file_of(name))
+
+    def project_text(self, name: NormalizedName) -> str:
+        """The file of a project as text, for those who need not parse it if it has not changed."""
+        return read_text(self._file_of(name))
 
     def write_project(self, project: Project) -> None:
         """Write the file of a project, and keep the comments that somebody made in it."""

@@ -312,8 +312,8 @@ def _sha256(table: _Table, key: str, *, required: bool = False) -> str | None:
     return text
 
 
-def read_project(path: Path) -> Project:
-    """Read the file of a project; raises `InvalidProject`, and `FileNotFoundError`."""
+def read_text(path: Path) -> str:
+    """Read the text of a project's file; raises `InvalidProject`, and `FileNotFoundError`."""
     if path.is_symlink() or not path.is_file():
         if not path.exists():
             raise FileNotFoundError(path)
@@ -321,10 +321,14 @@ def read_project(path: Path) -> Project:
     if path.stat().st_size > LARGEST:
         raise InvalidProject(f"{path}: larger than 4 MiB")
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InvalidProject(f"{path}: not UTF-8") from error
-    return parse_project(text, path.stem, where=f"projects/{path.name}")
+
+
+def read_project(path: Path) -> Project:
+    """Read the file of a project; raises `InvalidProject`, and `FileNotFoundError`."""
+    return parse_project(read_text(path), path.stem, where=f"projects/{path.name}")
 
 
 # -- writing ---------------------------------------------------------------------------------------

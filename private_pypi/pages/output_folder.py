@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -117,12 +118,17 @@ def _format_list(paths: Iterable[str]) -> bytes:
 
 
 def _refuse_foreign(folder: Path, wanted: Set[str], old: Set[str]) -> None:
-    foreign = {path for path in wanted - old if os.path.lexists(folder / path)}
-    parents = {parent for path in wanted for parent in PurePosixPath(path).parents}
-    for parent in parents - {PurePosixPath()}:
-        place = folder / parent
-        if place.is_symlink() or (place.exists() and not place.is_dir()):
-            foreign.add(str(parent))
+    foreign = {path for path in wanted - old if os.path.lexists(f"{folder}/{path}")}
+    parents: set[str] = set()
+    for path in wanted:
+        parent = path.rpartition("/")[0]
+        while parent and parent not in parents:
+            parents.add(parent)
+            parent = parent.rpartition("/")[0]
+    for parent in parents:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if not stat.S_ISDIR(os.lstat(f"{folder}/{parent}").st_mode):
+                foreign.add(parent)
     if foreign:
         named = sorted(foreign)
         more = f" and {len(named) - _TOLD} more" if len(named) > _TOLD else ""

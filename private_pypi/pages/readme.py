@@ -7,6 +7,7 @@ start below those of the page; and links do not send a referrer.
 
 All this happens in a child process, `python -m private_pypi.pages.readme`. Some texts make a
 regular expression of a highlighter or of docutils run for hours, which would block all threads.
+A server starts a process for each description; who has thousands uses a `Renderer`.
 """
 
 from __future__ import annotations
@@ -78,11 +79,9 @@ class Readmes:
         If rendering takes longer than the page can wait, it goes on, and the result will be there
         for the next request.
         """
-        if not description.text.strip():
-            return ""
-        content_type = _media_type(description.content_type)[0]
-        if content_type == "text/plain":
-            return plain(description.text)
+        at_once = without_markup(description)
+        if at_once is not None:
+            return at_once
         key = hashlib.sha256(
             f"{description.content_type}\n{description.text}".encode(errors="replace")
         ).digest()
@@ -113,6 +112,60 @@ class Readmes:
             while self._bytes > _CACHE_BYTES and len(self._kept) > 1:
                 self._bytes -= len(self._kept.popitem(last=False)[1])
         return html
+
+
+class Renderer:
+    """Renders one description after another in a child process, which starts at the first one.
+
+    It is for one thread. A description that takes too long or too much memory ends the process,
+    and the next one gets another.
+    """
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def html(self, description: Description) -> str:
+        """The description as HTML; the unchanged text if it cannot be rendered."""
+        at_once = without_markup(description)
+        if at_once is not None:
+            return at_once
+        asked = json.dumps([description.text, description.content_type]).encode() + b"\n"
+        try:
+            answer = self._ask(asked)
+        except BrokenPipeError:  # the process was ended while nothing was asked
+            self.close()
+            answer = self._ask(asked)
+        if not answer.endswith(b"\n"):
+            logger.warning("a description was not rendered; its text is shown unchanged")
+            self.close()
+            return plain(description.text)
+        html = json.loads(answer)
+        return plain(description.text) if html is None else str(html)
+
+    def _ask(self, asked: bytes) -> bytes:
+        if self._child is None:
+            self._child = _start_child("several", str(_SECONDS))
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._child.stdin.write(asked)
+        self._child.stdin.flush()
+        return self._child.stdout.readline()
+
+    def close(self) -> None:
+        """End the process."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            with suppress(BrokenPipeError), child:  # closes the pipes, and waits
+                pass
+
+
+def without_markup(description: Description) -> str | None:
+    """The HTML of a description that need not be rendered; None if it has to be."""
+    if not description.text.strip():
+        return ""
+    if _media_type(description.content_type)[0] == "text/plain":
+        return plain(description.text)
+    return None
 
 
 def plain(text: str) -> str:
@@ -184,6 +237,18 @@ def _render_apart(description: Description) -> str | None:
         return None
     answer = json.loads(done.stdout)
     return None if answer is None else str(answer)
+
+
+def _start_child(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "private_pypi.pages.readme", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parent.parent,
+        env=child_environment(),
+        start_new_session=True,
+    )
 
 
 class _Adapter(HTMLParser):
@@ -302,15 +367,25 @@ def main() -> int:
     """Run the child process.
 
     It reads the text and its content type from stdin as JSON, and writes the HTML or null to stdout
-    as JSON.
+    as JSON. With the arguments "several" and a number of seconds it does so for each line.
     """
     import os
     import resource
+    import signal
 
     os.nice(5)  # the server is more important
     with suppress(OSError):  # if the system runs out of memory, it shall kill this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    if sys.argv[1:2] == ["several"]:
+        for line in sys.stdin:
+            # The signal ends the process, whatever it is doing.
+            signal.setitimer(signal.ITIMER_REAL, float(sys.argv[2]))
+            answer = json.dumps(render(*json.loads(line)))
+            sys.stdout.write((answer if len(answer) <= _LARGEST else "null") + "\n")
+            sys.stdout.flush()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return 0
     resource.setrlimit(resource.RLIMIT_CPU, (int(_SECONDS), int(_SECONDS)))
     text, content_type = json.load(sys.stdin)
     answer = json.dumps(render(text, content_type))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
+from typing import Protocol, TypeVar
 
 from packaging.version import Version
 
@@ -59,7 +60,20 @@ def releases_of(files: Sequence[DistributionFile]) -> tuple[Release, ...]:
     return tuple(reversed(releases))
 
 
-def current_release(releases: Sequence[Release]) -> Release:
+class Choosable(Protocol):
+    """What decides which release installers take."""
+
+    @property
+    def is_prerelease(self) -> bool: ...
+
+    @property
+    def is_yanked(self) -> bool: ...
+
+
+_Choosable = TypeVar("_Choosable", bound=Choosable)
+
+
+def current_release(releases: Sequence[_Choosable]) -> _Choosable:
     """The release that an installer would take by default.
 
     That is the newest final release that is not yanked, else the newest that is not yanked, else

@@ -163,7 +163,9 @@ def project_detail(
                 "files": [_file_json(file, url(file)) for file in files],
             }
         )
-    return _page(f"Links for {project}", "".join(_anchor(file, url(file)) for file in files))
+    return _page(
+        f"Links for {project}", "".join(f"{anchor(file, url(file))}<br>\n" for file in files)
+    )
 
 
 def _meta(serial: int | None) -> dict[str, Any]:
@@ -195,7 +197,8 @@ def _file_json(file: DistributionFile, url: str) -> dict[str, Any]:
     return entry
 
 
-def _anchor(file: DistributionFile, url: str) -> str:
+def anchor(file: DistributionFile, url: str) -> str:
+    """The link to a file on a page for installers (PEP 503); `url` has no fragment."""
     attributes = [f'href="{html.escape(url)}#sha256={file.sha256}"']
     if file.requires_python is not None:
         attributes.append(f'data-requires-python="{html.escape(file.requires_python)}"')
@@ -208,7 +211,7 @@ def _anchor(file: DistributionFile, url: str) -> str:
     attributes.append(f'data-size="{file.size}"')
     if file.uploaded_at is not None:
         attributes.append(f'data-upload-time="{format_time(file.uploaded_at)}"')
-    return f"<a {' '.join(attributes)}>{html.escape(file.filename)}</a><br>\n"
+    return f"<a {' '.join(attributes)}>{html.escape(file.filename)}</a>"
 
 
 def _page(title: str, body: str) -> str:

@@ -101,7 +101,7 @@ def vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_commands_of_backends_are_listed_with_their_summaries(run: Run) -> None:
     listed = run("--help").out.partition("    restore_name ")[2].splitlines()[1:]
     names = [line.split()[0] for line in listed[: listed.index("")]]
-    assert names == [
+    assert [name for name in names if not name.startswith("static_site.")] == [
         *("absent.open", "bent.open", "github.gen_gh_pages", "github.init_pkg_repo"),
         *("vault.open", "vault.wait"),
     ]

@@ -6,6 +6,7 @@ import re
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from private_pypi.distributions.descriptions import Description
 from private_pypi.pages import readme
-from private_pypi.pages.readme import Readmes, adapt, plain, render
+from private_pypi.pages.readme import Readmes, Renderer, adapt, plain, render
 
 MARKDOWN = "text/markdown"
 RST = "text/x-rst"
@@ -300,3 +301,43 @@ def test_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(10):
         readmes.html(Description(text=f"{number}" * 30, content_type=MARKDOWN), "mine")
     assert (len(readmes._kept), readmes._bytes) == (1, 60)
+
+
+# -- many descriptions ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def renderer() -> Iterator[Renderer]:
+    made = Renderer()
+    yield made
+    made.close()
+
+
+def described(text: str, content_type: str = MARKDOWN) -> Description:
+    return Description(text=text, content_type=content_type)
+
+
+def test_one_process_renders_several_descriptions(renderer: Renderer) -> None:
+    texts = ["# One", "*two*\n\u2028\nlines", "", "<script>three</script>"]
+    assert [renderer.html(described(text)) for text in texts] == [
+        render(text, MARKDOWN) if text else "" for text in texts
+    ]
+    assert renderer.html(described("*a*", "text/plain")) == plain("*a*")
+    assert renderer.html(described("*a*", "text/unknown")) == plain("*a*")
+
+
+def test_what_takes_too_long_is_shown_unchanged_and_the_next_is_rendered(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as hurried:
+        hurried.setattr(readme, "_SECONDS", 0.001)
+        assert renderer.html(described("*one*")) == plain("*one*")
+    assert renderer.html(described("*two*")) == "<p><em>two</em></p>\n"
+
+
+def test_a_process_that_was_ended_is_replaced(renderer: Renderer) -> None:
+    renderer.html(described("*one*"))
+    assert renderer._child is not None
+    renderer._child.kill()
+    renderer._child.wait()
+    assert renderer.html(described("*two*")) == "<p><em>two</em></p>\n"

@@ -10,6 +10,7 @@ from private_pypi.backend import system_errors
 from private_pypi.commands.command_line import UsageError
 from private_pypi.commands.files import one_secret, say
 from private_pypi.commands.indexing import Progress
+from private_pypi.configuration.public_index import public_index_url
 from private_pypi.distributions.records import printable
 from private_pypi.errors import BackendError
 from private_pypi_static_site.folder import SiteFolder
@@ -67,8 +68,9 @@ def check(
     progress = Progress()
     try:
         with closing(HttpClient()) as client:
-            index = PublicIndex(public_index or _default_index(), client)
             checked = check_site(site, progress)
+            address = public_index or checked.settings.public_index or public_index_url()
+            index = PublicIndex(address, client)
             wanted = checked.settings.check_public_index
             earlier = read_verdicts(site, index.url)
             found, unreached = Comparison(), None
@@ -110,9 +112,3 @@ def check(
         ):
             file.write(printable(as_markdown(report)))
     return 1 if report.failed else 0
-
-
-def _default_index() -> str:
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT  # here, because importing it takes a while
-
-    return PYPI_SIMPLE_ENDPOINT

@@ -62,6 +62,11 @@ class Verdict:
     our_version: str | None = None  # the version here that it was compared with; None: none
     checked_at: datetime  # UTC, whole seconds
 
+    @property
+    def is_danger(self) -> bool:
+        """Whether an installer that asks both indexes may install a stranger's project."""
+        return self.kind in ("taken", "higher")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
