@@ -166,7 +166,7 @@ class _Table:
 
 def is_url(text: str) -> bool:
     """Whether a text is an address that pages may link to: http or https, and no credentials."""
-    if not _SAFE_URL.fullmatch(text):
+    if not _SAFE_URL.fullmatch(text) or not text.isprintable():
         return False
     try:
         parts = urlsplit(text)
@@ -369,7 +369,8 @@ def format_project(project: Project, old: str | None = None) -> str:
         array.append(kept.get(each.parsed) or _version_table(each))
     if array:
         document["versions"] = array
-    return tomlkit.dumps(document)
+    # Tables that are kept bring the blank lines that were around them.
+    return re.sub("\n{3,}", "\n\n", tomlkit.dumps(document)).strip("\n") + "\n"
 
 
 def _version_table(version: SiteVersion) -> Any:

@@ -562,11 +562,15 @@ def test_symbolic_links_lead_nowhere(site: SiteFolder, tmp_path: Path) -> None:
         build(site)
 
 
-def test_a_project_without_versions_is_an_error(site: SiteFolder) -> None:
-    (site.root / "projects").mkdir()
-    (site.root / "projects/demo.toml").write_text('name = "demo"\n')
-    with pytest.raises(ConfigurationError, match="the project has no versions"):
-        build(site)
+def test_a_project_without_versions_has_no_pages(site: SiteFolder) -> None:
+    """Only the names of its deleted files are left."""
+    host(site, *make_wheel("other", "1.0"))
+    path = site.root / "projects/demo.toml"
+    path.write_text('name = "demo"\nburnt = ["demo-1.0.tar.gz"]\n')
+    for _ in range(2):
+        assert build(site).projects == 1
+        assert not (site.root / "_site/demo").exists()
+        assert "demo" not in (site.root / "_site/index.html").read_text()
 
 
 # -- templates of the site -------------------------------------------------------------------------

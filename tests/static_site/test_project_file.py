@@ -73,6 +73,18 @@ def test_a_change_keeps_comments_and_the_order_of_keys() -> None:
     assert parse(format_project(project, new)).versions == project.versions
 
 
+def test_what_is_written_again_stays_as_it_is() -> None:
+    files = tuple(replace(FILE, filename=f"demo-1.0-{n}-py3-none-any.whl") for n in range(3))
+    files = tuple(replace(file, url=None) for file in files)
+    project = replace(DEMO, versions=(replace(ONE, files=files), TWO))
+    text = format_project(project)
+    assert format_project(project, text) == text
+    more = replace(project, versions=(*project.versions, replace(TWO, version="3.0")))
+    longer = format_project(more, text)
+    assert longer.startswith(text)
+    assert format_project(project, longer) == text
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [

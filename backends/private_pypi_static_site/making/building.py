@@ -130,6 +130,7 @@ def build_site(
             project = parse_project(text, name, where=f"projects/{name}.toml")
             if project.versions:  # there may be only the names of files that were deleted
                 changed[name] = key, project
+    names = [name for name in names if name in unchanged or name in changed]
     assets = {f"static/{asset.name}": asset.content for asset in pages.assets.values()}
     wanted = {*_FIXED, *assets}
     for each in unchanged.values():
