@@ -60,7 +60,9 @@ KEPT_TO = {
 }
 
 # A backend's commands are no part of a server: they stand beside the core's own commands.
-OF_COMMANDS = {"commands", "configuration", "distributions", "index", "pages", "storage"}
+OF_COMMANDS = {
+    *("commands", "configuration", "distributions", "index", "pages", "storage", "system"),
+}
 
 # Folders of backends that only their commands use.
 MAKING = {"commands", "making"}

@@ -124,6 +124,7 @@ class SiteFolder:
 
     def delete_project(self, name: NormalizedName) -> None:
         """Remove the file of a project; its hosted files stay."""
+        self.require_inside(self._file_of(name))
         with system_errors(f"cannot delete {name!r}"):
             self._file_of(name).unlink(missing_ok=True)
 
@@ -147,8 +148,20 @@ class SiteFolder:
         """Where the site has the README of a version without files, or would have it."""
         return self.root / "readmes" / name / f"{version}.md"
 
+    def require_inside(self, path: Path) -> None:
+        """Raise `ConfigurationError` if a folder on the way to a path of the site is a link.
+
+        A pull request can contain links, and what is written through one could be anywhere.
+        """
+        for parent in path.relative_to(self.root).parents:
+            if (self.root / parent).is_symlink() and parent != Path():
+                raise ConfigurationError(
+                    f"{str(self.root / parent)!r} is a symbolic link; it must be a folder"
+                )
+
     def write(self, path: Path, content: bytes) -> None:
         """Write a file of the site, so that nobody sees a part of it."""
+        self.require_inside(path)
         part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         with system_errors(f"cannot write {str(path)!r}"):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import tomli
 import tomlkit
@@ -264,7 +264,7 @@ def _parse_file(table: _Table, project: Project, version: str) -> SiteFile:
         core_metadata_sha256=_sha256(table, "core_metadata_sha256"),
         yanked=table.take("yanked", str),
     )
-    if file.url is not None and not urlsplit(file.url).path.endswith("/" + filename):
+    if file.url is not None and not unquote(urlsplit(file.url).path).endswith("/" + filename):
         # Installers read the filename from the end of the address.
         raise InvalidProject(f"{table.where}: 'url' must end with /{filename}")
     table.end()

@@ -2,7 +2,8 @@
 
 A command is a function with a docstring in Google style and annotated parameters of the types
 `str`, `int`, `float` or `bool`, or one of these `| None`. Parameters before the `*` may be given by
-position, all others are flags. A parameter `environ` is not a flag: it gets the environment.
+position, all others are flags. The flag of a parameter `as_` is `--as`: a keyword of Python cannot
+be the name of a parameter. A parameter `environ` is not a flag: it gets the environment.
 
 fire calls the function, but its own rules are too loose here: it would take the secret `1e5` for a
 number, and guess what an unknown flag means. So the arguments are checked before fire gets them.
@@ -94,13 +95,14 @@ class Command:
         # The sections of the docstring by title; the text before the first title is under "".
         self.sections, helps = _read_docstring(inspect.getdoc(function) or "")
         signature = inspect.signature(function, eval_str=True).parameters
+        self.keywords = {name.removesuffix("_"): name for name in signature if name.endswith("_")}
         self.takes_environ = ENVIRON in signature
         kinds = {each.kind for each in signature.values()}
         # If the function has `**flags`, and `more` does not say which, it gets any flag as text.
         self.takes_any = inspect.Parameter.VAR_KEYWORD in kinds and more is None
         self.parameters = [
             Parameter(
-                name=each.name,
+                name=each.name.removesuffix("_"),
                 annotation=each.annotation,
                 default=each.default,
                 help=helps.get(each.name, ""),
@@ -195,7 +197,8 @@ def run(command: Command, values: Mapping[str, Any], environ: Mapping[str, str])
     @SetParseFn(ast.literal_eval)  # type: ignore[untyped-decorator]
     def bound(**arguments: Any) -> Any:
         more = {ENVIRON: environ} if command.takes_environ else {}
-        return command.function(**arguments, **more)
+        named = {command.keywords.get(name, name): value for name, value in arguments.items()}
+        return command.function(**named, **more)
 
     result = fire.Fire(
         bound,

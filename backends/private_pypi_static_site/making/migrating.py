@@ -37,6 +37,7 @@ from private_pypi.errors import ConfigurationError, InvalidFilename, InvalidUplo
 from private_pypi.model import StoredFile
 from private_pypi_static_site.folder import SETTINGS, SiteFolder, SiteSettings
 from private_pypi_static_site.making.old_pages import Listed, OldPage, read_page
+from private_pypi_static_site.making.releases import tags_for, version_of
 from private_pypi_static_site.project_file import (
     Project,
     SiteFile,
@@ -53,8 +54,6 @@ _MOST_COMMITS: Final = 100_000
 # See private_pypi_github.requirement: git gets no other variables, such as tokens or GIT_DIR.
 _NEEDED_BY_GIT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "XDG_CONFIG_HOME")
 
-# What git allows in the name of a tag, without those that a program could take for an option.
-_TAG: Final = re.compile(r"(?![-/.])(?!.*(?:\.\.|//|@\{))[^\s~^:?*\[\\]{1,255}(?<![/.])")
 _DISPLAY_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _HOSTED: Final = re.compile(r"packages/([^/]+)/([^/]+)")
 
@@ -181,7 +180,8 @@ class _Reading:
         )
 
     def _leave_out(self, folder: str, why: str) -> None:
-        self._left_out.append(f"{_shown(folder)}: {why}")
+        name = folder if project_name(folder) == folder else _shown(folder)
+        self._left_out.append(f"{name}: {why}")
         self._incomplete.add(folder)
 
     # -- pages ---------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ class _Reading:
                 )
                 found = examine(known, opened).file
         except (InvalidFilename, InvalidUpload) as error:
-            self._leave_out(folder, f"{error}; it is kept at {_shown(path)}, but not in the index")
+            self._leave_out(folder, f"{error}; the file stays in the folder, but the site does not show it")
             return None
         return _Stored(
             path=path,
@@ -364,9 +364,9 @@ class _Reading:
             # It would become a release of a project that may be somebody else's.
             self._leave_out(
                 folder,
-                f"{said}, not of {folder}, and this site has no such project from the same "
-                "homepage; the file is kept at its address, but not in the index. To have it "
-                f"under this name, run static_site.register --as {folder}",
+                f"{said}, and this site has no such project with the same homepage; the file stays "
+                "in the folder, but the site does not show it. It can be registered under its own "
+                "name, with static_site.register",
             )
             self._stored[stored.path] = None
         elif target in self._stored:
@@ -425,7 +425,9 @@ class _Reading:
             )
         elif path not in self._stored:
             self._leave_out(old.name, f"{what}, is at {_shown(path)}, which is missing; {advice}")
-        elif (stored := self._stored[path]) is not None:
+        elif (stored := self._stored[path]) is None:
+            self._disagreements.append(f"{old.name}: {what}, is at {_shown(path)}, which is left out")
+        else:
             if _version(listed.text) != stored.version or stored.project != old.name:
                 self._disagreements.append(
                     f"{old.name}: the page said {_shown(listed.text)}, but "
@@ -452,7 +454,7 @@ class _Reading:
         return found[0] if found and path.startswith(unquote(root.path)) else None
 
     def _read_link(self, old: _Old, listed: Listed) -> None:
-        address, tag, told_version = _parsed_link(listed.href)
+        address, tag, egg = _parsed_link(listed.href, old.name)
         said = f"{_shown(listed.text)}, which the page lists"
         link = _shown(_without_credentials(listed.href))
         clean = _without_credentials(address)
@@ -479,14 +481,18 @@ class _Reading:
         elif "subdirectory=" in urlsplit(listed.href).fragment:
             self._leave_out(old.name, f"{said}, is in a subdirectory, which cannot be said: {link}")
             return
-        version = _version(told_version) or _version(listed.text)
-        if version is None:
-            self._leave_out(
-                old.name,
-                f"{said}, has no version (PEP 440), so installers never saw it; it needs `version` "
-                f"for tag {_shown(tag)}",
+        version = _version(egg) or _version(listed.text)
+        if version is None:  # so installers never saw it
+            version = version_of(tag)
+            if version is None:
+                self._leave_out(
+                    old.name,
+                    f"{said}, is no version (PEP 440); it needs `version` for tag {_shown(tag)}",
+                )
+                return
+            self._disagreements.append(
+                f"{old.name}: {said}, is no version (PEP 440); taken as {version}, as its tag says"
             )
-            return
         for what, text in (("the text", listed.text), ("the tag", tag)):
             other = _version(text)
             if other is not None and other != version:
@@ -687,25 +693,28 @@ def _version(text: str | None) -> Version | None:
 
 
 def _is_tag(text: str | None) -> bool:
-    return text is not None and _TAG.fullmatch(text) is not None and text.isprintable()
+    try:
+        return bool(text) and text in tags_for(text or "")
+    except ConfigurationError:
+        return False
 
 
 def _given(tag: str | None) -> str:
     return tag if tag is not None and _is_tag(tag) else "TAG"
 
 
-def _parsed_link(href: str) -> tuple[str, str, str | None]:
-    """The address of the repository, the tag, and the version that `#egg=` names."""
+def _parsed_link(href: str, name: str) -> tuple[str, str, str | None]:
+    """The address of the repository, the tag, and the version that `#egg=<name>-<version>` has."""
     try:
         parts = urlsplit(href.removeprefix("git+"))
     except ValueError:
         return "", "", None
     path, _, tag = parts.path.rpartition("@")
     egg = re.search(r"(?:^|&)egg=([^&]*)", parts.fragment)
-    # `<name>-<version>`, where both may have hyphens: the version begins with a digit.
-    version = re.search(r"-(v?[0-9][^-]*(?:-[0-9].*)?)$", unquote(egg[1])) if egg else None
+    text = unquote(egg[1]) if egg else ""
+    version = text.removeprefix(f"{name}-")
     address = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-    return address, unquote(tag), version[1] if version else None
+    return address, unquote(tag), version if version != text else None
 
 
 def _without_credentials(url: str) -> str:

@@ -309,6 +309,14 @@ class FakeGitHub(AbstractContextManager["FakeGitHub"]):
                             return asset.path.read_bytes()
         return None
 
+    def serve_git(self, folder: Path) -> None:
+        """Serve the bare repositories OWNER/NAME in a folder with git, to those who may read them.
+
+        They have nothing to do with what the interface says of these repositories.
+
+        """
+        self._front.git_folder = folder
+
     # How it behaves
 
     @property

@@ -25,12 +25,14 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from .calls import Answer, Call, Handler, Refusal, find_repository
 from .described import Description, NotAsDescribed, Operation
 from .faults import Fault, Faults, Host
+from .git_http import git_answer
 from .graphql import execute
 from .rest import handlers
 from .rest_releases import begin_upload, signature, signed_url
 from .shapes import Shapes
 from .state import Hub, RateLimit, Role, Token
 
+_GIT = ("/info/refs", "/git-upload-pack")  # how addresses of git over HTTP end
 _UPLOAD = "POST /repos/{owner}/{repo}/releases/{release_id}/assets"
 _CHUNK = 1024 * 1024
 _API_VERSIONS = ("2022-11-28", "2026-03-10")
@@ -84,6 +86,7 @@ class Front:
         self.faults = Faults()
         self.requests: list[Request] = []
         self.violations: list[str] = []
+        self.git_folder: Path | None = None  # with the bare repository OWNER/NAME, for each
         self.latency = 0.0  # seconds before every answer
         self.before_request: Callable[[str], None] | None = None
         self.closing = threading.Event()
@@ -264,7 +267,26 @@ class _Handler(BaseHTTPRequestHandler):
             return self._stored(path, query)
         if path == "/graphql" and self.command == "POST":
             return self._graphql()
+        if self.server.front.git_folder is not None and path.endswith(_GIT):
+            return self._git(self.server.front.git_folder, path, query)
         return self._rest(host, path, query)
+
+    def _git(self, folder: Path, path: str, query: str) -> _Reply:
+        """Git over HTTP for those who may read the repository; clients log in when asked to."""
+        hub, name = (
+            self.server.front.hub,
+            next(p for e in _GIT if (p := path.removesuffix(e)) != path),
+        )
+        owner, _, repo = name.strip("/").removesuffix(".git").partition("/")
+        try:
+            with hub.lock:
+                self._token = self.server.front.authenticate(self.headers.get("Authorization"))
+                repository = find_repository(hub, self._token, owner, repo)
+        except Refusal:
+            return _Reply(401, {"WWW-Authenticate": 'Basic realm="GitHub"'}, b"")
+        body = b"".join(self._read(self._left))
+        there = f"/{repository.full_name}{path.removeprefix(name)}"
+        return _Reply(*git_answer(folder, self.command, there, query, self.headers, body))
 
     # REST
 
