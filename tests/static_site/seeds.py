@@ -27,7 +27,8 @@ _HOME = """\
 <title>Packages of Acme &amp; friends</title></head>
 <body><div class="container">
 <section class="header"><h2 class="title">Acme</h2></section>
-<p>Install with: <pre><code>pip install &lt;package_name&gt; --extra-index-url {url}</code></pre></p>
+<p>Install with:
+<pre><code>pip install &lt;package_name&gt; --extra-index-url {url}</code></pre></p>
 <h6 class="text-header">Packages</h6>
 </div><script>for (let a of document.links) {{ if (a < 3) mark("<a href='no/'>"); }}</script>
 </body></html>
@@ -48,7 +49,8 @@ _PAGE = """\
 <div id="_norm_version" onclick="load_readme('_norm_version', scroll_to_div=true)">
 <a href="_link">_version</a></div></section>
 <p class="readme-block" id="markdown-container"></p></div>
-<script>var url = '_long_description'; if (url < "<a href='git+https://x.example/a@9'>") {{}}</script>
+<script>var url = '_long_description';
+if (url < "<a href='git+https://x.example/a@9'>") {{}}</script>
 </body></html>
 """
 _SCRIPTS = {
@@ -128,11 +130,19 @@ class OldSite:
         if link is not None:
             anchor["title"] = link
         section.append(entry)
-        for wanted in ("latest-version", "latest-main-version"):
-            found = page.find(id=wanted)
-            if isinstance(found, Tag) and entry["class"] == "":
-                found.string = tag
+        home = BeautifulSoup((self.root / "index.html").read_text(), "html.parser")
+        card = home.find("a", href=f"{norm}/")
+        assert isinstance(card, Tag)
+        if entry["class"] == "":  # without a look at which version is higher
+            for found, text in (
+                (page.find(id="latest-version"), tag),
+                (page.find(id="latest-main-version"), tag),
+                (card.find("span", class_="version"), version),
+            ):
+                assert isinstance(found, Tag)
+                found.string = text
         self._write(f"{norm}/index.html", str(page))
+        self._write("index.html", str(home))
 
     def store(self, folder: str, name: str, version: str, *, sdist: bool = True) -> None:
         """Put a wheel, and an sdist, into a folder of packages/, linked or not."""
@@ -150,8 +160,7 @@ class OldSite:
 
     @property
     def _template(self) -> str:
-        opening = "openLinkInNewTab"
-        return _PAGE.format(url=self.url, opening=opening)
+        return _PAGE.format(url=self.url, opening="openLinkInNewTab")
 
     def _link(self, norm: str, homepage: str, tag: str, version: str, link: str | None) -> str:
         if link is not None:

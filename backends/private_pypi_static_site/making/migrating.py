@@ -6,7 +6,8 @@ what no file says: links to git, tags, homepages and authors. Every address of a
 whatever cannot be taken is named with its reason.
 
 First everything is read and decided (`read_old_site`), then everything is written (`write_site`).
-Nothing is read outside of the checkout: symbolic links are not followed, nothing is fetched.
+Nothing is read outside of the checkout: symbolic links are not followed, and only READMEs are
+fetched, when asked for.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import posixpath
 import re
 import shutil
 import subprocess
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,15 +31,16 @@ import tomlkit
 from packaging.utils import NormalizedName
 from packaging.version import Version
 
-from private_pypi.backend import system_errors
+from private_pypi.backend import Secret, system_errors
 from private_pypi.distributions.core_metadata import examine, read_core_metadata
 from private_pypi.distributions.filenames import is_filename, normalize, project_name
 from private_pypi.distributions.records import one_line
-from private_pypi.errors import ConfigurationError, InvalidFilename, InvalidUpload
+from private_pypi.errors import BackendError, ConfigurationError, InvalidUpload
 from private_pypi.model import StoredFile
 from private_pypi_static_site.folder import SETTINGS, SiteFolder, SiteSettings
 from private_pypi_static_site.making.old_pages import Listed, OldPage, read_page
-from private_pypi_static_site.making.releases import tags_for, version_of
+from private_pypi_static_site.making.releases import repository_of, tags_for, version_of
+from private_pypi_static_site.making.source_builds import fetch_tag, read_readme
 from private_pypi_static_site.project_file import (
     Project,
     SiteFile,
@@ -85,7 +88,9 @@ class Migration:
     left_out: Sequence[str]  # sentences: what was not taken, and why
     notes: Sequence[str]  # sentences: anything else to know
     old: Sequence[str]  # the paths of what is not needed any more
-    needed: Sequence[str]  # those of them that still are, as the only record of what was left out
+    needed: AbstractSet[
+        str
+    ]  # those of them that still are, as the only record of what was left out
 
 
 def read_old_site(source: Path, environ: Mapping[str, str]) -> Migration:
@@ -176,7 +181,7 @@ class _Reading:
             left_out=self._left_out,
             notes=self._notes,
             old=old_files,
-            needed=[path for path in old_files if path.partition("/")[0] in self._incomplete],
+            needed={path for path in old_files if path.partition("/")[0] in self._incomplete},
         )
 
     def _leave_out(self, folder: str, why: str) -> None:
@@ -240,7 +245,7 @@ class _Reading:
                     f"{old.name}: its page contained a user name or password for its homepage; "
                     "revoke it, since everybody could read it"
                 )
-            old.homepage = address if is_url(address) else None
+            old.homepage = address if _is_address(address) else None
         if project_name(old.page.header) == old.name:
             old.display_name = old.page.header
         elif old.page.header:
@@ -265,7 +270,7 @@ class _Reading:
             for page in (home, *(old.page for old in self._projects.values()))
             if page is not None
             for url in page.index_urls
-            if is_url(url)
+            if _is_address(url)
         )
         hosted = _address_of_pages(_git(self._source, self._environ, "remote", "get-url", "origin"))
         by_case = {url.lower(): url for url in told}
@@ -279,10 +284,8 @@ class _Reading:
                 f"the address of the site is taken to be {url}, but there is also "
                 f"{', '.join(map(_shown, others[:5]))}; correct `url` in {SETTINGS} if necessary"
             )
-        title = one_line(home.title if home else None)
-        if title is None or not title.isprintable():
-            title = SiteSettings().title
-        return SiteSettings(title=title, url=url)
+        title = _line(home.title if home else None)
+        return SiteSettings(title=title or SiteSettings().title, url=url)
 
     # -- hosted files --------------------------------------------------------------------------
 
@@ -323,8 +326,10 @@ class _Reading:
                     filename=file.name, size=size, location="", stamp="", uploaded_at=uploaded_at
                 )
                 found = examine(known, opened).file
-        except (InvalidFilename, InvalidUpload) as error:
-            self._leave_out(folder, f"{error}; the file stays in the folder, but the site does not show it")
+        except InvalidUpload as error:
+            self._leave_out(
+                folder, f"{error}; the file stays in the folder, but the site does not show it"
+            )
             return None
         return _Stored(
             path=path,
@@ -426,7 +431,9 @@ class _Reading:
         elif path not in self._stored:
             self._leave_out(old.name, f"{what}, is at {_shown(path)}, which is missing; {advice}")
         elif (stored := self._stored[path]) is None:
-            self._disagreements.append(f"{old.name}: {what}, is at {_shown(path)}, which is left out")
+            self._disagreements.append(
+                f"{old.name}: {what}, is at {_shown(path)}, which is left out"
+            )
         else:
             if _version(listed.text) != stored.version or stored.project != old.name:
                 self._disagreements.append(
@@ -463,7 +470,7 @@ class _Reading:
                 f"{old.name}: a link contained a user name or password; revoke it, since everybody "
                 "could read it"
             )
-        if not is_url(clean) or not _is_tag(tag):
+        if not _is_address(clean) or not _is_tag(tag):
             # A template once changed so that updates wrote `git+b('https:…'@0.2`.
             tag = tag if _is_tag(tag) else listed.tag or ""
             if old.homepage is None or not _is_tag(tag):
@@ -543,8 +550,8 @@ class _Reading:
         project = Project(
             name=name if _DISPLAY_NAME.fullmatch(name) else old.name,
             homepage=old.homepage,
-            author=one_line(old.page.author if old.page else None),
-            summary=one_line(old.description) or (last.summary if last else None),
+            author=_line(old.page.author if old.page else None),
+            summary=_line(old.description) or _line(last.summary if last else None),
             versions=tuple(versions),
         )
         where = f"projects/{old.name}.toml"
@@ -593,7 +600,48 @@ def require_no_site(folder: Path, migration: Migration) -> None:
             raise ConfigurationError(f"{str(target)!r} exists, and is not the file of the old site")
 
 
-def write_site(migration: Migration, folder: Path) -> None:
+Readmes = Mapping[tuple[NormalizedName, str], bytes]
+"""READMEs by project and version."""
+
+
+def fetch_readmes(
+    migration: Migration,
+    *,
+    token: Secret | None,
+    api_url: str,
+    environ: Mapping[str, str],
+    progress: Callable[[int, int | None, str], None],
+) -> tuple[Readmes, Sequence[str]]:
+    """Get the READMEs of versions that are links to git, and sentences about those without one.
+
+    Nothing is asked of other hosts than the GitHub of `api_url`: anybody may be named on a page.
+    """
+    readmes, missing = {}, []
+    links = [
+        (project.normalized, version)
+        for project in migration.projects
+        for version in project.versions
+        if version.git is not None and version.tag is not None
+    ]
+    for number, (name, version) in enumerate(links):
+        progress(number, len(links), "READMEs")
+        try:
+            address = repository_of(version.git or "", api_url).address
+            with tempfile.TemporaryDirectory(prefix="private-pypi-") as temporary:
+                checkout = Path(temporary, "checkout")
+                fetch_tag(address, version.tag or "", checkout, token=token, environ=environ)
+                content = read_readme(checkout)
+        except (BackendError, ConfigurationError) as error:
+            missing.append(
+                f"{name}: {version.version} gets no README: {' '.join(str(error).split())}"
+            )
+            continue
+        if content is not None:
+            readmes[name, version.version] = content
+    return readmes, missing
+
+
+def write_site(migration: Migration, folder: Path, readmes: Readmes) -> None:
     """Write the new site; the folder may be the old one.
 
     A repeated migration must be possible after a crash. So `site.toml`, by which a folder is known
@@ -614,7 +662,11 @@ def write_site(migration: Migration, folder: Path) -> None:
                 content = read_core_metadata(hosted, file.filename)
                 if content is not None:
                     site.write(site.core_metadata(project.normalized, file.filename), content)
-            site.write_project(project)
+            # Not on top of one that a migration before this one wrote, whose form could differ.
+            path = f"projects/{project.normalized}.toml"
+            site.write(folder / path, format_project(project).encode())
+        for (name, version), content in readmes.items():
+            site.write(site.readme(name, version), content)
         settings = {"title": migration.settings.title, "url": migration.settings.url}
         site.write(folder / SETTINGS, tomlkit.dumps(settings).encode())
 
@@ -685,6 +737,15 @@ def _folders(folder: Path) -> list[str]:
         )
 
 
+def _line(text: str | None) -> str | None:
+    """A text for a project's file: on one line, without characters that are not shown."""
+    return one_line("".join(each if each.isprintable() else " " for each in text or ""))
+
+
+def _is_address(text: str) -> bool:
+    return is_url(text) and text.isprintable()
+
+
 def _version(text: str | None) -> Version | None:
     try:
         return Version(text) if text and len(text) <= 255 else None
@@ -750,6 +811,8 @@ def _git(folder: Path, environ: Mapping[str, str], *words: str) -> str:
     The configuration of a checkout can name programs for git to run. The commands that are used
     here run none, except that a partial clone would fetch what it lacks: no protocol is allowed.
     """
+    if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
+        return ""
     needed = {name: environ[name] for name in _NEEDED_BY_GIT if name in environ}
     try:
         ended = subprocess.run(
