@@ -142,6 +142,8 @@ def test_a_broken_link_without_a_homepage_is_left_out(links: OldSite, migrate: M
     [
         ("git+https://u:hunter2@github.com/acme/demo@0.1#egg=demo-project-0.1", 0, "revoke"),
         ("git+https://github.com/acme/demo@0.1#egg=demo-project-0.4", 0, "is one of 0.4"),
+        ("git+https://github.com/acme/demo@0.1#egg=other-0.1", 0, "link for another project"),
+        ("git+https://github.com/acme/demo#egg=demo-project-0.1", 0, "broken link"),
         ("git+https://github.com/acme/demo@--upload-pack=x#egg=demo-project-0.1", 0, "broken link"),
         ("git+ssh://git@github.com/acme/demo@0.1#egg=demo-project-0.1", 0, "broken link"),
         ("git+https://[::1@0.1#egg=demo-project-0.1", 0, "broken link"),
@@ -557,6 +559,7 @@ def test_links_of_the_file_system_are_not_followed(
     assert SiteFolder(files.root).names() == ["kavli-configurables", "lightcurvedb", "pyticdb"]
     assert [each.version for each in project(files.root, "pyticdb").versions] == ["2.0.3"]
     assert f"packages/pyticdb/{wheel[0]}' is no regular file" in ran.out
+    assert "'packages/linked' is no folder" in ran.out
     assert "fallback: the home page lists it, but it has no page" in ran.out
     assert contents(outside) == before
 
@@ -622,6 +625,12 @@ def test_hostile_pages(links: OldSite, migrate: Migrate) -> None:
     assert any(line.startswith("latin: ") for line in section(ran.out, "left out"))
 
 
+def test_what_is_advised_is_one_argument_in_a_shell(files: OldSite, migrate: Migrate) -> None:
+    files.update("pyticdb", "$(touch${IFS}x)", link="pyticdb-5.0.tar.gz")
+    ran = migrate(files.root)
+    assert "static_site.update pyticdb '$(touch${IFS}x)'" in ran.out
+
+
 def test_a_link_that_cannot_be_read_is_said(links: OldSite, migrate: Migrate) -> None:
     links.replace("broken/index.html", '<a href="git+https', '<a title="<" href="git+https')
     ran = migrate(links.root)
@@ -629,7 +638,10 @@ def test_a_link_that_cannot_be_read_is_said(links: OldSite, migrate: Migrate) ->
     assert "broken: its page has a link with < inside" in ran.out
 
 
-def test_a_home_page_alone_is_no_checkout(tmp_path: Path) -> None:
+def test_any_other_website_is_no_checkout(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<a href='x/'>x</a>")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "index.html").write_text("<a href='../'>back</a>")
+    (tmp_path / "packages" / "x").mkdir(parents=True)
     with pytest.raises(ConfigurationError, match="is no checkout of"):
         read_old_site(tmp_path, {})

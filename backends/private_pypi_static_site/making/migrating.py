@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -88,9 +89,8 @@ class Migration:
     left_out: Sequence[str]  # sentences: what was not taken, and why
     notes: Sequence[str]  # sentences: anything else to know
     old: Sequence[str]  # the paths of what is not needed any more
-    needed: AbstractSet[
-        str
-    ]  # those of them that still are, as the only record of what was left out
+    needed: AbstractSet[str]
+    """Those of them that still are needed, as the only record of what was left out."""
 
 
 def read_old_site(source: Path, environ: Mapping[str, str]) -> Migration:
@@ -156,8 +156,11 @@ class _Reading:
         home = self._page("index.html")
         has_packages = _is_folder(self._source / "packages")
         self._read_project_pages(home)
-        is_either = home is not None and any(old.page for old in self._projects.values())
-        if not is_either and not has_packages:
+        is_either = _is_file(self._source / "pkg_template.html") or any(
+            old.page is not None and (old.page.versions or old.page.homepage)
+            for old in self._projects.values()
+        )
+        if home is None or not is_either:
             raise ConfigurationError(
                 f"{str(self._source)!r} is no checkout of github-hosted-pypi or MIT-Kavli-PyPi: "
                 "those have an index.html, and a folder with an index.html for each project"
@@ -177,9 +180,10 @@ class _Reading:
             projects=projects,
             files=sorted(self._stored),
             moved=self._moved,
-            disagreements=self._disagreements,
-            left_out=self._left_out,
-            notes=self._notes,
+            # A page can say the same several times, such as a password in each of its links.
+            disagreements=[*dict.fromkeys(self._disagreements)],
+            left_out=[*dict.fromkeys(self._left_out)],
+            notes=[*dict.fromkeys(self._notes)],
             old=old_files,
             needed={path for path in old_files if path.partition("/")[0] in self._incomplete},
         )
@@ -292,7 +296,12 @@ class _Reading:
     def _read_packages(self) -> None:
         times = self._upload_times()
         strangers = []
-        for folder in _folders(self._source / "packages"):
+        folders = _folders(self._source / "packages")
+        with os.scandir(self._source / "packages") as entries:
+            for name in sorted({entry.name for entry in entries} - {*folders}):
+                if not name.startswith("."):
+                    self._leave_out("packages", f"{_shown(f'packages/{name}')} is no folder")
+        for folder in folders:
             if project_name(folder) != folder:
                 self._leave_out(folder, "packages/ has a folder that is no normalised name")
                 continue
@@ -485,9 +494,14 @@ class _Reading:
                 f"homepage {old.homepage}"
             )
             clean = old.homepage
-        elif "subdirectory=" in urlsplit(listed.href).fragment:
+        elif "subdirectory=" in listed.href.partition("#")[2]:
             self._leave_out(old.name, f"{said}, is in a subdirectory, which cannot be said: {link}")
             return
+        if egg is None and "egg=" in listed.href.partition("#")[2]:
+            self._disagreements.append(
+                f"{old.name}: {said}, has a link for another project, so installers never saw it: "
+                f"{link}"
+            )
         version = _version(egg) or _version(listed.text)
         if version is None:  # so installers never saw it
             version = version_of(tag)
@@ -761,7 +775,7 @@ def _is_tag(text: str | None) -> bool:
 
 
 def _given(tag: str | None) -> str:
-    return tag if tag is not None and _is_tag(tag) else "TAG"
+    return shlex.quote(tag) if tag is not None and _is_tag(tag) else "TAG"
 
 
 def _parsed_link(href: str, name: str) -> tuple[str, str, str | None]:
