@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -27,8 +26,13 @@ from tests.github.commands import (
     publish,
 )
 from tests.github.fake import FakeGitHub
-from tests.test_packaging import ROOT, build
-from tests.workflows.acting import TOOLS, Outcome, Project
+from tests.workflows.acting import (
+    TOOLS,
+    Outcome,
+    Project,
+    dependencies_of_ourselves,
+    wheel_of_ourselves,
+)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REQUIREMENT = f"private-pypi @ git+https://code.invalid/acme/private_pypi@{COMMIT}"
@@ -544,19 +548,12 @@ def test_the_workflow_passes_every_linter(tmp_path: Path, pages: bool, branch: s
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of this project, as it is."""
-    return build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+    return wheel_of_ourselves(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What this project needs, without the project itself: it is what the workflow installs."""
-    folder = tmp_path_factory.mktemp("dependencies")
-    (site,) = (Path(sys.prefix) / "lib").glob("python*/site-packages")
-    for path in site.iterdir():
-        if not path.name.lower().lstrip("_").startswith(("private_pypi", "editable", "__pyca")):
-            (folder / path.name).symlink_to(path)
-    return folder
+    return dependencies_of_ourselves(tmp_path_factory.mktemp("dependencies"))
 
 
 def filenames(github: FakeGitHub) -> list[str]:

@@ -31,7 +31,7 @@ def test_a_plain_site(init: Callable[..., int], tmp_path: Path) -> None:
     assert (settings.title, settings.url) == ("Acme's “packages”", "https://pypi.acme.example/")
     assert list(site.projects()) == []
     assert {path.name for path in site.root.iterdir()} <= {
-        *("site.toml", "projects", ".private_pypi-site.lock")
+        *("site.toml", "projects", ".private_pypi-site.lock", ".gitattributes")
     }
 
 

@@ -76,17 +76,19 @@ class Project:
         env: Mapping[str, str] | None = None,
         local: Mapping[str, Path] | None = None,
         payload: Mapping[str, object] | None = None,
+        inputs: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Run .github/workflows/WORKFLOW; `token` is the GITHUB_TOKEN of its jobs.
 
-        `payload` is `github.event`.
+        `payload` is `github.event`, without the inputs of a workflow that somebody starts.
         `local`: further actions by OWNER/REPO@REF, and where they are. What the jobs leave running
         is ended with them, as GitHub does.
         """
         run = uuid4().hex
         work = self.folder.parent / "work"
         work.mkdir(exist_ok=True)
-        (work / "event.json").write_text(json.dumps(payload or {}))
+        event_payload = {**(payload or {}), **({"inputs": dict(inputs)} if inputs else {})}
+        (work / "event.json").write_text(json.dumps(event_payload))
         stand_ins = _stand_ins((self.folder / ".github" / "workflows").glob("*.yml"))
         variables = {
             "GITHUB_API_URL": self.github.api_url,
@@ -176,6 +178,23 @@ def serving(variables: Mapping[str, str], folder: Path) -> Iterator[Server]:
     finally:
         if process.poll() is None:
             server.kill()
+
+
+def wheel_of_ourselves(folder: Path) -> Path:
+    """A wheel of this project, as it is."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
+    [wheel] = folder.iterdir()
+    return wheel
+
+
+def dependencies_of_ourselves(folder: Path) -> Path:
+    """What this project needs, without the project itself: it is what a workflow installs."""
+    (site,) = (Path(sys.prefix) / "lib").glob("python*/site-packages")
+    for path in site.iterdir():
+        if not path.name.lower().lstrip("_").startswith(("private_pypi", "editable", "__pyca")):
+            (folder / path.name).symlink_to(path)
+    return folder
 
 
 def _stand_ins(workflows: Iterator[Path]) -> dict[str, Path]:

@@ -21,6 +21,7 @@ OWN = CHECKOUT / ".github" / "workflows"
 ACTIONS = [WORKFLOWS / "start" / "action.yml", *sorted(STAND_INS.glob("*/action.yml"))]
 RUNNABLE = [
     *sorted(WORKFLOWS.glob("*.yml")),
+    *sorted((WORKFLOWS / "static").glob("*.yml")),
     *sorted(OWN.glob("*.yml")),
     *(path for path in sorted(EXAMPLES.glob("*.yml")) if "jobs:" in path.read_text()),
 ]
@@ -61,6 +62,7 @@ def test_there_is_something_to_lint() -> None:
     assert {path.name for path in RUNNABLE} >= {
         *("publish.yml", "install.yml", "update-index.yml", "ci.yml"),
         *("release.yml", "release-here.yml", "test.yml", "own-job.yml", "service.yml"),
+        *("register.yml", "update.yml", "delete.yml", "propose.yml", "build-and-deploy.yml"),
     }
 
 

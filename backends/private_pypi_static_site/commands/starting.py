@@ -91,6 +91,8 @@ def init(
                 _renew(site, Path(".github", "workflows", name), text)
             _add(site, Path("README.md"), _readme(site, repository))
             _add(site, Path(".gitignore"), "_site/\n.private_pypi-*\n")
+        # Else git may change the line ends of core metadata, and their hashes with them.
+        _add(site, Path(".gitattributes"), "packages/** -text\n")
         _add(site, Path("projects", ".gitkeep"), "")
     if template:
         say(
