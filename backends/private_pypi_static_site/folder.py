@@ -32,6 +32,7 @@ from private_pypi_static_site.project_file import (
     Project,
     format_project,
     is_url,
+    parse_project,
     read_project,
     read_text,
 )
@@ -133,7 +134,10 @@ class SiteFolder:
         """Write the file of a project, and keep the comments that somebody made in it."""
         path = self._file_of(project.normalized)
         old = path.read_text(encoding="utf-8") if path.exists() else None
-        self.write(path, format_project(project, old).encode())
+        text = format_project(project, old)
+        # What could not be read again would break the site.
+        parse_project(text, project.normalized, where=f"projects/{path.name}")
+        self.write(path, text.encode())
 
     def delete_project(self, name: NormalizedName) -> None:
         """Remove the file of a project; its hosted files stay."""

@@ -447,6 +447,12 @@ def test_a_version_or_a_project_is_deleted_with_its_files(sources: Sources) -> N
         "site.toml",
     ]
     assert sources.run("delete", "demo", "--version=1.0").code == 1
+    # Its names are not used again: somebody may have a lock file with their hashes.
+    before = sources.contents()
+    ran = sources.run("update", "demo", "1.0", "--host_files")
+    assert ran.code == 1
+    assert f"{WHEEL[0]!r} was deleted" in ran.err
+    assert sources.contents() == before
     assert sources.run("delete", "Demo").code == 0
     assert sorted(sources.contents()) == ["site.toml"]
     assert not (sources.site.packages / "demo").exists()

@@ -165,8 +165,8 @@ def _require_free(folder: SiteFolder, project: Project) -> None:
 def _require_new(project: Project, version: Version) -> None:
     if project.find(str(version)) is not None:
         raise ConfigurationError(
-            f"{project.name} {version} is already there; delete it first with static_site.delete, "
-            "or yank it with static_site.yank and publish a new version"
+            f"{project.name} {version} is already there; if it is broken, yank it with "
+            "static_site.yank, and publish a new version"
         )
 
 
@@ -534,8 +534,10 @@ def delete(folder: SiteFolder, name: str, version: str | None) -> Summary:
         if version is None:
             folder.delete_project(project.normalized)
         else:
+            names = [file.filename for each in gone for file in each.files]
             kept = tuple(each for each in project.versions if each not in gone)
-            change.finish(replace(project, versions=kept))
+            burnt = project_file.burn(project, names).burnt
+            change.finish(replace(project, versions=kept, burnt=burnt))
     lines = [line for each in gone for line in _version_lines(each)]
     warnings = []
     if any(file.url is None for each in gone for file in each.files):
