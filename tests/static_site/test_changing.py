@@ -147,7 +147,7 @@ def test_a_name_and_a_version_that_are_there_are_refused(sources: Sources) -> No
     again = sources.run("register", "DEMO", "v1.0")
     assert (again.code, "already has a project 'demo'" in again.err) == (1, True)
     again = sources.run("update", "demo", "1.0.0")
-    assert (again.code, "static_site.delete" in again.err) == (1, True)
+    assert (again.code, "static_site.yank" in again.err) == (1, True)
     assert "static_site.yank" in again.err
     assert sources.contents() == before
 
