@@ -48,9 +48,7 @@ def check_site(
     except ConfigurationError as error:
         found.problems += error.problems
     for path in _listed(folder.root / "projects"):
-        if (
-            path.name == ".gitkeep"
-        ):  # `static_site.init` puts it there, so that git keeps the folder
+        if path.name == ".gitkeep":  # of `static_site.init`, so that git keeps the folder
             continue
         name = path.name.removesuffix(".toml")
         try:
