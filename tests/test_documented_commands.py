@@ -470,6 +470,14 @@ def with_key(session: Session, end: ExitStack) -> Check:
     return check
 
 
+def static_site(session: Session, end: ExitStack) -> Check:
+    def check() -> None:
+        start = session.folder / "site" / "_site" / "index.html"
+        assert "There are no projects yet" in start.read_text()
+
+    return check
+
+
 def holds(condition: bool) -> None:
     assert condition
 
@@ -494,6 +502,7 @@ SESSIONS: Mapping[tuple[str, str], Prepare] = {
     **{("moving-from-pyoci.md", tool): over_registry(tool) for tool in OF_PYOCI},
     ("ci.md", "packages"): packages,
     ("sign-in.md", "key"): with_key,
+    ("static_site.md", "site"): static_site,
     ("github.md", "github"): on_github,
     ("github_projects.md", "projects"): on_github_projects,
 }

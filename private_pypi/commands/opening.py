@@ -135,8 +135,8 @@ def existing_root(settings: RepositorySettings, root: str | None) -> Path | None
     if root is None:
         if is_below_root:
             raise UsageError(
-                f"the files of {settings.name!r} are in ROOT: give --root, or --path with the "
-                "folder of the files"
+                f"the files of {settings.name!r} are in ROOT: give --root, or configure a path "
+                "with the folder of the files"
             )
         return None
     needed = Path(root, "cache", settings.name) if is_below_root else Path(root)

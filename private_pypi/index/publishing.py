@@ -62,7 +62,7 @@ def publish(
     """
     publishing = capability(storage, SupportsPublish)
     if publishing is None:
-        raise Unsupported(f"a repository of type {backend_type!r} takes no uploads")
+        raise Unsupported(f"this repository of type {backend_type!r} takes no uploads")
     filename = upload.file.filename
     with _alone(filename, storage.backend.folders):
         same = index.same_files(filename)

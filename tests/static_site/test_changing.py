@@ -561,3 +561,9 @@ def test_no_child_process_is_needed_for_a_release(sources: Sources) -> None:
 def test_the_errors_are_those_of_the_docstring(sources: Sources) -> None:
     with pytest.raises(NotFound):
         changing.update(sources.site, "demo", changing.Source(tag="1.0"))
+
+
+def test_what_is_no_name_is_not_described(sources: Sources) -> None:
+    ran = sources.run("describe", "../x")
+    assert (ran.code, ran.out) == (2, "")
+    assert "'../x' is no name of a project" in ran.err

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from private_pypi import cli
 from private_pypi_static_site.commands.starting import MARK
 from private_pypi_static_site.folder import SiteFolder
+from private_pypi_static_site.making.site_checks import check_site
 
 REQUIREMENT = f"private-pypi @ git+https://code.example/acme/private_pypi@{'0' * 40}"
 NAMES = ["build-and-deploy", "check", "delete", "propose", "register", "update"]
@@ -31,8 +32,13 @@ def test_a_plain_site(init: Callable[..., int], tmp_path: Path) -> None:
     assert (settings.title, settings.url) == ("Acme's “packages”", "https://pypi.acme.example/")
     assert list(site.projects()) == []
     assert {path.name for path in site.root.iterdir()} <= {
-        *("site.toml", "projects", ".private_pypi-site.lock", ".gitattributes")
+        *("site.toml", "projects", ".gitignore", ".gitattributes", ".private_pypi-site.lock")
     }
+
+
+def test_a_new_site_has_no_problems(init: Callable[..., int], tmp_path: Path) -> None:
+    assert init() == 0
+    assert check_site(SiteFolder(tmp_path / "site")).problems == []
 
 
 def test_for_github_pages(

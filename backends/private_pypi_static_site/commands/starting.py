@@ -47,9 +47,9 @@ def init(
 ) -> None:
     """Make a folder a static site, or renew its workflows.
 
-    The folder gets the file site.toml and a folder for projects. With --template github-pages it
-    also gets a README and workflows that register, update and delete projects by pull requests, and
-    that publish the pages on GitHub Pages.
+    The folder gets the file site.toml, a folder for projects, and a .gitignore. With --template
+    github-pages it also gets a README and workflows that register, update and delete projects by
+    pull requests, and that publish the pages on GitHub Pages.
 
     If the command is run again, it adds what is missing and renews its workflows. It does not
     change any other files.
@@ -90,7 +90,7 @@ def init(
             for name, text in workflows.items():
                 _renew(site, Path(".github", "workflows", name), text)
             _add(site, Path("README.md"), _readme(site, repository))
-            _add(site, Path(".gitignore"), "_site/\n.private_pypi-*\n")
+        _add(site, Path(".gitignore"), "_site/\n.private_pypi-*\n")
         # Else git may change the line ends of core metadata, and their hashes with them.
         _add(site, Path(".gitattributes"), "packages/** -text\n")
         _add(site, Path("projects", ".gitkeep"), "")
@@ -104,7 +104,10 @@ def init(
         )
     else:
         where = shlex.quote(os.path.relpath(site.root))
-        say(f"\nNext: private_pypi static_site.register --help, --folder={where}")
+        say(
+            f"\nNext: private_pypi static_site.register PROJECT VERSION --folder={where} \\\n"
+            "    --homepage=https://github.com/OWNER/REPOSITORY"
+        )
 
 
 def _pages_of(repository: str) -> str:

@@ -590,7 +590,9 @@ def describe(folder: SiteFolder, name: str, before: str | None) -> Summary:
 
     It is read from the site, and not told by what has changed it.
     """
-    normalized = normalize(name)
+    normalized = project_name(name)
+    if normalized is None:
+        raise UsageError(f"{name[:100]!r} is no name of a project")
     old = None if before is None else parse_project(before, normalized, where="before")
     new = folder.project(normalized)
     project = new or old

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -30,7 +30,7 @@ from private_pypi.pages.assets import STATIC, TEMPLATES, Asset, load_assets
 from private_pypi.pages.formatting import FILTERS
 from private_pypi.pages.simple_api import API_VERSION, anchor
 from private_pypi_static_site.folder import SiteSettings
-from private_pypi_static_site.making.git_links import link_for_pip
+from private_pypi_static_site.making.git_links import direct_requirement, link_for_pip
 from private_pypi_static_site.making.public_index import Verdict
 from private_pypi_static_site.project_file import Project, SiteVersion
 
@@ -227,7 +227,7 @@ class Pages:
             root="../",
             shown=shown,
             link_for_pip=link_for_pip,
-            commands=self._commands(shown.name, current, None),
+            commands=self._commands(shown.project, current, None),
         )
 
     def version(self, shown: ShownProject, version: ShownVersion) -> str:
@@ -240,7 +240,7 @@ class Pages:
             release=version,
             # Safe, because `pages.readme` has made this HTML, or has escaped the text.
             readme=Markup(version.readme),  # noqa: S704
-            commands=self._commands(shown.name, version, wanted),
+            commands=self._commands(shown.project, version, wanted),
         )
 
     def files(self, anchors: Sequence[str]) -> str:
@@ -275,7 +275,7 @@ class Pages:
             ) from error
 
     def _commands(
-        self, project: NormalizedName, version: ShownVersion, wanted: str | None
+        self, project: Project, version: ShownVersion, wanted: str | None
     ) -> tuple[ShownCommand, ...]:
         """The commands that install a version; `wanted` None: the newest.
 
@@ -284,31 +284,34 @@ class Pages:
         """
         if not version.files:
             return _direct_commands(project, version.source)
-        what = shlex.quote(project if wanted is None else f"{project}=={wanted}")
+        name = project.normalized
+        what = shlex.quote(name if wanted is None else f"{name}=={wanted}")
         url = shlex.quote(self._settings.url or _PLACEHOLDER)
-        name = re.sub(r"[^a-z0-9]+", "-", self._settings.title.lower()).strip("-") or "site"
+        index = re.sub(r"[^a-z0-9]+", "-", self._settings.title.lower()).strip("-") or "site"
         return (
             ShownCommand("pip", f"pip install --index-url {url} {what}"),
-            ShownCommand("uv", f"uv add --index {name}={url} {what}"),
+            ShownCommand("uv", f"uv add --index {index}={url} {what}"),
             ShownCommand(
                 "poetry",
-                f"poetry source add --priority=explicit {name} {url}\n"
-                f"poetry add --source {name} {what}",
+                f"poetry source add --priority=explicit {index} {url}\n"
+                f"poetry add --source {index} {what}",
             ),
         )
 
 
-def _direct_commands(project: NormalizedName, version: SiteVersion) -> tuple[ShownCommand, ...]:
+def _direct_commands(project: Project, version: SiteVersion) -> tuple[ShownCommand, ...]:
     """The commands that install a version from its tag, with the user's own git.
 
-    docs/static-site-git-links.md tells what the clients understand.
+    There are none if the tag or the address cannot be written for all tools.
     """
-    tag = quote(version.tag or "", safe="/+")
-    pinned = shlex.quote(f"{project} @ git+{version.git}@{tag}")
+    requirement = direct_requirement(project, version)
+    if requirement is None:
+        return ()
+    what = shlex.quote(requirement)
     return (
-        ShownCommand("pip", f"pip install {pinned}"),
-        ShownCommand("uv", f"uv add {pinned}"),
-        ShownCommand("poetry", f"poetry add {shlex.quote(f'git+{version.git}#{tag}')}"),
+        ShownCommand("pip", f"pip install {what}"),
+        ShownCommand("uv", f"uv add {what}"),
+        ShownCommand("poetry", f"poetry add {what}"),
     )
 
 

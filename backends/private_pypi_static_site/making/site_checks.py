@@ -48,6 +48,8 @@ def check_site(
     except ConfigurationError as error:
         found.problems += error.problems
     for path in _listed(folder.root / "projects"):
+        if path.name == ".gitkeep":  # of `static_site.init`, so that git keeps the folder
+            continue
         name = path.name.removesuffix(".toml")
         try:
             if name == path.name or not _is_name(name):
