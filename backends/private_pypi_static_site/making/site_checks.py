@@ -66,7 +66,7 @@ def check_site(
             found.broken.add(name)
             found.problems.append(f"{_shown(folder, path)}: cannot be read: {error.strerror}")
     for done, project in enumerate(found.projects, 1):
-        found.problems += _problems_of(folder, project)
+        found.problems += problems_of(folder, project)
         progress(done, len(found.projects), "projects checked")
     found.problems += _foreign(folder, found)
     return found
@@ -87,7 +87,7 @@ def _listed(folder: Path) -> list[Path]:
         raise ConfigurationError(f"cannot list {str(folder)!r}: {error.strerror}") from error
 
 
-def _problems_of(folder: SiteFolder, project: Project) -> Iterator[str]:
+def problems_of(folder: SiteFolder, project: Project) -> Iterator[str]:
     """What is wrong with the files that the site hosts, and with core metadata beside them."""
     name = project.normalized
     for file in by_filename(project).values():
