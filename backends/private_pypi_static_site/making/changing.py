@@ -617,7 +617,7 @@ def describe(folder: SiteFolder, name: str, before: str | None) -> Summary:
 
 
 def _decision_lines(old: Project | None, new: Project | None) -> Iterator[Line]:
-    """What somebody has decided by hand, and no command: it takes away a warning or a protection."""
+    """What somebody has decided by hand: it takes away a warning, or brings back a danger."""
     if new is None:
         return
     before = Project(name=new.name) if old is None else old
