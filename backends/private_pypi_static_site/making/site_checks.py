@@ -69,6 +69,7 @@ def check_site(
         found.problems += problems_of(folder, project)
         progress(done, len(found.projects), "projects checked")
     found.problems += _foreign(folder, found)
+    found.problems += _links(folder)
     return found
 
 
@@ -162,6 +163,16 @@ def _foreign(folder: SiteFolder, found: Checked) -> Iterator[str]:
                         f"{_shown(folder, path)}: no file of a project; delete it, or register it "
                         "with private_pypi static_site.update"
                     )
+
+
+def _links(folder: SiteFolder) -> Iterator[str]:
+    """Links that a build refuses; those to hosted files are problems of their projects."""
+    for name in ("projects", "packages", "readmes", "templates"):
+        top = folder.root / name
+        below = sorted(top.rglob("*")) if name in ("readmes", "templates") else []
+        for path in (top, *below):
+            if path.is_symlink():
+                yield f"{_shown(folder, path)}: a symbolic link; put there what it leads to"
 
 
 def _shown(folder: SiteFolder, path: Path) -> str:
