@@ -150,3 +150,11 @@ def test_two_builds_do_not_write_at_once(site: SiteFolder) -> None:
         os.close(descriptor)
     assert build(site).made == 0
     assert {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in before} == before
+
+
+def test_pages_stay_if_the_site_has_lost_its_projects(site: SiteFolder) -> None:
+    build(site)
+    (site.root / "projects").rename(site.root / "was")
+    with pytest.raises(ConfigurationError, match="projects' is missing, but"):
+        build(site)
+    assert (site.root / "_site/demo/index.html").exists()
