@@ -105,6 +105,11 @@ class SiteFolder:
         folder = self.root / "projects"
         with system_errors(f"cannot list {str(folder)!r}"):
             if not folder.is_dir():
+                if self.packages.exists():  # in a sparse clone, say; the pages must not go
+                    raise ConfigurationError(
+                        f"{str(folder)!r} is missing, but {str(self.packages)!r} is there; "
+                        "restore it"
+                    )
                 return []
             names = [path.stem for path in folder.iterdir() if path.suffix == ".toml"]
         for name in names:

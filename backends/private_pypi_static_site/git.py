@@ -19,6 +19,11 @@ _TIMEOUT: Final = 60.0  # seconds; of one command, also over the network
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/@\s]+@")
 _DURABLE: Final = "core.fsync=committed,index,reference"
 
+ATTRIBUTES: Final = "-text -eol -ident -filter -working-tree-encoding"
+"""What gitattributes(5) must say of files whose hashes are known: git changes no byte of them."""
+EXACT: Final = ("packages/**", "readmes/**")
+"""Such files of a site, as patterns."""
+
 
 class Git:
     """The repository that a folder is in. Methods raise `BackendError`, and say what git said."""
@@ -29,19 +34,29 @@ class Git:
         self._identity: Sequence[str] | None = None
 
     def prepare(self, ignored: Sequence[str]) -> None:
-        """Check that there is a repository, and let this clone of it ignore names; done once."""
+        """Check that there is a repository, and prepare this clone of it; done once.
+
+        It ignores names, and it keeps every byte of hosted files, whatever `.gitattributes` says.
+        """
         if self._identity is not None:
             return
-        path = self._folder / self._run("rev-parse", "--git-path", "info/exclude").strip()
-        with system_errors(f"cannot write {str(path)!r}"):
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
-            missing = [name for name in ignored if name not in text.splitlines()]
-            if missing:
-                path.parent.mkdir(exist_ok=True)
-                path.write_text("\n".join([text.rstrip("\n"), *missing, ""]).lstrip("\n"))
+        self._complete("info/exclude", ignored)
+        prefix = self._run("rev-parse", "--show-prefix").rstrip("\n")
+        quoted = re.sub(r'([\\"])', r"\\\1", re.sub(r"([\\*?\[])", r"\\\1", prefix))
+        self._complete("info/attributes", [f'"{quoted}{each}" {ATTRIBUTES}' for each in EXACT])
         email = self._run("config", "--get", "user.email", may_fail=True)
         own = ("-c", "user.name=private_pypi", "-c", "user.email=private_pypi@localhost")
         self._identity = () if email else own
+
+    def _complete(self, name: str, lines: Sequence[str]) -> None:
+        """Add lines to a file of this clone, unless it has them."""
+        path = self._folder / self._run("rev-parse", "--git-path", name).strip()
+        with system_errors(f"cannot write {str(path)!r}"):
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            missing = [line for line in lines if line not in text.splitlines()]
+            if missing:
+                path.parent.mkdir(exist_ok=True)
+                path.write_text("\n".join([text.rstrip("\n"), *missing, ""]).lstrip("\n"))
 
     def head(self) -> str | None:
         """The current commit; None if there is none yet."""
@@ -49,6 +64,11 @@ class Git:
 
     def commit(self, paths: Sequence[str], message: str) -> None:
         """Commit what these paths, relative to the folder, have become; nothing if unchanged."""
+        if not self._run("symbolic-ref", "--quiet", "HEAD", may_fail=True):
+            raise BackendError(
+                f"no branch is checked out in {str(self._folder)!r}, so a commit would be lost; "
+                "check out the branch of the site, or finish what is going on there"
+            )
         self._stage(paths)
         changed = self._run(
             *("diff", "--cached", "--name-only", "--no-renames", "--relative", "-z", "--", *paths)

@@ -46,6 +46,13 @@ LARGEST: Final = 4 << 20
 """Bytes of a project's file; a larger one is wrong."""
 
 _SHA256: Final = re.compile("[0-9a-f]{64}")
+_LONGEST: Final = 255
+"""Characters of a version, and of what says which versions of Python a file is for.
+
+Python converts texts of at most 4,300 digits to numbers."""
+_LARGEST_FILE: Final = 2**63 - 1  # bytes; what the indexes of servers can hold
+# A host with other characters could end a part of a page's Content-Security-Policy.
+_HOST: Final = re.compile(r"[\w.:\[\]-]+")
 _SAFE_URL: Final = re.compile(r"https?://[^\s\"'<>\\^`{|}\x00-\x20\x7f]+")
 
 T = TypeVar("T")
@@ -158,6 +165,12 @@ class _Table:
             )
         return text
 
+    def require_short(self, key: str, text: str) -> None:
+        if len(text) > _LONGEST:
+            raise InvalidProject(
+                f"{self.where}: {key!r} has {len(text)} characters; {_LONGEST} is the limit"
+            )
+
     def end(self) -> None:
         if self.values:
             unknown = ", ".join(map(repr, sorted(self.values)))
@@ -170,7 +183,8 @@ def is_url(text: str) -> bool:
         return False
     try:
         parts = urlsplit(text)
-        return bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
+        has_host = bool(parts.hostname) and _HOST.fullmatch(parts.netloc) is not None
+        return has_host and parts.port != 0
     except ValueError:
         return False
 
@@ -203,16 +217,18 @@ def parse_project(text: str, name: str, *, where: str) -> Project:
     burnt = _parse_burnt(table, project)
     table.end()
     seen: set[Version] = set()
-    names: set[str] = set()
+    names: dict[str, str] = {}  # by `file_key`, because installers take them for one file
     for version in versions:
         if version.parsed in seen:
             raise InvalidProject(f"{where}: version {version.version!r} is there twice")
         seen.add(version.parsed)
         for file in version.files:
-            if file.filename in names:
-                raise InvalidProject(f"{where}: the file {file.filename!r} is there twice")
-            names.add(file.filename)
-            if file_key(file.filename) in burnt:
+            key = file_key(file.filename)
+            if key in names:
+                other = "" if names[key] == file.filename else f", also as {names[key]!r}"
+                raise InvalidProject(f"{where}: the file {file.filename!r} is there twice{other}")
+            names[key] = file.filename
+            if key in burnt:
                 raise InvalidProject(
                     f"{where}: {file.filename!r} was deleted ('burnt' has it); publish a new "
                     "version instead, or remove it from 'burnt' if nobody has installed it"
@@ -242,6 +258,7 @@ def _parse_burnt(table: _Table, project: Project) -> dict[str, str]:
 
 def _parse_version(table: _Table, project: Project) -> SiteVersion:
     text = table.take("version", str, required=True) or ""
+    table.require_short("version", text)
     try:
         version = str(Version(text))
     except InvalidVersion:
@@ -254,7 +271,7 @@ def _parse_version(table: _Table, project: Project) -> SiteVersion:
         files=tuple(_parse_file(each, project, version) for each in table.tables("files")),
     )
     table.end()
-    if not found.files and (found.git is None or found.tag is None):
+    if not found.files and (found.git is None or not found.tag):
         raise InvalidProject(
             f"{table.where}: version {version!r} has no files, so it needs `git` and `tag`"
         )
@@ -277,32 +294,45 @@ def _parse_file(table: _Table, project: Project, version: str) -> SiteFile:
             f"{table.where}: {filename!r} is a file of {parsed.project} {parsed.version}, not of "
             f"{project.normalized} {version}"
         )
-    uploaded_at = table.take("uploaded_at", datetime)
-    if uploaded_at is not None and uploaded_at.tzinfo is None:
-        raise InvalidProject(f"{table.where}: 'uploaded_at' has no zone; write Z at its end")
     size = table.take("size", int, required=True) or 0
     requires_python = table.take("requires_python", str)
+    table.require_short("requires_python", requires_python or "")
     try:
         SpecifierSet(requires_python or "")
     except InvalidSpecifier as error:
         raise InvalidProject(f"{table.where}: 'requires_python': {error}") from None
-    if size < 0:
-        raise InvalidProject(f"{table.where}: 'size' must not be negative")
+    if not 0 <= size <= _LARGEST_FILE:
+        raise InvalidProject(f"{table.where}: 'size' must be from 0 to {_LARGEST_FILE}")
     file = SiteFile(
         filename=filename,
         sha256=_sha256(table, "sha256", required=True) or "",
         size=size,
         url=table.url("url"),
-        uploaded_at=None if uploaded_at is None else uploaded_at.astimezone(UTC),
+        uploaded_at=_moment(table),
         requires_python=requires_python,
         core_metadata_sha256=_sha256(table, "core_metadata_sha256"),
         yanked=table.take("yanked", str),
     )
+    if file.url is not None and "#" in file.url:
+        # Pages add the hash there, and some installers refuse a page with two of them.
+        raise InvalidProject(f"{table.where}: 'url' must not have a part that begins with #")
     if file.url is not None and not unquote(urlsplit(file.url).path).endswith("/" + filename):
         # Installers read the filename from the end of the address.
         raise InvalidProject(f"{table.where}: 'url' must end with /{filename}")
     table.end()
     return file
+
+
+def _moment(table: _Table) -> datetime | None:
+    moment = table.take("uploaded_at", datetime)
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise InvalidProject(f"{table.where}: 'uploaded_at' has no zone; write Z at its end")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:  # the first or the last day that there is, in another zone
+        raise InvalidProject(f"{table.where}: 'uploaded_at' is out of range") from None
 
 
 def _sha256(table: _Table, key: str, *, required: bool = False) -> str | None:

@@ -219,11 +219,12 @@ class PublishingStorage(StaticSiteStorage):
             with contextlib.ExitStack() as stack:
                 if git is not None:
                     undo.append(partial(git.uncommit, head, change.paths))
+                if text != before:  # first, because hosted files without this folder are trouble
+                    projects = stack.enter_context(_made(site, "projects"))
                 if change.upload is not None:
                     undo.append(partial(self._remove_hosted, site, change.name, change.filename))
                     self._put_content(site, change.upload)
                 if text != before:
-                    projects = stack.enter_context(_made(site, "projects"))
                     undo.append(partial(self._rewrite, site, table, before))
                     _write(projects, table, text.encode("utf-8", "replace"))
                 if change.deletes:

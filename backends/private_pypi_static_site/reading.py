@@ -403,7 +403,8 @@ def _text_of(projects: OpenFolder, name: str) -> str:
 def _project_files(site: OpenFolder) -> tuple[dict[str, _Signature], list[Unlisted]]:
     """The signatures of the files of projects, by the names of projects; and files of no project.
 
-    A site without projects has no such folder, because git keeps no empty ones.
+    A site without projects has no such folder, because git keeps no empty ones. But if it hosts
+    files, the folder is missing: in a sparse clone, say, or while another branch is checked out.
     """
     signatures: dict[str, _Signature] = {}
     wrong: list[Unlisted] = []
@@ -420,6 +421,10 @@ def _project_files(site: OpenFolder) -> tuple[dict[str, _Signature], list[Unlist
                 with contextlib.suppress(FileNotFoundError):  # removed since
                     signatures[name] = _signature(entry.stat(follow_symlinks=False))
     except FileNotFoundError:
+        if site.has("packages"):
+            raise BackendError(
+                f"{site.path}/projects is missing, but {site.path}/packages is there; restore it"
+            ) from None
         return {}, []
     return dict(sorted(signatures.items())), wrong
 

@@ -8,21 +8,24 @@ after the last. So if a run is killed, the next one completes it.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Set
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from private_pypi.errors import ConfigurationError, StorageFull
+from private_pypi.errors import BackendUnavailable, ConfigurationError, StorageFull
 
 LIST = ".private_pypi-site.json"
 """The name of the file that lists everything that was written."""
 
 _TEMPORARY = ".private_pypi-site.tmp"
+# On some file systems of networks, folders cannot be locked.
+_NO_LOCKS = {errno.ENOLCK, errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EISDIR}
 _TOLD = 5  # how many files a message names
 
 
@@ -85,16 +88,17 @@ def writing(folder: Path, wanted: Set[str], known: re.Pattern[str]) -> Iterator[
 
     `known` matches all paths that this or any earlier version may have written. Raises
     `ConfigurationError`, before anything is written, if the folder contains something else at the
-    place of a file.
+    place of a file, and `BackendUnavailable` if another command is writing into it.
     """
-    with _usable(folder):
+    with _usable(folder), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(_alone(folder))
         old = _read_list(folder, known)
         _refuse_foreign(folder, wanted, old)
         output = OutputFolder(folder, wanted, old)
-        with _emptied(folder / _TEMPORARY):
-            output.write(LIST, _format_list(old | wanted))
-            yield output
+        stack.enter_context(_emptied(folder / _TEMPORARY))
+        output.write(LIST, _format_list(old | wanted))
+        yield output
 
 
 def _read_list(folder: Path, known: re.Pattern[str]) -> set[str]:
@@ -136,6 +140,28 @@ def _refuse_foreign(folder: Path, wanted: Set[str], old: Set[str]) -> None:
             f"{str(folder)!r} contains {', '.join(map(repr, named[:_TOLD]))}{more}, which this "
             "command did not write; choose an empty folder, or move these files"
         )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Exclude others that write into the folder. There is no file for that, which would be served.
+
+    Two of them would take the temporary files of each other for their own.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BackendUnavailable(
+                f"another command is writing into {str(folder)!r}; wait for it"
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

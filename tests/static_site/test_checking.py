@@ -267,6 +267,25 @@ def test_links_in_the_folder_are_not_followed(
     assert "problems: 4; " in out
 
 
+@pytest.mark.parametrize(
+    "path", ["projects", "packages", "readmes", "readmes/demo", "templates", "templates/base.html"]
+)
+def test_what_a_build_refuses_as_a_link_is_a_problem(
+    site: SiteFolder,
+    public: FakeServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    path: str,
+) -> None:
+    link = site.root / path
+    if link.is_dir():
+        link.rename(tmp_path / "elsewhere")
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "elsewhere")
+    assert check(site, public) == 1
+    assert f"{path}: a symbolic link" in capsys.readouterr().out
+
+
 def test_a_name_that_is_not_utf_8_can_be_shown(
     site: SiteFolder, public: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -434,6 +453,14 @@ def test_nothing_that_a_package_says_is_markup_in_the_summary() -> None:
     assert "acme" not in outside
     assert "big" not in outside
     assert all("\n" not in line for line in as_text(report))
+
+
+def test_the_address_of_the_public_index_is_no_markup_in_the_summary() -> None:
+    address = "https://index.example/![](https://x.example/a.png)*b*/simple/"
+    rendered = render(as_markdown(Report(public_index=address, projects=1)), "text/markdown")
+    assert rendered is not None
+    assert f"<code>{address}</code>" in rendered
+    assert "<a" not in rendered
 
 
 def test_a_summary_is_bounded() -> None:

@@ -38,6 +38,7 @@ DEMO = Project(
     source="demo-of-acme",
     versions=(ONE, TWO),
 )
+SDIST = "demo-1.0.tar.gz"
 TEXT = """\
 name = "demo"
 [[versions]]
@@ -47,6 +48,7 @@ filename = "demo-1.0.tar.gz"
 sha256 = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 size = 3
 """
+FILES = TEXT[TEXT.index("[[versions.files]]") :]
 
 
 def parse(text: str) -> Project:
@@ -98,15 +100,22 @@ def test_what_is_written_again_stays_as_it_is() -> None:
         ('name = "demo"', 'name = "demo"\nsize = 3', "unknown: 'size'"),
         ('name = "demo"', "name = demo", "no TOML"),
         ('"1.0"', '"one"', "no version"),
+        ('"1.0"', f'"1{"0" * 5000}"', "'version' has 5001 characters"),
         ('"demo-1.0.tar.gz"', '"../demo-1.0.tar.gz"', "filename"),
         ('"demo-1.0.tar.gz"', '"demo-2.0.tar.gz"', "is a file of demo 2.0, not of demo 1.0"),
         ('"demo-1.0.tar.gz"', '"other-1.0.tar.gz"', "is a file of other 1.0"),
         ("aaaa", "AAAA", "'sha256' must be 64"),
-        ("size = 3", "size = -3", "must not be negative"),
+        ("size = 3", "size = -3", "'size' must be from 0"),
+        ("size = 3", f"size = {2**63}", "'size' must be from 0"),
         ("size = 3", "size = true", "must be a whole number"),
         ("size = 3", 'size = 3\nurl = "https://x.example/b.tar.gz"', "must end with /demo-1.0"),
         ("size = 3", 'size = 3\nrequires_python = "three"', "three"),
+        ("size = 3", f'size = 3\nrequires_python = ">={"9" * 5000}"', "has 5002 characters"),
         ("size = 3", 'size = 3\nuploaded_at = "yesterday"', "must be a time"),
+        ("size = 3", "size = 3\nuploaded_at = 0001-01-01T00:00:00+23:00", "out of range"),
+        ("size = 3", "size = 3\nuploaded_at = 9999-12-31T23:59:59-23:00", "out of range"),
+        ("size = 3", f'size = 3\nurl = "https://x.example/{SDIST}#md5=x"', "begins with #"),
+        ("size = 3", f'size = 3\nurl = "https://x;img-src/{SDIST}"', "'url' must be an address"),
         ("size = 3", "size = 3\nuploaded_at = 2026-01-03T12:30:00", "has no zone"),
         ("[[versions.files]]", 'git = "https://x.example/a"\n[[versions.files]]', "must not have"),
     ],
@@ -125,6 +134,8 @@ def test_what_is_wrong_is_said(old: str, new: str, says: str) -> None:
         ('[[versions]]\nversion = "2.0"\n', "needs `git` and `tag`"),
         ('[[versions]]\nversion = "1"\ntag = "v1"\ngit = "https://x.example/a"\n', "twice"),
         (f"{TEXT[14:].replace('1.0', '2.0', 1)}", "is a file of demo 1.0, not of demo 2.0"),
+        ('[[versions]]\nversion = "2"\ntag = ""\ngit = "https://x.example/a"\n', "needs `git`"),
+        (f"{FILES.replace('demo', 'Demo')}", "'Demo-1.0.tar.gz' is there twice, also as 'demo-1"),
     ],
 )
 def test_versions_that_do_not_fit(added: str, says: str) -> None:

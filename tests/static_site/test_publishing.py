@@ -169,6 +169,39 @@ def test_each_change_is_one_commit_that_says_what(repository: SiteFolder, tmp_pa
 
 
 @pytest.mark.needs("git")
+@pytest.mark.parametrize("inside", ["", 'a site [of "us"] * é'])
+def test_git_keeps_every_byte_of_hosted_files(tmp_path: Path, inside: str) -> None:
+    top = tmp_path / "repository"
+    site = make_site(top / inside)
+    make_repository(top)
+    (top / ".gitattributes").write_text("*.whl text ident working-tree-encoding=ISO-8859-1\n")
+    commit_all(top, "attributes")
+    content = b"no zero byte\r\nand\n $Id: 1 $ \xff\n"
+    put(open_site(site.root, tmp_path), tmp_path, "demo-1.0-py3-none-any.whl", content)
+    path = f"{inside}/packages/demo/demo-1.0-py3-none-any.whl".lstrip("/")
+    exact = git(top, "hash-object", "--no-filters", "--", path)
+    assert git(top, "rev-parse", f"HEAD:{path}") == exact
+
+
+@pytest.mark.needs("git")
+def test_nothing_is_committed_where_no_branch_is_checked_out(
+    repository: SiteFolder, tmp_path: Path
+) -> None:
+    storage = open_site(repository.root, tmp_path)
+    put(storage, tmp_path, "demo-1.0.tar.gz")
+    git(repository.root, "checkout", "--quiet", "--detach")
+    before = messages(repository.root)
+    with pytest.raises(BackendError, match="no branch is checked out"):
+        put(storage, tmp_path, "demo-1.1.tar.gz")
+    assert messages(repository.root) == before
+    assert names(storage) == ["demo-1.0.tar.gz"]
+    assert leftovers(repository.root) == []
+    git(repository.root, "switch", "--quiet", "-")
+    put(storage, tmp_path, "demo-1.1.tar.gz")
+    assert names(storage) == ["demo-1.0.tar.gz", "demo-1.1.tar.gz"]
+
+
+@pytest.mark.needs("git")
 def test_github_takes_no_files_over_100_mb(repository: SiteFolder, tmp_path: Path) -> None:
     upload = make_upload(tmp_path, "demo-1.0.tar.gz", zeros=100_000_001)
     with pytest.raises(TooLarge, match=r"100 MB.*attach it to a release"):

@@ -58,6 +58,17 @@ def make_old(path: Path) -> None:
 # -- listing ---------------------------------------------------------------------------------------
 
 
+def test_a_site_that_has_lost_its_projects_is_in_trouble(storage: Any, site: SiteFolder) -> None:
+    assert listed(storage) == {}
+    host(site, WHEEL, b"content")
+    (site.root / "projects").rename(site.root / "was")
+    for look in (storage.list_files, storage.projects):
+        with pytest.raises(BackendError, match="/projects is missing"):
+            list(look())
+    (site.root / "was").rename(site.root / "projects")
+    assert [*listed(storage)] == [WHEEL]
+
+
 def test_the_file_of_a_project_says_all_that_a_page_needs(site: SiteFolder, storage: Any) -> None:
     sha256 = hashlib.sha256(METADATA).hexdigest()
     file = host(

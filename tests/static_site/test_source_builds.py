@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -62,6 +65,44 @@ def test_a_build_has_no_token_in_its_environment(sources: Sources) -> None:
     assert not [name for name in seen if name.startswith("GIT_CONFIG")]
     assert seen["HOME"] != "/root"
     assert seen["PIP_EXTRA_INDEX_URL"] == "https://index.invalid/simple"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_a_build_finds_no_token_in_the_processes_that_started_it(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name, content in BUILDABLE.items():
+        (checkout / name).write_bytes(content)
+    with (checkout / "backend.py").open("ab") as backend:
+        backend.write(
+            f"""
+process, found = os.getppid(), []
+while process > 1:
+    try:
+        found.append(pathlib.Path(f"/proc/{{process}}/environ").read_text())
+    except OSError as error:
+        found.append(str(error))
+    if process == {{}}:
+        break
+    text = pathlib.Path(f"/proc/{{process}}/stat").read_text()
+    process = int(text.rpartition(")")[2].split()[1])
+pathlib.Path({str(tmp_path / "found")!r}).write_text(repr(found))
+""".replace("{}", "int(os.environ['PIP_FIND_LINKS'])").encode()
+        )
+    program = f"""
+import os
+from pathlib import Path
+from private_pypi_static_site.making.source_builds import build_files
+environ = {{"PATH": os.environ["PATH"], "PIP_FIND_LINKS": str(os.getpid())}}
+build_files(Path({str(checkout)!r}), Path({str(tmp_path / "made")!r}), environ=environ)
+"""
+    command = [sys.executable, "-c", program]
+    if os.geteuid() == 0:  # who may look into every process
+        command = ["setpriv", "--bounding-set=-all", *command]
+    subprocess.run(command, env={**os.environ, "TOKEN": "a-token"}, check=True, timeout=120)
+    found = (tmp_path / "found").read_text()
+    assert "Permission denied" in found
+    assert "a-token" not in found
 
 
 def test_a_release_can_be_ignored_and_one_without_files_is_built(sources: Sources) -> None:

@@ -19,6 +19,7 @@ from private_pypi.commands.command_line import UsageError
 from private_pypi.commands.files import say, warn
 from private_pypi.errors import ConfigurationError
 from private_pypi_static_site.folder import SETTINGS, SiteFolder
+from private_pypi_static_site.git import ATTRIBUTES, EXACT
 from private_pypi_static_site.project_file import is_url
 
 MARK: Final = (
@@ -91,8 +92,8 @@ def init(
                 _renew(site, Path(".github", "workflows", name), text)
             _add(site, Path("README.md"), _readme(site, repository))
         _add(site, Path(".gitignore"), "_site/\n.private_pypi-*\n")
-        # Else git may change the line ends of core metadata, and their hashes with them.
-        _add(site, Path(".gitattributes"), "packages/** -text\n")
+        attributes = "".join(f"{each} {ATTRIBUTES}\n" for each in EXACT)
+        _add(site, Path(".gitattributes"), attributes)
         _add(site, Path("projects", ".gitkeep"), "")
     if template:
         say(

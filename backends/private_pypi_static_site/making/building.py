@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -109,6 +110,7 @@ def build_site(
     """
     settings = site.settings()
     _check_place(site.root, output_folder)
+    is_own = _is_own_cache(site.root)
     pages = Pages(
         settings,
         site.root / "templates",
@@ -124,7 +126,7 @@ def build_site(
         facts = [by, pages.fingerprint, text, repr(verdicts.get(name))]
         key = hashlib.sha256(repr(facts).encode()).hexdigest()
         old = kept.get(name)
-        if old is not None and old.key == key and _is_same(old, site.root, output_folder):
+        if old is not None and old.key == key and _is_same(name, old, site.root, output_folder):
             unchanged[name] = old
         else:
             project = parse_project(text, name, where=f"projects/{name}.toml")
@@ -138,7 +140,7 @@ def build_site(
     for _, project in changed.values():
         wanted |= _paths(project)
     with (
-        _Readmes(site.root / CACHE, enabled=settings.readmes) as readmes,
+        _Readmes(site.root / CACHE, enabled=settings.readmes, reads=is_own) as readmes,
         writing(output_folder, wanted, _KNOWN) as output,
     ):
         for path, content in assets.items():
@@ -363,8 +365,13 @@ def _stamp(path: str) -> Stamp:
     return f"{found.st_size}-{found.st_mtime_ns}"
 
 
-def _is_same(kept: _Kept, site: Path, output: Path) -> bool:
-    """Whether all files, of which and to which the pages were made, are as they were then."""
+def _is_same(name: NormalizedName, kept: _Kept, site: Path, output: Path) -> bool:
+    """Whether all files, of which and to which the pages were made, are as they were then.
+
+    The times of pages cannot be known to somebody who has put this state into a repository.
+    """
+    if None in kept.outputs.values() or f"{name}/index.html" not in kept.outputs:
+        return False
     return all(
         _stamp(f"{folder}/{path}") == stamp
         for folder, stamps in ((site, kept.inputs), (output, kept.outputs))
@@ -408,6 +415,33 @@ def _check_place(site: Path, output: Path) -> None:
             f"the pages cannot be written into {str(output)!r}, where the site itself is; choose "
             "an empty folder"
         )
+    inside = output.relative_to(site) if output.is_relative_to(site) else Path()
+    for part in (inside, *inside.parents):
+        if part != Path() and (site / part).is_symlink():  # a pull request can contain links
+            raise ConfigurationError(
+                f"{str(site / part)!r} is a symbolic link; give the folder to which it leads"
+            )
+
+
+def _is_own_cache(site: Path) -> bool:
+    """Whether the READMEs that are kept were rendered here: pages show them as they are.
+
+    Raises `ConfigurationError` if somebody has put them into the repository of the site.
+    """
+    is_repository = any(os.path.lexists(each / ".git") for each in (site, *site.parents))
+    if not is_repository or not os.path.lexists(site / CACHE):
+        return True
+    command = ["git", "-C", str(site), "ls-files", "-z", "--", f":(icase){CACHE}"]
+    try:
+        found = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    if found.stdout:
+        raise ConfigurationError(
+            f"{CACHE} is in the repository of git, and pages would show what it has; remove it: "
+            f"git rm -r {CACHE}"
+        )
+    return found.returncode == 0
 
 
 # -- what is kept between builds -------------------------------------------------------------------
@@ -447,8 +481,9 @@ def _format_state(done: Mapping[NormalizedName, _Kept]) -> bytes:
 class _Readmes(AbstractContextManager["_Readmes"]):
     """Renders READMEs in child processes, and keeps what comes of it in a folder."""
 
-    def __init__(self, cache: Path, *, enabled: bool) -> None:
+    def __init__(self, cache: Path, *, enabled: bool, reads: bool) -> None:
         self._cache = cache
+        self._reads = reads  # what is kept; else all are rendered again
         self._folder = cache / "readmes"
         self._enabled = enabled
         self._threads = ThreadPoolExecutor(_RENDERERS, thread_name_prefix="readmes")
@@ -468,6 +503,8 @@ class _Readmes(AbstractContextManager["_Readmes"]):
         facts = [self._by, description.content_type, description.text]
         key = hashlib.sha256(repr(facts).encode()).hexdigest()
         with suppress(OSError, UnicodeDecodeError):
+            if not self._reads:
+                return key, self._threads.submit(self._render, key, description)
             return key, _done((self._folder / key[:2] / key).read_text(encoding="utf-8"))
         return key, self._threads.submit(self._render, key, description)
 

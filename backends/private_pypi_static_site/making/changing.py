@@ -7,6 +7,7 @@ only while it is changed (`transactions`).
 from __future__ import annotations
 
 import hashlib
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -32,6 +33,7 @@ from private_pypi_static_site.folder import LARGEST_HOSTED, SiteFolder
 from private_pypi_static_site.making import releases, source_builds
 from private_pypi_static_site.making.releases import Asset, GitHub, Release
 from private_pypi_static_site.making.renaming import rename_wheel
+from private_pypi_static_site.making.site_checks import problems_of
 from private_pypi_static_site.making.summaries import Line, Summary
 from private_pypi_static_site.making.transactions import Change, changing
 from private_pypi_static_site.project_file import Project, SiteFile, SiteVersion, parse_project
@@ -609,10 +611,33 @@ def describe(folder: SiteFolder, name: str, before: str | None) -> Summary:
     lines += [Line(label="version that is removed", value=each) for each in gone]
     if None not in (old, new) and _head(old) != _head(new):
         lines += _metadata_lines(project, NOTHING)
+    lines += _decision_lines(old, new)
     done = "deleted" if new is None else "registered" if old is None else "changed"
     changed = [version for version, made in now.items() if version in was and was[version] != made]
     warnings = [f"{version} was there before, and is changed" for version in changed]
+    if new is not None:
+        warnings += problems_of(folder, new)
     return Summary(done=done, what=project.name, lines=tuple(lines), warnings=tuple(warnings))
+
+
+def _decision_lines(old: Project | None, new: Project | None) -> Iterator[Line]:
+    """What somebody has decided by hand: it takes away a warning, or brings back a danger."""
+    if new is None:
+        return
+    before = Project(name=new.name) if old is None else old
+    if new.ours_on_public != before.ours_on_public:
+        yield Line(
+            label="the project of this name on the public index is ours",
+            value="yes" if new.ours_on_public else "no",
+        )
+    for label, one, other in (
+        ("name that must not be used again", new, before),
+        ("name of a deleted file that may be used again", before, new),
+    ):
+        names = [each for each in one.burnt if each not in other.burnt]
+        yield from (Line(label=label, value=each) for each in names[:_MOST_SHOWN])
+        if len(names) > _MOST_SHOWN:
+            yield Line(label=f"{label}: more", value=str(len(names) - _MOST_SHOWN))
 
 
 def _head(project: Project | None) -> Project | None:
@@ -623,8 +648,11 @@ def _description(folder: SiteFolder, project: Project, version: SiteVersion) -> 
     """What the core metadata of a version say, if the site has them."""
     for file in version.files:
         path = folder.core_metadata(project.normalized, file.filename)
+        folder.require_inside(path)
         with suppress(OSError):
-            if path.stat().st_size <= _LARGEST_METADATA:
+            # A link could lead to a file of this machine.
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode) and found.st_size <= _LARGEST_METADATA:
                 return parse_description(path.read_bytes())
     return NOTHING
 

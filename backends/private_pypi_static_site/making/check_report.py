@@ -97,12 +97,13 @@ def as_text(report: Report) -> Iterator[str]:
         )
     yield from _sentences(report)
     yield ""
-    yield _summary(report)
+    yield _summary(report, report.public_index)
 
 
 def as_markdown(report: Report) -> str:
     """A part of the summary of a workflow run. Nothing that a package says is markup in it."""
-    lines = ["## Check of the site", "", _summary(report), ""]
+    # The address of the public index comes from the site, so it could be markup.
+    lines = ["## Check of the site", "", _summary(report, _code(report.public_index)), ""]
     lines += _bullets("Problems", [_code(each) for each in report.problems])
     rows = report.rows()
     if rows:
@@ -146,10 +147,10 @@ def _sentences(report: Report) -> Iterator[str]:
         yield _one_line(f"{name}: no verdict: {trouble}{earlier}")
 
 
-def _summary(report: Report) -> str:
+def _summary(report: Report, public_index: str) -> str:
     kinds = [verdict.kind for verdict in report.verdicts.values()]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ORDER)
-    names = f"on {report.public_index}: {counts}" if report.compared else "names were not compared"
+    names = f"on {public_index}: {counts}" if report.compared else "names were not compared"
     return f"projects: {report.projects}; problems: {len(report.problems)}; {names}"
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 from packaging.utils import NormalizedName
@@ -35,6 +35,7 @@ from private_pypi_static_site.making.public_index import Verdict
 from private_pypi_static_site.project_file import Project, SiteVersion
 
 _HERE: Final = Path(__file__).parent
+_ASSET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
 _PLACEHOLDER: Final = "INDEX-URL"  # in commands, if the settings have no address
 
 
@@ -181,11 +182,12 @@ class Pages:
         """
         self._settings = settings
         self._own = own
+        _require_no_links(own)
         folders = [_HERE / "templates", TEMPLATES]
         self.assets: Mapping[str, Asset] = {
             **load_assets(STATIC),
             **load_assets(_HERE / "static"),
-            **(load_assets(own / "static") if (own / "static").is_dir() else {}),
+            **_own_assets(own / "static"),
         }
         kind = ImmutableSandboxedEnvironment if own.is_dir() else Environment
         self._environment = kind(
@@ -265,7 +267,8 @@ class Pages:
     def _explained(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (TemplateError, UnicodeDecodeError, TypeError, ValueError, KeyError) as error:
+        except Exception as error:
+            # A template can compute, so it can fail in any way: by a division, without an end.
             if not self._own.is_dir():
                 raise
             line = f", line {error.lineno}" if hasattr(error, "lineno") else ""
@@ -313,6 +316,24 @@ def _direct_commands(project: Project, version: SiteVersion) -> tuple[ShownComma
         ShownCommand("uv", f"uv add {what}"),
         ShownCommand("poetry", f"poetry add {what}"),
     )
+
+
+def _require_no_links(templates: Path) -> None:
+    """Templates come with pull requests, which can contain links to any file of this machine."""
+    for path in (templates, *sorted(templates.rglob("*"))):
+        if path.is_symlink():
+            raise ConfigurationError(f"{str(path)!r} must not be a symbolic link")
+
+
+def _own_assets(folder: Path) -> Mapping[str, Asset]:
+    found = load_assets(folder) if folder.is_dir() else {}
+    for name in found:
+        if not _ASSET.fullmatch(name):  # the list of an output folder has no others
+            raise ConfigurationError(
+                f"{str(folder / name)!r} cannot be a part of the pages; its name must consist of "
+                "letters, digits and . _ + -, and begin with a letter or a digit"
+            )
+    return found
 
 
 def _json_api(simple_url: str) -> str:

@@ -68,9 +68,10 @@ def check_site(
             found.broken.add(name)
             found.problems.append(f"{_shown(folder, path)}: cannot be read: {error.strerror}")
     for done, project in enumerate(found.projects, 1):
-        found.problems += _problems_of(folder, project)
+        found.problems += problems_of(folder, project)
         progress(done, len(found.projects), "projects checked")
     found.problems += _foreign(folder, found)
+    found.problems += _links(folder)
     return found
 
 
@@ -89,7 +90,7 @@ def _listed(folder: Path) -> list[Path]:
         raise ConfigurationError(f"cannot list {str(folder)!r}: {error.strerror}") from error
 
 
-def _problems_of(folder: SiteFolder, project: Project) -> Iterator[str]:
+def problems_of(folder: SiteFolder, project: Project) -> Iterator[str]:
     """What is wrong with the files that the site hosts, and with core metadata beside them."""
     name = project.normalized
     for file in by_filename(project).values():
@@ -164,6 +165,16 @@ def _foreign(folder: SiteFolder, found: Checked) -> Iterator[str]:
                         f"{_shown(folder, path)}: no file of a project; delete it, or register it "
                         "with private_pypi static_site.update"
                     )
+
+
+def _links(folder: SiteFolder) -> Iterator[str]:
+    """Links that a build refuses; those to hosted files are problems of their projects."""
+    for name in ("projects", "packages", "readmes", "templates"):
+        top = folder.root / name
+        below = sorted(top.rglob("*")) if name in ("readmes", "templates") else []
+        for path in (top, *below):
+            if path.is_symlink():
+                yield f"{_shown(folder, path)}: a symbolic link; put there what it leads to"
 
 
 def _shown(folder: SiteFolder, path: Path) -> str:

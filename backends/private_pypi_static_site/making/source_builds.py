@@ -1,14 +1,16 @@
 """Fetches a tag from a git repository, and builds distribution files from it.
 
 Git gets the token in its environment, for one host. A build runs code of the project: it gets an
-environment without secrets, a home folder of its own, and a limited time. It still runs as the same
-user, so secrets belong neither into the job of a workflow that builds, nor into its files.
+environment without secrets, a home folder of its own, and a limited time. On Linux it can read the
+environment and the memory of this process only as root. It still runs as the same user, so secrets
+belong neither into the job of a workflow that builds, nor into its files.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -55,6 +57,7 @@ _FOR_BUILDS: Final = (
     *("PIP_INDEX_URL", "PIP_NO_INDEX", "PIP_PROXY"),
 )
 _CREDENTIALS: Final = re.compile(r"//[^/\s]*@")
+_PR_SET_DUMPABLE: Final = 4  # prctl(2)
 
 
 # -- git -------------------------------------------------------------------------------------------
@@ -174,6 +177,7 @@ def build_files(checkout: Path, folder: Path, *, environ: Mapping[str, str]) -> 
     env = _environment((*_FOR_BOTH, *_FOR_BUILDS), environ)
     env |= {"HOME": str(home), "TMPDIR": str(temporary), "PIP_NO_INPUT": "1"}
     env |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "GIT_TERMINAL_PROMPT": "0"}
+    _hide()
     # -P: otherwise, a module of the project called `build` would be run instead.
     command = [sys.executable, "-P", "-m", "build", f"--outdir={output}", "--", str(checkout)]
     _run(command, env=env, cwd=home, seconds=BUILD_SECONDS, what="the build")
@@ -185,6 +189,16 @@ def build_files(checkout: Path, folder: Path, *, environ: Mapping[str, str]) -> 
             f"the build made {len(files)} wheels and sdists; it must make 1 to {MOST_FILES}"
         )
     return files
+
+
+def _hide() -> None:
+    """Keep other processes of this user from reading the token in /proc, or in memory.
+
+    It stays so, because what a build has started may outlive it.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # no library of C, or another one
+            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 # -- child processes -------------------------------------------------------------------------------
