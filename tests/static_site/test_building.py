@@ -383,7 +383,9 @@ def test_verdicts_are_read(site: SiteFolder) -> None:
     index = "https://index.example/simple/"
     told = {"format": 1, "public_index": index, "verdicts": {"demo": verdict}}
     (site.root / FILE).write_text(json.dumps(told))
-    commands.build(folder=str(site.root))
+    commands.build(folder=str(site.root))  # with the index that all tools know
+    assert "in-danger" not in page(site, "index.html").source
+    commands.build(folder=str(site.root), public_index=index)
     assert "in-danger" in page(site, "index.html").source
 
 

@@ -84,13 +84,17 @@ def _build(folder: str, output_folder: str, public_index: str | None) -> tuple[P
         raise UsageError("--folder and --output_folder must not be empty")
     site = SiteFolder(Path(folder).absolute())
     output = site.root / output_folder
+    settings = site.settings()
+    address = public_index or settings.public_index or public_index_url()
+    address = f"{address.rstrip('/')}/"
     progress = Progress()
     try:
         built = build_site(
             site,
             output,
-            public_index=public_index or site.settings().public_index or public_index_url(),
-            verdicts=read_verdicts(site),
+            public_index=address,
+            # Verdicts about another index would be of no use here.
+            verdicts=read_verdicts(site, address) if settings.check_public_index else {},
             progress=progress,
         )
     finally:
