@@ -37,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks import oci
 
         return oci.main(words[1:])
+    if words[:1] == ["static_site"]:
+        from benchmarks import static_site
+
+        return static_site.main(words[1:])
     options = _parse(words)
     plan = Plan().quick() if options.quick else Plan()
     plan = replace(plan, rounds=options.rounds or plan.rounds)
@@ -88,8 +92,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "Measure this checkout, and pypiserver and devpi beside it where installed.",
         GROUPS,
         "RESULTS.md, results.svg and results.json",
-        epilog="`python -m benchmarks github` measures the GitHub types, and "
-        "`python -m benchmarks oci` the type oci, with options of their own.",
+        epilog="`python -m benchmarks github` measures the GitHub types, "
+        "`python -m benchmarks oci` the type oci, and `python -m benchmarks static_site` static "
+        "sites, with options of their own.",
     )
     parser.add_argument(
         "--peers",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -54,6 +57,10 @@ class Processes:
         if self._leader.poll() is not None:
             tail = self.log.read_text(errors="replace")[-1500:]
             raise RuntimeError(f"{self.command!r} ended with {self._leader.returncode}:\n{tail}")
+
+    def wait(self) -> int:
+        """Wait until the command has ended; its exit code."""
+        return self._leader.wait()
 
     def stop(self) -> None:
         """End the session: politely, then for good."""
@@ -106,6 +113,17 @@ class Processes:
                 return
             before = now
 
+    def family(self) -> list[int]:
+        """The ids of the command and its descendants, also of those with sessions of their own."""
+        children: dict[int, list[int]] = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                children.setdefault(int(_stat(int(folder.name))[1]), []).append(int(folder.name))
+        found = [self._leader.pid]
+        for pid in found:
+            found += children.get(pid, [])
+        return found
+
     def _pids(self) -> list[int]:
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
@@ -118,10 +136,59 @@ class Processes:
     def _kilobytes(self, file: str, key: str) -> list[int]:
         found = []
         for pid in self._pids():
-            with contextlib.suppress(OSError):
-                text = Path(f"/proc/{pid}/{file}").read_text()
-                found += [int(value) for value in re.findall(rf"^{key}:\s+(\d+)", text, re.M)]
+            found += _kilobytes(pid, file, key)
         return found
+
+
+def _kilobytes(pid: int, file: str, key: str) -> list[int]:
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/{pid}/{file}").read_text()
+        return [int(value) for value in re.findall(rf"^{key}:\s+(\d+)", text, re.M)]
+    return []
+
+
+def _peak(pid: int) -> int:
+    return sum(_kilobytes(pid, "status", "VmHWM")) * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What became of a command that was watched until its end."""
+
+    code: int
+    seconds: float
+    processor: float  # seconds of processor time of it and its descendants
+    peak: int  # bytes: the highest resident sizes of it and its descendants, in any session
+
+
+def run_watched(command: Sequence[str], log: Path, every: float = 0.1) -> Run:
+    """Run a command to its end, and look at the memory of its processes `every` so many seconds."""
+    peaks = [0]
+    ended = threading.Event()
+    before = _processor_of_children()
+    begin = time.perf_counter()
+    processes = Processes(command, log)
+
+    def watch() -> None:
+        while not ended.wait(every):
+            peaks.append(sum(map(_peak, processes.family())))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        code = processes.wait()
+        seconds = time.perf_counter() - begin
+    finally:
+        ended.set()
+        watcher.join()
+        processes.stop()
+    return Run(code, seconds, _processor_of_children() - before, max(peaks))
+
+
+def _processor_of_children() -> float:
+    """Seconds of processor time of all that this process has waited for, with their children."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _stat(pid: int) -> list[str]:

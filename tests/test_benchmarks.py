@@ -212,6 +212,59 @@ def test_a_run_over_a_registry_counts_what_was_asked(over_a_registry: Path) -> N
     assert len(bars) == 2 * len(rows)
 
 
+@pytest.fixture(scope="module")
+def over_a_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one quick run over a static site has put its results."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    command = [sys.executable, "-m", "benchmarks", "static_site", "--quick", "--out", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "STATIC_SITE.md").read_text() in done.stdout
+    return folder
+
+
+def test_a_run_over_a_static_site_measures_everything(over_a_site: Path) -> None:
+    """Twenty projects of two versions; two projects get a version while they are built."""
+    rows = json.loads((over_a_site / "static_site.json").read_text())
+    assert [(row["group"], row["task"], row["way"]) for row in rows] == [
+        ("build", "First build", "20 made"),
+        ("build", "Empty output folder, READMEs kept", "20 made"),
+        ("build", "Nothing changed", "none made"),
+        ("build", "One project updated", "1 made"),
+        ("list", "First listing", "42 files"),
+        ("list", "Again, nothing changed", "42 files"),
+        ("list", "Again, one project updated", "43 files"),
+        ("check", "Answers after 0 ms", "20 names"),
+        ("check", "Answers after 5 ms", "20 names"),
+        ("export", "First export", "40 files"),
+        ("export", "Again, nothing changed", "40 files"),
+    ]
+    assert [row for row in rows if row["seconds"] <= 0] == []
+    assert [row for row in rows if row["group"] == "build" and not row["alone"] > 0] == []
+    assert [row for row in rows if row["group"] != "list" and not row["memory"] > 0] == []
+
+
+def test_the_report_over_a_static_site_has_the_targets(over_a_site: Path) -> None:
+    report = (over_a_site / "STATIC_SITE.md").read_text()
+    headings = [line for line in report.splitlines() if line.startswith("#")]
+    assert headings == [
+        "# Benchmark of static sites",
+        "## Targets",
+        "## Building (`static_site.build`)",
+        "## Comparing names with the public index (`static_site.check`)",
+        "## Listing by the server's backend",
+        "## Exporting from `file_system` (`export`)",
+    ]
+    for promise in ("First build of 20 projects × 2 versions", "≤ 60 s", "≤ 20 s", "≤ 1 s"):
+        assert promise in report
+    assert "not measured |" not in report
+    picture = ElementTree.fromstring((over_a_site / "static_site.svg").read_text())
+    _, *bars = [element for element in picture.iter() if element.tag.endswith("rect")]
+    rows = json.loads((over_a_site / "static_site.json").read_text())
+    assert len(bars) == sum(1 if row["alone"] is None else 2 for row in rows)
+    assert all(float(bar.attrib["width"]) > 0 for bar in bars)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -37,6 +37,7 @@ class OutputFolder:
         self.old = frozenset(old)  # what earlier runs wrote
         self.part = folder / _TEMPORARY / "part"
         self._wanted = set(wanted)
+        self._listed = old | wanted  # what the list has, before the first page is written
         self._made: set[Path] = set()
 
     def write(self, path: str, content: bytes) -> None:
@@ -63,7 +64,8 @@ class OutputFolder:
     def finish(self) -> int:
         """Remove what is no longer wanted, and write the list; returns how much was removed."""
         removed = sum(self._remove(path) for path in sorted(self.old - self._wanted))
-        self.write(LIST, _format_list(self._wanted))
+        if self._wanted != self._listed:
+            self.write(LIST, _format_list(self._wanted))
         return removed
 
     def _remove(self, path: str) -> bool:

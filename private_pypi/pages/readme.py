@@ -142,9 +142,14 @@ class Renderer:
         html = json.loads(answer)
         return plain(description.text) if html is None else str(html)
 
-    def _ask(self, asked: bytes) -> bytes:
+    def start(self) -> None:
+        """Start the process, without waiting for it, if it does not run."""
         if self._child is None:
             self._child = _start_child("several", str(_SECONDS))
+
+    def _ask(self, asked: bytes) -> bytes:
+        self.start()
+        assert self._child is not None
         assert self._child.stdin is not None and self._child.stdout is not None
         self._child.stdin.write(asked)
         self._child.stdin.flush()
@@ -378,6 +383,9 @@ def main() -> int:
         Path("/proc/self/oom_score_adj").write_text("1000")
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     if sys.argv[1:2] == ["several"]:
+        import readme_renderer.markdown  # before it is needed, because it takes a while
+        import readme_renderer.rst  # noqa: F401
+
         for line in sys.stdin:
             # The signal ends the process, whatever it is doing.
             signal.setitimer(signal.ITIMER_REAL, float(sys.argv[2]))

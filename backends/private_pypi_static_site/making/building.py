@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
@@ -117,11 +117,50 @@ def build_site(
         public_index=public_index if settings.check_public_index else None,
     )
     kept = _read_state(output_folder)
+    with _Readmes(site.root / CACHE, enabled=settings.readmes, reads=is_own) as readmes:
+        unchanged, changed = _compare(site, output_folder, pages, kept, verdicts, readmes)
+        names = sorted(unchanged.keys() | changed.keys())
+        assets = {f"static/{asset.name}": asset.content for asset in pages.assets.values()}
+        wanted = {*_FIXED, *assets}
+        for each in unchanged.values():
+            wanted.update(each.outputs)  # not |=, which makes another set
+        for _, project in changed.values():
+            wanted |= _paths(project)
+        with writing(output_folder, wanted, _KNOWN) as output:
+            for path, content in assets.items():
+                output.write(path, content)
+            made = _make_all(site, pages, output, readmes, changed, verdicts, progress)
+            done = {name: unchanged.get(name) or made[name] for name in names}
+            # Files are written before the pages that link to them, the list of projects last.
+            anchors = [anchor for each in done.values() for anchor in each.anchors]
+            output.write("files.html", pages.files(anchors).encode())
+            output.write("404.html", pages.not_found().encode())
+            output.write(".nojekyll", b"")  # GitHub would leave out files whose names begin with _
+            listed = [(name, 0) for name in names]
+            output.write("index.json", project_list(listed, Representation.JSON, serial=0).encode())
+            output.write("index.html", pages.start([each.card for each in done.values()]).encode())
+            output.write(STATE, _format_state(done))
+            removed = output.finish()
+            readmes.forget(
+                {key for each in kept.values() for key in each.readmes},
+                {key for each in done.values() for key in each.readmes},
+            )
+    return Built(projects=len(names), made=len(changed), files=len(anchors), removed=removed)
+
+
+def _compare(
+    site: SiteFolder,
+    output_folder: Path,
+    pages: Pages,
+    kept: Mapping[str, _Kept],
+    verdicts: Mapping[NormalizedName, Verdict],
+    readmes: _Readmes,
+) -> tuple[dict[NormalizedName, _Kept], dict[NormalizedName, tuple[str, Project]]]:
+    """The projects whose pages are as they have to be, and the others with their new keys."""
     unchanged: dict[NormalizedName, _Kept] = {}
     changed: dict[NormalizedName, tuple[str, Project]] = {}
-    names = site.names()
     by = _made_by()
-    for name in names:
+    for name in site.names():
         text = site.project_text(name)
         facts = [by, pages.fingerprint, text, repr(verdicts.get(name))]
         key = hashlib.sha256(repr(facts).encode()).hexdigest()
@@ -129,39 +168,11 @@ def build_site(
         if old is not None and old.key == key and _is_same(name, old, site.root, output_folder):
             unchanged[name] = old
         else:
+            readmes.expect()
             project = parse_project(text, name, where=f"projects/{name}.toml")
             if project.versions:  # there may be only the names of files that were deleted
                 changed[name] = key, project
-    names = [name for name in names if name in unchanged or name in changed]
-    assets = {f"static/{asset.name}": asset.content for asset in pages.assets.values()}
-    wanted = {*_FIXED, *assets}
-    for each in unchanged.values():
-        wanted.update(each.outputs)  # not |=, which makes another set
-    for _, project in changed.values():
-        wanted |= _paths(project)
-    with (
-        _Readmes(site.root / CACHE, enabled=settings.readmes, reads=is_own) as readmes,
-        writing(output_folder, wanted, _KNOWN) as output,
-    ):
-        for path, content in assets.items():
-            output.write(path, content)
-        made = _make_all(site, pages, output, readmes, changed, verdicts, progress)
-        done = {name: unchanged.get(name) or made[name] for name in names}
-        # Files are written before the pages that link to them, the list of projects last.
-        anchors = [anchor for each in done.values() for anchor in each.anchors]
-        output.write("files.html", pages.files(anchors).encode())
-        output.write("404.html", pages.not_found().encode())
-        output.write(".nojekyll", b"")  # GitHub would leave out files whose names begin with _
-        listed = [(name, 0) for name in names]
-        output.write("index.json", project_list(listed, Representation.JSON, serial=0).encode())
-        output.write("index.html", pages.start([each.card for each in done.values()]).encode())
-        output.write(STATE, _format_state(done))
-        removed = output.finish()
-        readmes.forget(
-            {key for each in kept.values() for key in each.readmes},
-            {key for each in done.values() for key in each.readmes},
-        )
-    return Built(projects=len(names), made=len(changed), files=len(anchors), removed=removed)
+    return unchanged, changed
 
 
 def _make_all(
@@ -464,12 +475,13 @@ def _read_state(output_folder: Path) -> dict[str, _Kept]:
 
 
 def _format_state(done: Mapping[NormalizedName, _Kept]) -> bytes:
+    keys = [each.name for each in fields(Card)]
     values: dict[str, Any] = {
         name: {
             "key": kept.key,
             "inputs": kept.inputs,
             "outputs": kept.outputs,
-            "card": asdict(kept.card),
+            "card": {key: getattr(kept.card, key) for key in keys},  # `asdict` copies all values
             "anchors": kept.anchors,
             "readmes": kept.readmes,
         }
@@ -494,6 +506,11 @@ class _Readmes(AbstractContextManager["_Readmes"]):
         self._threads.shutdown(cancel_futures=True)
         for renderer in self._idle:
             renderer.close()
+
+    def expect(self) -> None:
+        """Start a child process, which takes a while, because one may be needed soon."""
+        if self._enabled:
+            self._idle[0].start()
 
     def html(self, description: Description) -> tuple[str, Future[str]]:
         """The key under which a rendered README is kept ("": it is not), and its HTML, later."""

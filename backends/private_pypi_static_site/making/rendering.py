@@ -194,6 +194,7 @@ class Pages:
             loader=ChoiceLoader([FileSystemLoader(each) for each in (own, *folders)]),
             autoescape=True,
             undefined=StrictUndefined,
+            auto_reload=False,  # else each page looks for changed templates
             trim_blocks=True,
             lstrip_blocks=True,
         )
