@@ -129,7 +129,7 @@ def _lines(outcomes: Sequence[Outcome], setting: Setting) -> Iterator[str]:
     yield f"- Machine: {setting.machine}; Python {setting.python}."
     yield (
         f"- Other work: the load average was {setting.other_work:.1f} before the run. Times suffer"
-        " from it; processor time, of the command and its child processes, hardly does."
+        " from it; processor time, of the command and its child processes, does so less."
     )
     yield (
         f"- The site has {_size(setting.plan)}: each version has a wheel in the site, and a README"

@@ -331,7 +331,8 @@ def test_what_takes_too_long_is_shown_unchanged_and_the_next_is_rendered(
 ) -> None:
     with monkeypatch.context() as hurried:
         hurried.setattr(readme, "_SECONDS", 0.001)
-        assert renderer.html(described("*one*")) == plain("*one*")
+        long = "*one*\n\n" * 20_000
+        assert renderer.html(described(long)) == plain(long)
     assert renderer.html(described("*two*")) == "<p><em>two</em></p>\n"
 
 
@@ -341,3 +342,11 @@ def test_a_process_that_was_ended_is_replaced(renderer: Renderer) -> None:
     renderer._child.kill()
     renderer._child.wait()
     assert renderer.html(described("*two*")) == "<p><em>two</em></p>\n"
+
+
+def test_a_process_that_was_started_early_is_the_one_that_renders(renderer: Renderer) -> None:
+    renderer.start()
+    started = renderer._child
+    renderer.start()
+    assert renderer.html(described("*one*")) == "<p><em>one</em></p>\n"
+    assert renderer._child is started
