@@ -7,9 +7,6 @@ waiting it does at the same time.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -24,7 +21,6 @@ import requests
 from benchmarks import corpus, github_report
 from benchmarks.arguments import make_parser
 from benchmarks.corpus import Corpus, small_form, small_uploads
-from benchmarks.github_report import Setting
 from benchmarks.github_results import (
     Estimate,
     Outcome,
@@ -39,8 +35,8 @@ from benchmarks.github_results import (
     upload_of_seed,
 )
 from benchmarks.installing import install_graph
+from benchmarks.one_run import Started, write_results
 from benchmarks.remote_server import RemoteServer
-from benchmarks.report import describe_machine
 from private_pypi.testing.distributions import make_wheel
 from tests.github.fake import FakeGitHub
 
@@ -91,23 +87,18 @@ def main(arguments: Sequence[str]) -> int:
     if options.delay is not None:
         plan = replace(plan, delay=options.delay / 1000)
     options.out.mkdir(parents=True, exist_ok=True)
-    load, begin = os.getloadavg()[0], time.monotonic()
+    started = Started()
     outcomes = Outcomes()
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name, FakeGitHub() as github:
         Benchmark(plan, github, Path(name), outcomes).run(options.only)
-    setting = Setting(
-        date=time.strftime("%d %B %Y"),
-        machine=describe_machine(),
-        python=platform.python_version(),
-        other_work=(load, os.getloadavg()[0]),
-        seconds=time.monotonic() - begin,
-        plan=plan,
+    setting = started.ended(plan)
+    write_results(
+        options.out,
+        "github",
+        text=github_report.render(outcomes, setting),
+        picture=github_report.draw(outcomes, setting),
+        rows=outcomes.as_json(),
     )
-    text = github_report.render(outcomes, setting)
-    (options.out / "GITHUB.md").write_text(text)
-    (options.out / "github.svg").write_text(github_report.draw(outcomes, setting))
-    (options.out / "github.json").write_text(json.dumps(outcomes.as_json(), indent=1) + "\n")
-    print(text)
     return 0
 
 

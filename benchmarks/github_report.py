@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.github_results import (
@@ -22,6 +21,7 @@ from benchmarks.results import Measure, Target, Unit
 
 if TYPE_CHECKING:
     from benchmarks.github import Plan
+    from benchmarks.one_run import Setting
 
 _TITLES: Mapping[str, str] = {
     "sync": "Listing and synchronising, `github`",
@@ -57,24 +57,12 @@ _COLOURS = {SEED: "#d29922", PYPIHUB: "#8b949e"}
 _OURS = "#1f6feb"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Where and how a run was made."""
-
-    date: str
-    machine: str
-    python: str
-    other_work: tuple[float, float]  # load averages, before and at the end
-    seconds: float
-    plan: Plan
-
-
-def render(outcomes: Outcomes, setting: Setting) -> str:
+def render(outcomes: Outcomes, setting: Setting[Plan]) -> str:
     """The whole report in Markdown."""
     return "\n".join(_lines(outcomes, setting)) + "\n"
 
 
-def draw(outcomes: Outcomes, setting: Setting) -> str:
+def draw(outcomes: Outcomes, setting: Setting[Plan]) -> str:
     """The requests of installing and publishing as bars; each group has a scale of its own."""
     canvas = Canvas()
     canvas.text(24, 36, "Requests to GitHub that count against the rate limit", size=20, weight=600)
@@ -134,7 +122,7 @@ def _bars(outcomes: Outcomes, group: str) -> Iterator[tuple[Measure, list[Bar]]]
             yield Measure(row.task, title, Unit.COUNT), bars
 
 
-def _lines(outcomes: Outcomes, setting: Setting) -> Iterator[str]:
+def _lines(outcomes: Outcomes, setting: Setting[Plan]) -> Iterator[str]:
     plan = setting.plan
     yield "# Benchmark of the GitHub types"
     yield ""

@@ -7,9 +7,6 @@ PyOCI's rules as our tests read them, to count what PyOCI would have asked.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -24,9 +21,9 @@ from benchmarks import corpus, oci_report
 from benchmarks.arguments import make_parser
 from benchmarks.corpus import Corpus, small_form, small_uploads
 from benchmarks.installing import install_graph
-from benchmarks.oci_report import Outcome, Setting, kind_of
+from benchmarks.oci_report import Outcome, kind_of
+from benchmarks.one_run import Started, write_results
 from benchmarks.remote_server import RemoteServer
-from benchmarks.report import describe_machine
 from private_pypi.backend import Secret
 from private_pypi.distributions.filenames import parse_filename
 from private_pypi.testing.contract.helpers import make_upload, new_folders
@@ -63,27 +60,21 @@ def main(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     plan = Plan().quick() if options.quick else Plan()
     options.out.mkdir(parents=True, exist_ok=True)
-    load, begin = os.getloadavg()[0], time.monotonic()
+    started = Started()
     outcomes: list[Outcome] = []
     with (
         tempfile.TemporaryDirectory(prefix="benchmark-") as name,
         registry(Path(name) / "registry", bearer=False) as running,
     ):
         Benchmark(plan, running, Path(name), outcomes).run(options.only)
-    setting = Setting(
-        date=time.strftime("%d %B %Y"),
-        machine=describe_machine(),
-        python=platform.python_version(),
-        other_work=load,
-        seconds=time.monotonic() - begin,
-        plan=plan,
+    setting = started.ended(plan)
+    write_results(
+        options.out,
+        "oci",
+        text=oci_report.render(outcomes, setting),
+        picture=oci_report.draw(outcomes, setting),
+        rows=[outcome.as_json() for outcome in outcomes],
     )
-    text = oci_report.render(outcomes, setting)
-    (options.out / "OCI.md").write_text(text)
-    (options.out / "oci.svg").write_text(oci_report.draw(outcomes, setting))
-    rows = [outcome.as_json() for outcome in outcomes]
-    (options.out / "oci.json").write_text(json.dumps(rows, indent=1) + "\n")
-    print(text)
     return 0
 
 

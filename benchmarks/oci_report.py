@@ -13,6 +13,7 @@ from benchmarks.results import Measure, Target, Unit
 
 if TYPE_CHECKING:
     from benchmarks.oci import Plan
+    from benchmarks.one_run import Setting
 
 _TITLES: Mapping[str, str] = {
     "list": "The page of one project",
@@ -87,24 +88,12 @@ class Outcome:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Where and how a run was made."""
-
-    date: str
-    machine: str
-    python: str
-    other_work: float  # load average before the run
-    seconds: float
-    plan: Plan
-
-
-def render(outcomes: Sequence[Outcome], setting: Setting) -> str:
+def render(outcomes: Sequence[Outcome], setting: Setting[Plan]) -> str:
     """The whole report in Markdown."""
     return "\n".join(_lines(outcomes, setting)).rstrip() + "\n"
 
 
-def draw(outcomes: Sequence[Outcome], setting: Setting) -> str:
+def draw(outcomes: Sequence[Outcome], setting: Setting[Plan]) -> str:
     """The requests as bars; each task has a scale of its own."""
     canvas = Canvas()
     canvas.text(24, 36, "Requests to the registry", size=20, weight=600)
@@ -161,7 +150,7 @@ def _rows(outcomes: Sequence[Outcome], group: str) -> list[Outcome]:
     return sorted(rows, key=lambda row: ways.index(row.way))
 
 
-def _lines(outcomes: Sequence[Outcome], setting: Setting) -> Iterator[str]:
+def _lines(outcomes: Sequence[Outcome], setting: Setting[Plan]) -> Iterator[str]:
     yield "# Benchmark of the type oci"
     yield ""
     yield f"Measured on {setting.date} in {setting.seconds:.0f} seconds by one run of"
@@ -169,8 +158,9 @@ def _lines(outcomes: Sequence[Outcome], setting: Setting) -> Iterator[str]:
     yield "What it means is told in [README.md](README.md#over-a-registry)."
     yield ""
     yield f"- Machine: {setting.machine}; Python {setting.python}."
+    load = f"{setting.other_work[0]:.1f}"
     yield (
-        f"- Other work: the load average was {setting.other_work:.1f} before the run. Times suffer"
+        f"- Other work: the load average was {load} before the run. Times suffer"
         " from it, requests do not."
     )
     yield (

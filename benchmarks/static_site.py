@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import json
 import os
-import platform
 import random
 import shutil
 import sys
@@ -27,9 +25,9 @@ from packaging.utils import NormalizedName
 
 from benchmarks import static_site_report
 from benchmarks.arguments import make_parser
+from benchmarks.one_run import Started, write_results
 from benchmarks.processes import Run, run_watched
-from benchmarks.report import describe_machine
-from benchmarks.static_site_report import Outcome, Setting
+from benchmarks.static_site_report import Outcome
 from private_pypi.backend import Secret, SupportsList, capability
 from private_pypi.distributions.core_metadata import read_core_metadata
 from private_pypi.distributions.filenames import normalize
@@ -75,24 +73,18 @@ def main(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     plan = Plan().quick() if options.quick else Plan()
     options.out.mkdir(parents=True, exist_ok=True)
-    load, begin = os.getloadavg()[0], time.monotonic()
+    started = Started()
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         Benchmark(plan, Path(name), outcomes).run(options.only)
-    setting = Setting(
-        date=time.strftime("%d %B %Y"),
-        machine=describe_machine(),
-        python=platform.python_version(),
-        other_work=load,
-        seconds=time.monotonic() - begin,
-        plan=plan,
+    setting = started.ended(plan)
+    write_results(
+        options.out,
+        "static_site",
+        text=static_site_report.render(outcomes, setting),
+        picture=static_site_report.draw(outcomes, setting),
+        rows=[outcome.as_json() for outcome in outcomes],
     )
-    text = static_site_report.render(outcomes, setting)
-    (options.out / "STATIC_SITE.md").write_text(text)
-    (options.out / "static_site.svg").write_text(static_site_report.draw(outcomes, setting))
-    rows = [outcome.as_json() for outcome in outcomes]
-    (options.out / "static_site.json").write_text(json.dumps(rows, indent=1) + "\n")
-    print(text)
     return 0
 
 

@@ -11,6 +11,7 @@ from benchmarks.report import show_targets, table
 from benchmarks.results import Measure, Target, Unit
 
 if TYPE_CHECKING:
+    from benchmarks.one_run import Setting
     from benchmarks.static_site import Plan
 
 _TITLES: Mapping[str, str] = {
@@ -60,24 +61,12 @@ class Outcome:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Where and how a run was made."""
-
-    date: str
-    machine: str
-    python: str
-    other_work: float  # load average before the run
-    seconds: float
-    plan: Plan
-
-
-def render(outcomes: Sequence[Outcome], setting: Setting) -> str:
+def render(outcomes: Sequence[Outcome], setting: Setting[Plan]) -> str:
     """The whole report in Markdown."""
     return "\n".join(_lines(outcomes, setting)).rstrip() + "\n"
 
 
-def draw(outcomes: Sequence[Outcome], setting: Setting) -> str:
+def draw(outcomes: Sequence[Outcome], setting: Setting[Plan]) -> str:
     """The times as bars; each task has a scale of its own."""
     canvas = Canvas()
     canvas.text(24, 36, "Static sites", size=20, weight=600)
@@ -119,7 +108,7 @@ def _bars(outcomes: Sequence[Outcome], group: str) -> Iterator[tuple[Measure, li
             yield Measure(outcome.task, f"{outcome.task}, {outcome.way}", Unit.TIME), bars
 
 
-def _lines(outcomes: Sequence[Outcome], setting: Setting) -> Iterator[str]:
+def _lines(outcomes: Sequence[Outcome], setting: Setting[Plan]) -> Iterator[str]:
     yield "# Benchmark of static sites"
     yield ""
     yield f"Measured on {setting.date} in {setting.seconds:.0f} seconds by one run of"
@@ -127,8 +116,9 @@ def _lines(outcomes: Sequence[Outcome], setting: Setting) -> Iterator[str]:
     yield "What it means is told in [README.md](README.md#static-sites)."
     yield ""
     yield f"- Machine: {setting.machine}; Python {setting.python}."
+    load = f"{setting.other_work[0]:.1f}"
     yield (
-        f"- Other work: the load average was {setting.other_work:.1f} before the run. Times suffer"
+        f"- Other work: the load average was {load} before the run. Times suffer"
         " from it; processor time, of the command and its child processes, does so less."
     )
     yield (

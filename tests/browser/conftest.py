@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import pytest
 import requests
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser
 
 from tests.browser.showcase import hostile, long, ordinary
+from tests.browser.watching import Visitor, running_chromium, visiting
 from tests.faults.servers import Server, servers_below, table
-from tests.machine import need
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-DESKTOP = (1280, 900)
-PHONE = (360, 740)
 
 
 @pytest.fixture(scope="session")
@@ -56,22 +43,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The browser of the system, once for all tests of a module."""
-    path = need("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+    with running_chromium() as browser:
         yield browser
-        browser.close()
 
 
-@dataclass
-class Person:
-    """Somebody at a browser, and what it complained about meanwhile."""
-
-    context: BrowserContext
-    page: Page
-    url: str
-    complaints: list[str] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
+class Person(Visitor):
+    """Somebody at a browser who uses the server."""
 
     def go(self, path: str) -> None:
         """Open an address of the server."""
@@ -99,45 +76,8 @@ Visit = Callable[..., Person]
 @pytest.fixture
 def visit(server: Server, chromium: Browser) -> Iterator[Visit]:
     """Make people; at the end no browser may have complained or asked anybody else."""
-    people: list[Person] = []
-
-    def make(
-        *,
-        size: tuple[int, int] = DESKTOP,
-        scheme: str = "light",
-        javascript: bool = True,
-        url: str = server.url,
-    ) -> Person:
-        context = chromium.new_context(
-            viewport={"width": size[0], "height": size[1]},
-            color_scheme=scheme,  # type: ignore[arg-type]
-            java_script_enabled=javascript,
-            locale="en-GB",
-        )
-        person = Person(context, context.new_page(), url)
-        people.append(person)
-        page = person.page
-        page.on("pageerror", lambda error: person.complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda message: (
-                person.complaints.append(message.text)
-                if message.type in ("error", "warning") and "status of" not in message.text
-                else None
-            ),
-        )
-        page.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith(url) else person.foreign.append(request.url)
-            ),
-        )
-        return person
-
-    yield make
-    for person in people:
-        person.context.close()
-        assert (person.complaints, person.foreign) == ([], [])
+    with visiting(chromium, Person, server.url, expected="status of") as make:
+        yield make
 
 
 @pytest.fixture

@@ -6,12 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
-from tests.browser.conftest import FLAGS
 from tests.browser.showcase import ordinary
+from tests.browser.watching import running_chromium
 from tests.faults.servers import servers_below, table
-from tests.machine import need
 
 SHOTS = (
     ("sign-in", "/login/", "light", (900, 560)),
@@ -27,15 +24,13 @@ def main(folder: Path) -> None:
     with (
         tempfile.TemporaryDirectory() as temporary,
         servers_below(Path(temporary)) as servers,
-        sync_playwright() as playwright,
+        running_chromium() as browser,
     ):
         # The port of the documents.
         config = table("harbour", sync_index_interval=3600)
         server = servers.start(Path(temporary) / "root", config, port=8888)
         for filename, content in ordinary():
             server.publish(filename, content, auth=("harbour", "w"))
-        path = need("chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         for name, address, scheme, (width, height) in SHOTS:
             context = browser.new_context(
                 viewport={"width": width, "height": height},
@@ -50,7 +45,6 @@ def main(folder: Path) -> None:
                 page.goto(server.url + address)
             page.screenshot(path=folder / f"{name}.png")
             context.close()
-        browser.close()
 
 
 if __name__ == "__main__":

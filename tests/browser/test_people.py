@@ -7,7 +7,8 @@ import re
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.browser.conftest import DESKTOP, PHONE, Person, Visit
+from tests.browser.conftest import Person, Visit
+from tests.browser.watching import DESKTOP, PHONE
 from tests.faults.servers import Server
 
 pytestmark = pytest.mark.needs("a browser")

@@ -7,22 +7,20 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from packaging.version import Version
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser
 
 from private_pypi.testing.distributions import make_wheel
 from private_pypi_static_site.folder import SiteFolder
 from private_pypi_static_site.making.public_index import Verdict
 from private_pypi_static_site.project_file import SiteVersion
-from tests.browser.conftest import DESKTOP, FLAGS, PHONE
 from tests.browser.showcase import hostile, ordinary
-from tests.machine import need
+from tests.browser.watching import PHONE, Visitor, running_chromium, visiting
 
 from .built_sites import NOON, PlainServer, add, build, host, make_site
 
@@ -105,21 +103,12 @@ def address(site: SiteFolder) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=need("chromium"), args=FLAGS)
+    with running_chromium() as browser:
         yield browser
-        browser.close()
 
 
-@dataclass
-class Reader:
-    """Somebody at a browser, and what it complained about meanwhile."""
-
-    context: BrowserContext
-    page: Page
-    url: str
-    complaints: list[str] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
+class Reader(Visitor):
+    """Somebody at a browser who looks at the site."""
 
     def go(self, path: str) -> None:
         self.page.goto(self.url + path)
@@ -132,48 +121,10 @@ Open = Callable[..., Reader]
 @pytest.fixture
 def visit(address: str, public: PublicIndex, chromium: Browser) -> Iterator[Open]:
     """At the end no browser may have complained, or asked anybody but the public index."""
-    readers: list[Reader] = []
-
-    def make(
-        *,
-        size: tuple[int, int] = DESKTOP,
-        scheme: str = "light",
-        javascript: bool = True,
-        url: str = address,
-    ) -> Reader:
-        context = chromium.new_context(
-            viewport={"width": size[0], "height": size[1]},
-            color_scheme=scheme,  # type: ignore[arg-type]
-            java_script_enabled=javascript,
-            locale="en-GB",
-        )
-        reader = Reader(context, context.new_page(), url)
-        readers.append(reader)
-        page = reader.page
-        page.on("pageerror", lambda error: reader.complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda message: (
-                reader.complaints.append(message.text)
-                if message.type in ("error", "warning") and "status of 404" not in message.text
-                else None
-            ),
-        )
-        page.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.startswith((url, f"{public.url}pypi/"))
-                else reader.foreign.append(request.url)
-            ),
-        )
-        return reader
-
     public.projects.clear()
-    yield make
-    for reader in readers:
-        reader.context.close()
-        assert (reader.complaints, reader.foreign) == ([], [])
+    asked = [f"{public.url}pypi/"]
+    with visiting(chromium, Reader, address, expected="status of 404", may_ask=asked) as make:
+        yield make
 
 
 # -- looking ---------------------------------------------------------------------------------------
