@@ -8,8 +8,8 @@ that works with every backend.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from io import BufferedReader
 from pathlib import Path
@@ -32,20 +32,58 @@ class FileHandle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DistributionFile(FileHandle):
-    """One published file, with everything that a page of the simple API says about it."""
+class ListedFile(FileHandle):
+    """One file, with everything that a page of the simple API says about it.
 
-    size: int
-    sha256: str
+    A file of another index may lack its size and its SHA-256, because that index does not say them.
+    """
+
     version: str  # as in the filename, normalised (PEP 440)
     uploaded_at: datetime | None  # UTC; None: unknown
     requires_python: str | None
     yanked: str | None  # the reason, or "" if none was given; None: not yanked
-    core_metadata_sha256: str | None  # lower-case hex; None: not offered to clients
+    core_metadata_sha256: str | None
+    """Lower-case hex. None: core metadata is not offered to clients, or its hash is unknown."""
+    offers_unhashed_metadata: bool = False
+    """Whether core metadata is offered although its hash is unknown."""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Hashes other than SHA-256, by algorithm, in lower case."""
+    provenance: str | None = None  # the absolute https URL of the provenance file (PEP 740)
+    source: tuple[str, ...] = ()
+    """In a group, the names of the repositories that lead to the file; the last one has it."""
     # From the core metadata, on one line each. They are shown to people.
     summary: str | None = None
     published_name: str | None = None  # the project's name, if it is not spelled like `project`
     keywords: str | None = None
+
+    @property
+    def offers_core_metadata(self) -> bool:
+        """Whether clients can get the core metadata without the file (PEP 658)."""
+        return self.core_metadata_sha256 is not None or self.offers_unhashed_metadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistributionFile(ListedFile):
+    """One file that was published in a storage, so that its size and its SHA-256 are known."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectStatus:
+    """The status marker of a project (PEP 792), such as "archived" or "quarantined"."""
+
+    status: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectPage:
+    """What the page of a project says (PEP 503, PEP 691)."""
+
+    files: Sequence[ListedFile]  # ordered by version (PEP 440), then by name
+    status: ProjectStatus | None = None  # None: active
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

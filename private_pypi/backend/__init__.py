@@ -61,6 +61,7 @@ from private_pypi.backend.settings import (
     BackendSettings,
     Contacted,
     Folders,
+    ReadSecretSettings,
     RemoteSettings,
     Secret,
     SecretsSettings,
@@ -75,6 +76,13 @@ from private_pypi.backend.storage import (
     capability,
 )
 from private_pypi.backend.system_errors import system_errors
+from private_pypi.backend.upstream import (
+    MirrorSettings,
+    SupportsUpstream,
+    UpstreamFile,
+    UpstreamNames,
+    UpstreamPage,
+)
 
 __all__ = [
     "NO_INDEX",
@@ -88,7 +96,9 @@ __all__ = [
     "Contacted",
     "Folders",
     "Limit",
+    "MirrorSettings",
     "PublicAddress",
+    "ReadSecretSettings",
     "RemoteSettings",
     "Secret",
     "SecretsSettings",
@@ -113,9 +123,13 @@ __all__ = [
     "SupportsRootAddresses",
     "SupportsSweep",
     "SupportsTenants",
+    "SupportsUpstream",
     "SupportsUsage",
     "SupportsYank",
     "Traits",
+    "UpstreamFile",
+    "UpstreamNames",
+    "UpstreamPage",
     "Usage",
     "can",
     "capability",

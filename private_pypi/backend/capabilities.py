@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 
 from private_pypi.backend.settings import BackendSettings, Folders
 from private_pypi.backend.storage import AnyBackend, can
+from private_pypi.backend.upstream import SupportsUpstream
 from private_pypi.model import (
     DistributionFile,
     Download,
@@ -418,10 +419,10 @@ def missing_capability(backend_class: type[AnyBackend], lacks: Collection[type] 
     def has(*protocols: type) -> bool:
         return any(can(backend_class, protocol) and protocol not in lacks for protocol in protocols)
 
-    if not has(SupportsList, SupportsLookup):
+    if not has(SupportsList, SupportsLookup, SupportsUpstream):
         return (
             "it must be able to list all files (list_files) or the files of a project "
-            "(project_files)"
+            "(project_files), or to read another index (project_page)"
         )
     if has(SupportsReplaceIndex, SupportsOverwriteIndex) and not has(SupportsList):
         return (

@@ -93,26 +93,34 @@ class RemoteSettings(BackendSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecretsSettings(BackendSettings):
-    """The fields of a storage without users of its own: its secrets are listed in the table.
+class ReadSecretSettings(BackendSettings):
+    """The field of a storage without users of its own from which clients can only read.
 
     There may be several secrets, so that an old one works while clients change to a new one.
     """
 
     read_secret: tuple[Secret, ...] = ()
-    write_secret: tuple[Secret, ...] = ()
 
     def access_of(self, secret: Secret) -> Access:
         """What a secret may do. An empty secret may do nothing, even if it is in the table.
 
         The time it takes does not reveal how similar the secret is to one in the table.
         """
+        return Access.READ if _matches(secret, self.read_secret) else Access.NONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretsSettings(ReadSecretSettings):
+    """The fields of a storage without users of its own: its secrets are listed in the table."""
+
+    write_secret: tuple[Secret, ...] = ()
+
+    def access_of(self, secret: Secret) -> Access:
+        """What a secret may do; see `ReadSecretSettings`."""
         # Both are always compared, so that the time does not tell which one matches.
-        may_read = _matches(secret, self.read_secret)
+        may_read = super().access_of(secret)
         may_write = _matches(secret, self.write_secret)
-        if may_write:
-            return Access.WRITE
-        return Access.READ if may_read else Access.NONE
+        return Access.WRITE if may_write else may_read
 
 
 def _matches(given: Secret, accepted: Sequence[Secret]) -> bool:

@@ -481,20 +481,20 @@ def _field(table: _Table, field: BackendField) -> Any:
             others = (
                 f"; {' or '.join(field.keys[1:])} can be used instead" if field.keys[1:] else ""
             )
-            table.problem(f"missing; it must be {in_words(field.annotation)}{others}", field.name)
+            table.problem(f"missing; it must be {in_words(field.annotation)}{others}", field.key)
         return field.default
     if field.takes == "a value":
-        value = table.value(field.name, field.annotation, None)
+        value = table.value(field.key, field.annotation, None)
         if names_addresses(field.annotation) and value != field.default:
-            _check_address(table, field.name, value)
-        return _located(table, field.name, value)
+            _check_address(table, field.key, value)
+        return _located(table, field.key, value)
     secrets = table.secrets(*field.keys)
     if secrets is None or field.takes == "secrets":
         return secrets
     if len(secrets) > 1:
-        table.problem("only one secret may be given", field.name)
+        table.problem("only one secret may be given", field.key)
     elif not secrets and field.required:
-        table.problem("must not be empty", field.name)
+        table.problem("must not be empty", field.key)
     return secrets[0] if secrets else None
 
 

@@ -16,7 +16,7 @@ from private_pypi.backend import AnyBackend, BackendSettings, Contacted, Secret
 class BackendField:
     """A field of the `Settings` of a backend."""
 
-    name: str
+    name: str  # of the attribute; `except_` has the key `except`, a keyword of Python
     annotation: Any
     default: Any  # `dataclasses.MISSING`: the field is required
     takes: Literal["a value", "a secret", "secrets"]
@@ -26,10 +26,15 @@ class BackendField:
         return self.default is dataclasses.MISSING
 
     @property
+    def key(self) -> str:
+        """The key of the table that sets the field."""
+        return self.name.removesuffix("_")
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """The keys that set the field. A secret can also come from a variable or a file."""
         if self.takes == "a value":
-            return (self.name,)
+            return (self.key,)
         return (self.name, f"{self.name}_env", f"{self.name}_file")
 
 
