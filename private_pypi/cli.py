@@ -26,6 +26,7 @@ _OWN_COMMANDS = {
     "delete": ("releases", None),
     "copy": ("copying", None),
     "export": ("exporting", None),
+    "allow": ("allowing", None),
     "restore_name": ("indexing", None),
 }
 

@@ -21,7 +21,7 @@ FLOORS = (
     ("model",),
     ("backend",),
     ("distributions", "system"),
-    ("pages", "storage"),
+    ("pages", "policy", "storage"),
     ("index", "configuration"),
     ("repositories",),
     ("web.serving",),
@@ -54,7 +54,8 @@ KEPT_TO = {
         *("index/connections.py", "index/schema.py", "index/local.py", "index/lookup_results.py"),
         *("index/reconciling.py", "index/staging.py", "storage/remembered_facts.py"),
     ),
-    "tomli": ("configuration/config.py", "index/document.py"),
+    "tomli": ("configuration/config.py", "index/document.py", "policy/allowances.py"),
+    "tomlkit": "policy/changing.py",
     "readme_renderer": "pages/readme.py",
     "cryptography": "web/sessions/sessions.py",
 }

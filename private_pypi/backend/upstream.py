@@ -7,13 +7,15 @@ cache, and decides what is let through (`private_pypi.policy`). A backend only a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from private_pypi.backend.denials import parse_denials
 from private_pypi.backend.settings import ReadSecretSettings, RemoteSettings
+from private_pypi.backend.times import parse_duration, parse_instant
 from private_pypi.model import Download, FileHandle, ProjectStatus
 
 
@@ -70,6 +72,20 @@ class MirrorSettings(RemoteSettings, ReadSecretSettings):
     deny: tuple[str, ...] = ()  # lines in the format of a requirements file; see `policy`
     deny_file: Path | None = None  # a file with such lines
     wheels_only: bool = False  # whether source distributions are not served
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks: tuple[tuple[str, Any, Callable[[Any], object]], ...] = (
+            ("cooldown", self.cooldown, parse_duration),
+            ("as_of", self.as_of, parse_instant),
+            ("deny", self.deny, lambda lines: parse_denials(lines, called="entry")),
+        )
+        for key, value, parse in checks:
+            try:
+                if value:
+                    parse(value)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
 
 
 @runtime_checkable

@@ -45,7 +45,7 @@ _CLAIM = re.compile(r"[A-Za-z0-9._*?\[\]!-]+")
 # What a server has in ROOT, apart from the folder `cache`, which has a folder for each repository.
 _OWN_IN_ROOT: Final = frozenset(
     {
-        *("admin_secret.toml", "config.toml", "fingerprint.key", "session_key"),
+        *("admin_secret.toml", "allowed.toml", "config.toml", "fingerprint.key", "session_key"),
         *("index", "lock", "log", "tmp"),
     }
 )

@@ -14,7 +14,7 @@ import pytest
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
 from private_pypi import __version__
-from private_pypi.commands import copying, exporting, indexing, releases, serving
+from private_pypi.commands import allowing, copying, exporting, indexing, releases, serving
 from private_pypi.errors import ConfigurationError
 from tests.commands.running import Ended, Run
 
@@ -31,6 +31,7 @@ SUPPORTED COMMANDS
     delete                Delete a release or one of its files permanently.
     copy                  Copy the files of one repository to another one, of whatever type.
     export                Write the pages of a repository of any type into a folder of static files.
+    allow                 Let a young release of a mirror through before its cooldown ends.
     restore_name          Allow the filename of a deleted file to be used again.
     github.gen_gh_pages   """
 
@@ -43,6 +44,7 @@ FUNCTIONS: Mapping[str, Callable[..., None]] = {
     "delete": releases.delete,
     "copy": copying.copy,
     "export": exporting.export,
+    "allow": allowing.allow,
     "restore_name": indexing.restore_name,
 }
 
