@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+from packaging.utils import canonicalize_version
 from packaging.version import Version
 
 from private_pypi.backend.times import parse_duration, parse_instant, show_instant
@@ -28,7 +29,7 @@ def allow(
     by: str | None = None,
     why: str | None = None,
     until: str | None = None,
-    list_: bool = False,
+    list: bool = False,  # noqa: A002 - the flag's name
     remove: bool = False,
 ) -> None:
     """Let a young release of a mirror through before its cooldown ends.
@@ -53,7 +54,7 @@ def allow(
         why: The reason, which people are shown.
         until: When the exception ends: a duration from now, such as "3 days", or a date or time in
             UTC, such as 2026-12-15 (its beginning) or 2026-12-15T18:00:00Z.
-        list_: Print the exceptions of the mirror, and change nothing.
+        list: Print the exceptions of the mirror, and change nothing.
         remove: Take the exception for exactly this project, version or file back.
 
     Example:
@@ -69,7 +70,7 @@ def allow(
     entry = {"--by": by, "--why": why, "--until": until}
     given = [flag for flag, value in entry.items() if value is not None]
     path = usable_root(root) / FILENAME
-    if list_:
+    if list:
         if remove or given or version is not None or file is not None:
             raise UsageError("--list prints all exceptions; it takes PROJECT, but no other flag")
         _print_all(path, repository, project, now)
@@ -107,7 +108,7 @@ def _remove(
     path: Path, repository: str, project: str, version: str | None, file: str | None
 ) -> None:
     try:
-        normalized = None if version is None else str(Version(version))
+        normalized = None if version is None else canonicalize_version(Version(version))
     except ValueError as error:
         raise UsageError(
             f"--version: {version!r} is not a version; it must be like 1.0 (PEP 440)"
@@ -121,7 +122,7 @@ def _remove(
             if (each.repository, each.project) == (repository.lower(), name)
         ]
         hint = f"; what is allowed of {name}: {', '.join(others)}" if others else ""
-        what = file or f"{name} {normalized or '(all versions)'}"
+        what = file or f"{name} {version or '(all versions)'}"
         raise ConfigurationError(f"{repository.lower()} has no exception for {what}{hint}")
     for each in removed:
         say(f"{each.repository}: {each.subject} has no exception any more")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import tomli
-from packaging.utils import NormalizedName
+from packaging.utils import NormalizedName, canonicalize_version
 from packaging.version import Version
 
 from private_pypi.backend.times import in_utc, show_instant
@@ -56,7 +56,7 @@ class Allowance:
     @property
     def target(self) -> tuple[str, str, str | None, str | None]:
         """What it allows: the same for two allowances of which one takes the other's place."""
-        version = None if self.version is None else str(Version(self.version))
+        version = None if self.version is None else canonicalize_version(self.version)
         return self.repository, self.project, version, self.file
 
     @property

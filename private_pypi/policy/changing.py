@@ -7,6 +7,7 @@ parsed before it is written, so an unusual file is refused and not damaged.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,12 +55,13 @@ def _change(path: Path, target: Target, new: Allowance | None) -> Sequence[Allow
         places = [n for n, each in enumerate(entries) if each.target == target]
         if not places and new is None:
             return []
-        changed = _without(text.splitlines(), places)
+        changed = _without(text.split("\n"), places)
         wanted = [each for each in entries if each.target != target]
         if new is not None:
-            changed += [*([""] if changed and changed[-1] else []), *_lines(new)]
+            changed += ["", *_lines(new)]
             wanted.append(new)
-        result = "".join(f"{line}\n" for line in changed)
+        # The blank lines above and below a removed entry come together.
+        result = re.sub("\n{3,}", "\n\n", "\n".join(changed).strip("\n")) + "\n"
         try:
             is_right = parse_entries(result) == wanted
         except ValueError:
@@ -81,13 +83,10 @@ def _without(lines: Sequence[str], places: Sequence[int]) -> list[str]:
     """The lines without the entries at these places; comments between entries stay."""
     headers = [n for n, line in enumerate(lines) if _HEADER.fullmatch(line)]
     kept = list(lines)
-    for start, end in reversed(list(zip(headers, [*headers[1:], len(lines)], strict=True))):
-        if headers.index(start) not in places:
-            continue
+    spans = list(itertools.pairwise([*headers, len(lines)]))
+    for start, end in reversed([each for n, each in enumerate(spans) if n in places]):
         while end > start + 1 and _BESIDE.fullmatch(lines[end - 1]):
             end -= 1
-        while end < len(lines) and not lines[end].strip() and (start == 0 or not lines[start - 1]):
-            end += 1  # of the blank lines above and below it, those above are enough
         del kept[start:end]
     return kept
 

@@ -152,6 +152,7 @@ class Policy:
         clock = now if as_of is None else min(now, as_of)
         latest = clock - cooldown  # the upload time of the youngest file that is old enough
         allowances = self._counting(project, now) if cooldown else ()
+        length = _in_words(cooldown)
         for sighting in sightings:
             file = sighting.file
             since = file.uploaded_at or sighting.first_seen_at
@@ -170,7 +171,7 @@ class Policy:
                 until = _end(since, cooldown, as_of)
                 allowance = next((each for each in allowances if each.covers(file)), None)
                 if allowance is None:
-                    reason = _too_young(file, since, cooldown, until, as_of)
+                    reason = _too_young(file, since, length, until, as_of)
                     hidden.append(_hidden(file, "cooldown", reason, until))
                 else:
                     served.append(file)
@@ -290,12 +291,12 @@ def _too_late(file: ListedFile, since: datetime, as_of: datetime) -> str:
 def _too_young(
     file: ListedFile,
     since: datetime,
-    cooldown: timedelta,
+    length: str,
     until: datetime | None,
     as_of: datetime | None,
 ) -> str:
     """Does not depend on the present time, so that it stays true until `Judged.changes_at`."""
-    age = f"{_came(file, since)}, less than {_in_words(cooldown)}"
+    age = f"{_came(file, since)}, less than {length}"
     if until is not None:
         return f"{age} ago; it is served from {show_instant(until)} on"
     if as_of is not None:
