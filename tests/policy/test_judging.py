@@ -348,6 +348,17 @@ def test_an_allowance_is_an_exception_to_the_cooldown(tmp_path: Path) -> None:
     assert judge(other, *files).files == ()
 
 
+def test_of_several_allowances_the_one_that_ends_last_is_named(tmp_path: Path) -> None:
+    lines = [
+        f'by = "{by}"\nwhy = "fix"\nuntil = 2026-12-0{day}'
+        for by, day in (("Ada", 1), ("Bob", 3), ("Cyd", 2))
+    ]
+    rules = policy(allow(tmp_path / "allowed.toml", *lines), cooldown="7 days")
+    judged = judge(rules, sighting(uploaded_at=NOW))
+    assert [each.by for each in judged.allowed.values()] == ["Bob"]
+    assert judged.changes_at == datetime(2026, 12, 3, tzinfo=UTC)
+
+
 def test_a_file_that_is_old_enough_is_not_allowed_but_served(tmp_path: Path) -> None:
     path = allow(tmp_path / "allowed.toml", 'by = "Ada"\nwhy = "fix"\nuntil = 2027-01-01')
     rules = policy(path, cooldown="7 days")
