@@ -10,6 +10,7 @@
     ├── NotFound                      something is known not to exist
     │   ├── ProjectNotFound
     │   └── FileNotFound
+    │       └── FileHidden            a mirror has this file, and one of its rules hides it
     ├── InvalidUpload                 the form or the file of an upload cannot be accepted
     │   ├── InvalidFilename           not the filename of a distribution file
     │   ├── FilenameBurnt             a file of this name, in any spelling, was deleted earlier
@@ -115,6 +116,15 @@ class FileNotFound(NotFound):
     def __init__(self, filename: str) -> None:
         super().__init__(f"no file {filename!r} in this repository")
         self.filename = filename
+
+
+class FileHidden(FileNotFound):
+    """The upstream of a mirror has this file, and a rule of the mirror hides it."""
+
+    def __init__(self, filename: str, rule: str, reason: str) -> None:
+        super().__init__(filename)
+        self.args = (f"file {filename!r} is not served by this mirror ({rule}): {reason}",)
+        self.rule = rule
 
 
 class InvalidUpload(PrivatePypiError):

@@ -32,7 +32,7 @@ Open = Callable[..., Repositories]
 def open_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """Repositories by name, each over a storage; nothing waits between two tries."""
     monkeypatch.setattr(
-        "private_pypi.repositories.repository.retrying",
+        "private_pypi.repositories.stored.retrying",
         lambda backend: retrying(backend, sleep=lambda seconds: None),
     )
     made: list[Repositories] = []

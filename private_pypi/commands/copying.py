@@ -14,6 +14,7 @@ from private_pypi.commands.command_line import UsageError
 from private_pypi.commands.files import one_secret, say, warn
 from private_pypi.commands.indexing import Progress
 from private_pypi.commands.opening import (
+    StoredGrant,
     folders_of_command,
     found_files,
     open_repository,
@@ -29,7 +30,7 @@ from private_pypi.errors import (
     PrivatePypiError,
 )
 from private_pypi.model import DistributionFile, Redirect, Upload
-from private_pypi.repositories import Grant, whole
+from private_pypi.repositories import whole
 
 _BLOCK = 1 << 20  # bytes
 
@@ -125,8 +126,8 @@ def copy(
 
 
 def _copy_all(
-    source: Grant,
-    destination: Grant,
+    source: StoredGrant,
+    destination: StoredGrant,
     only: list[NormalizedName] | None,
     *,
     dry_run: bool,
@@ -156,8 +157,8 @@ def _copy_all(
 
 
 def _copy_one(
-    source: Grant,
-    destination: Grant,
+    source: StoredGrant,
+    destination: StoredGrant,
     file: DistributionFile,
     there: Mapping[str, DistributionFile],
     counts: _Counts,
@@ -197,7 +198,7 @@ def _copy_one(
 
 
 def _publish(
-    source: Grant, destination: Grant, file: DistributionFile, tmp: Path
+    source: StoredGrant, destination: StoredGrant, file: DistributionFile, tmp: Path
 ) -> DistributionFile:
     content = tmp / "content"
     digest, size = hashlib.sha256(), 0
@@ -229,7 +230,7 @@ def _publish(
         content.unlink(missing_ok=True)
 
 
-def _chunks(source: Grant, file: DistributionFile) -> Iterator[bytes]:
+def _chunks(source: StoredGrant, file: DistributionFile) -> Iterator[bytes]:
     opened = whole(source.open_file(file))
     if isinstance(opened, Redirect):
         yield from _fetched(opened, file)

@@ -25,6 +25,7 @@ from private_pypi.commands.files import one_secret, say, warn
 from private_pypi.commands.indexing import Progress
 from private_pypi.commands.opening import (
     LOOKUP_SECONDS,
+    StoredGrant,
     folders_of_command,
     found_files,
     open_repository,
@@ -46,7 +47,6 @@ from private_pypi.index.examining import chunks_of
 from private_pypi.index.reconciling import SKIPPED_BY_DOCUMENT
 from private_pypi.model import FRESH, DistributionFile, Download, LocalFile
 from private_pypi.pages.static_site import Document, SiteFile, write_site
-from private_pypi.repositories import Grant
 from private_pypi.system.background import StillRunning
 
 _BLOCK = 1 << 20  # bytes
@@ -115,7 +115,7 @@ def export(
 
 
 def export_repository(
-    grant: Grant,
+    grant: StoredGrant,
     folder: Path,
     *,
     only: Sequence[NormalizedName] | None = None,
@@ -238,7 +238,7 @@ def _content(download: Download, filename: str) -> Iterator[bytes]:
 # -- what belongs on the pages -------------------------------------------------------------------
 
 
-def _require_read(grant: Grant, storage: AnyStorage) -> None:
+def _require_read(grant: StoredGrant, storage: AnyStorage) -> None:
     """Raise unless the storage accepts the secret: without it, everything would look absent."""
     traits = grant.repository.traits
     is_asked = traits.needs_admin_secret or traits.rights_per_project
@@ -254,7 +254,7 @@ def _lists_files(storage: AnyStorage) -> bool:
     return capability(storage, SupportsList) is not None
 
 
-def _names(grant: Grant, storage: AnyStorage) -> list[NormalizedName]:
+def _names(grant: StoredGrant, storage: AnyStorage) -> list[NormalizedName]:
     """The names of all projects; raises if the storage cannot tell them."""
     if not _lists_files(storage) and capability(storage, SupportsProjects) is None:
         raise UsageError(
@@ -286,7 +286,7 @@ def _names(grant: Grant, storage: AnyStorage) -> list[NormalizedName]:
 
 
 def _all_files(
-    grant: Grant, storage: AnyStorage, names: Sequence[NormalizedName], *, must_exist: bool
+    grant: StoredGrant, storage: AnyStorage, names: Sequence[NormalizedName], *, must_exist: bool
 ) -> list[DistributionFile]:
     """The files of these projects; a project that a storage lists may have none."""
     if _lists_files(storage) and (error := grant.repository.index.sync_state().error):
@@ -308,17 +308,17 @@ def _all_files(
     return files
 
 
-def _indexed(grant: Grant, name: NormalizedName) -> tuple[DistributionFile, ...]:
+def _indexed(grant: StoredGrant, name: NormalizedName) -> tuple[DistributionFile, ...]:
     """The files of a project in an index that was synchronised just now, so that it has all."""
     try:
-        grant.check_project(name)
+        grant.repository.check_project(name, grant.secret)
     except ProjectNotFound:
         return ()
     return grant.repository.index.project_files(name)
 
 
 def _check_unshown(
-    grant: Grant, storage: AnyStorage, names: Sequence[NormalizedName] | None
+    grant: StoredGrant, storage: AnyStorage, names: Sequence[NormalizedName] | None
 ) -> None:
     """Warn of stored files that are broken; raise if there are others that are not shown.
 

@@ -172,7 +172,7 @@ def restore_name(
     Example:
         private_pypi restore_name ./root mine demo-1.0.tar.gz --config config.toml
     """
-    from private_pypi.repositories import has_state, make_repository
+    from private_pypi.repositories import has_state, make_stored
     from private_pypi.storage.verdicts import Expiry
     from private_pypi.web.operations.audit import AuditLog, entry_time
 
@@ -203,7 +203,7 @@ def restore_name(
             "folder with which the server was started"
         )
     with tempfile.TemporaryDirectory(prefix="private-pypi-", dir=folder) as temporary:
-        table = make_repository(
+        table = make_stored(
             settings,
             root=folder,
             tmp=Path(temporary),

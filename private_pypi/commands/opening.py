@@ -22,7 +22,7 @@ from private_pypi.configuration.config import (
 )
 from private_pypi.errors import BackendUnavailable, ConfigurationError
 from private_pypi.model import FRESH, DistributionFile
-from private_pypi.repositories import Found, Grant, Repository, make_repository
+from private_pypi.repositories import Found, Grant, StoredRepository, make_stored
 from private_pypi.system.background import StillRunning
 
 LOOKUP_SECONDS = 600
@@ -66,6 +66,13 @@ def folders_of_command(
         yield CommandFolders(root=parent, tmp=Path(tmp))
 
 
+@dataclass(frozen=True, slots=True)
+class StoredGrant(Grant):
+    """A grant for a repository that has a storage."""
+
+    repository: StoredRepository
+
+
 @contextlib.contextmanager
 def open_repository(
     settings: RepositorySettings,
@@ -75,7 +82,7 @@ def open_repository(
     access: Access,
     flag: str = "secret",
     user: str | None = None,
-) -> Iterator[Grant]:
+) -> Iterator[StoredGrant]:
     """A repository that is up to date, with the rights that are needed.
 
     `flag` is that of the secret, for messages. `user` is the name of a tenant.
@@ -85,7 +92,7 @@ def open_repository(
     secret = secret_for(settings, given, flag=flag, access=access)
     if given is not None and settings.backend_class.traits.needs_admin_secret:
         settings = replace(settings, admin_secret=given)
-    table: Repository = make_repository(
+    table = make_stored(
         settings,
         root=folders.root,
         tmp=folders.tmp,
@@ -100,7 +107,7 @@ def open_repository(
             )
         repository.synchronize()
         repository.require_ready()
-        yield Grant(repository, access, secret)
+        yield StoredGrant(repository, access, secret)
     finally:
         table.close()
 
@@ -145,7 +152,7 @@ def existing_root(settings: RepositorySettings, root: str | None) -> Path | None
     return usable_root(root)
 
 
-def found_files(grant: Grant, name: NormalizedName) -> tuple[DistributionFile, ...]:
+def found_files(grant: StoredGrant, name: NormalizedName) -> tuple[DistributionFile, ...]:
     """The files of a project as it is now; none if there is no such project.
 
     A lookup that takes long is waited for, and a short trouble too.
@@ -165,7 +172,7 @@ def found_files(grant: Grant, name: NormalizedName) -> tuple[DistributionFile, .
             if not isinstance(found, Found):
                 return ()
             if found.freshness == FRESH:
-                return found.files()
+                return grant.repository.index.project_files(name)
             patience = _TROUBLE_SECONDS
             trouble = BackendUnavailable(
                 f"which files project {name!r} has is not known now, because the storage is in "

@@ -12,16 +12,26 @@ import json
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import tomli
+from packaging.utils import is_normalized_name
 from pydantic import Field, TypeAdapter, ValidationError
 
-from private_pypi.backend import AnyBackend, BackendSettings, Secret, SupportsList, can
+from private_pypi.backend import (
+    AnyBackend,
+    BackendSettings,
+    Secret,
+    SupportsList,
+    SupportsUpstream,
+    can,
+)
 from private_pypi.configuration.fields import (
     BackendField,
     backend_fields,
@@ -36,6 +46,7 @@ BackendClass = type[AnyBackend]
 LoadBackend = Callable[[str], BackendClass]
 
 DEFAULT_SYNC_INDEX_INTERVAL: Final = timedelta(seconds=60)
+DEFAULT_MIRROR_INTERVAL: Final = timedelta(minutes=10)  # as the public index tells its clients
 DEFAULT_STALE_FOR: Final = timedelta(hours=1)
 
 # The name of a repository is used in paths, in URLs, and as a user name.
@@ -57,6 +68,19 @@ _COMMON: Final = {
     "sync_index_interval": Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)],
     "stale_for": Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)],
     "extra_index_url": str,
+    "claimed": tuple[str, ...],
+    "anonymous_read": bool,
+}
+
+
+GROUP: Final = "group"
+"""The type of a table that is no storage, but has other tables as its members."""
+
+# The keys of a group.
+_OF_GROUPS: Final = {
+    "members": tuple[str, ...],
+    "mix": tuple[str, ...],
+    "publish_to": str,
     "claimed": tuple[str, ...],
     "anonymous_read": bool,
 }
@@ -118,10 +142,24 @@ class RepositorySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSettings:
+    """The checked table of a group: several repositories behind one address."""
+
+    name: str  # lower case
+    members: tuple[str, ...]  # names of other tables, lower case, in order
+    mix: frozenset[str]  # normalised names of projects for which all members answer together
+    publish_to: str | None  # one of the members; None: nothing can be published
+    claimed: tuple[str, ...]  # as in `RepositorySettings`
+    anonymous_read: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
     """The repositories of a server, by name."""
 
     repositories: Mapping[str, RepositorySettings]
+    groups: Mapping[str, GroupSettings] = field(default_factory=dict)
+    """A group comes after its members."""
     files: frozenset[Path] = frozenset()
     """All files that were read. If one of them changes, the configuration may change."""
 
@@ -166,10 +204,21 @@ def read_configuration(
     if only is not None:
         tables = {only.lower(): tables[only.lower()]}
     repositories: dict[str, RepositorySettings] = {}
+    groups: dict[str, GroupSettings] = {}
     for name, table in tables.items():
+        if table.values.get("type") == GROUP:
+            if only is not None:
+                problems.append(
+                    f"{config.name}: [{name}]: a group has no storage of its own; name one of its "
+                    "members"
+                )
+            groups[name] = _group(table)
+            continue
         checked = _repository(table, load_backend)
         if checked is not None:
             repositories[name] = checked
+    if not problems:
+        groups = _checked_groups(groups, repositories, tables)
     admin_tables = _tables(admin_secret, rules, problems) if admin_secret is not None else {}
     for name, table in admin_tables.items():
         if name not in tables:
@@ -188,7 +237,9 @@ def read_configuration(
     paths = (source.path for source in (config, admin_secret) if source is not None)
     rules.files.update(path for path in paths if path is not None)
     return Configuration(
-        repositories=types.MappingProxyType(repositories), files=frozenset(rules.files)
+        repositories=types.MappingProxyType(repositories),
+        groups=types.MappingProxyType(groups),
+        files=frozenset(rules.files),
     )
 
 
@@ -413,10 +464,21 @@ def _repository(table: _Table, load_backend: LoadBackend) -> RepositorySettings 
             f"must be at most {largest}, not {max_file_bytes}: {type_!r} cannot store larger files",
             "max_file_bytes",
         )
-    interval = table.common("sync_index_interval", DEFAULT_SYNC_INDEX_INTERVAL.total_seconds())
+    default_interval = (
+        DEFAULT_MIRROR_INTERVAL
+        if can(backend_class, SupportsUpstream)
+        else DEFAULT_SYNC_INDEX_INTERVAL
+    )
+    interval = table.common("sync_index_interval", default_interval.total_seconds())
     stale_for = _stale_for(table, backend_class)
     anonymous_read = table.common("anonymous_read", False)
     extra_index_url, claimed = _extra_index_url(table), _claimed(table)
+    if can(backend_class, SupportsUpstream):
+        for key in ("claimed", "extra_index_url"):
+            if key in table.values:
+                table.problem(
+                    "must not be set for a mirror, whose names belong to its upstream", key
+                )
     own = {field.name: _field(table, field) for field in fields}
     if len(table.problems) > before:
         return None
@@ -438,6 +500,111 @@ def _repository(table: _Table, load_backend: LoadBackend) -> RepositorySettings 
         anonymous_read=anonymous_read,
         admin_secret=None,
     )
+
+
+def _group(table: _Table) -> GroupSettings:
+    """The table of a group, whose members are checked later."""
+    table.reject_unknown_keys(["type", *_OF_GROUPS])
+    values = {key: table.value(key, kind, None) for key, kind in _OF_GROUPS.items()}
+    members = tuple(name.lower() for name in values["members"] or ())
+    if not members and "members" not in {key for key in table.values if values[key] is None}:
+        table.problem("missing; it must be a list of names of other tables, in order", "members")
+    publish_to = values["publish_to"]
+    if publish_to is not None and publish_to.lower() not in members:
+        table.problem(f"{publish_to!r} is not one of the members", "publish_to")
+    return GroupSettings(
+        name=table.name,
+        members=members,
+        mix=frozenset(normalized_patterns(values["mix"] or ())),
+        publish_to=None if publish_to is None else publish_to.lower(),
+        claimed=_claimed(table),
+        anonymous_read=bool(values["anonymous_read"]),
+    )
+
+
+def _checked_groups(
+    groups: Mapping[str, GroupSettings],
+    repositories: Mapping[str, RepositorySettings],
+    tables: Mapping[str, _Table],
+) -> dict[str, GroupSettings]:
+    """The groups, each after its members."""
+    for group in groups.values():
+        for member in group.members:
+            problem = _member_problem(group, member, groups, repositories)
+            if problem is not None:
+                tables[group.name].problem(problem, "members")
+        _check_publish_to(group, groups, repositories, tables[group.name])
+        _check_mix(group, repositories, tables[group.name])
+    graph = {
+        name: [member for member in group.members if member in groups]
+        for name, group in groups.items()
+    }
+    try:
+        return {name: groups[name] for name in TopologicalSorter(graph).static_order()}
+    except CycleError as error:
+        circle = error.args[1]
+        tables[circle[0]].problem(
+            f"the groups are members of each other: {' → '.join(reversed(circle))}", "members"
+        )
+        return {}
+
+
+def _member_problem(
+    group: GroupSettings,
+    member: str,
+    groups: Mapping[str, GroupSettings],
+    repositories: Mapping[str, RepositorySettings],
+) -> str | None:
+    if group.members.count(member) > 1:
+        return f"{member!r} is there more than once"
+    if member in groups:
+        return None
+    settings = repositories.get(member)
+    if settings is None:
+        known = [name for name in (*repositories, *groups) if name != group.name]
+        return f"there is no table {member!r}{plugins.did_you_mean(member, known)}"
+    traits = settings.backend_class.traits
+    if traits.secrets_per_tenant:
+        return f"{member!r} serves tenants with secrets of their own, which a group cannot ask"
+    if traits.rights_per_project and not settings.claimed:
+        return (
+            f"{member!r} is of type {settings.type!r}, which cannot tell a project that does not "
+            "exist from one that the caller may not see. So it must say which names it answers "
+            f"for: give the table [{member}] a key claimed, such as claimed = ['acme-*']"
+        )
+    return None
+
+
+def _check_publish_to(
+    group: GroupSettings,
+    groups: Mapping[str, GroupSettings],
+    repositories: Mapping[str, RepositorySettings],
+    table: _Table,
+) -> None:
+    wanted = group.publish_to
+    if wanted is None:
+        return
+    if wanted in groups and groups[wanted].publish_to is None:
+        table.problem(f"the group {wanted!r} has no publish_to itself", "publish_to")
+    elif wanted in repositories and can(repositories[wanted].backend_class, SupportsUpstream):
+        table.problem(f"{wanted!r} is a mirror, where nothing can be published", "publish_to")
+
+
+def _check_mix(
+    group: GroupSettings, repositories: Mapping[str, RepositorySettings], table: _Table
+) -> None:
+    stored = [repositories[member] for member in group.members if member in repositories]
+    claims = {each.name: each.claimed for each in stored} | {group.name: group.claimed}
+    for name in sorted(group.mix):
+        if not is_normalized_name(name):
+            table.problem(f"{name!r} is not the name of a project", "mix")
+        for claimant, patterns in claims.items():
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                table.problem(
+                    f"{name!r} is claimed by [{claimant}], which then answers for it alone; take "
+                    "it out of mix, or out of claimed",
+                    "mix",
+                )
 
 
 def _stale_for(table: _Table, backend_class: BackendClass) -> timedelta:
@@ -472,7 +639,12 @@ def _claimed(table: _Table) -> tuple[str, ...]:
                 "'acme-*'",
                 "claimed",
             )
-    return tuple(re.sub(r"[-_.]+", "-", glob).lower() for glob in claimed)
+    return normalized_patterns(claimed)
+
+
+def normalized_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Glob patterns of project names, spelled so that they match normalised names."""
+    return tuple(re.sub(r"[-_.]+", "-", pattern).lower() for pattern in patterns)
 
 
 def _field(table: _Table, field: BackendField) -> Any:

@@ -1,10 +1,11 @@
 """The SQLite file of a local index: connections, transactions, and what happens when it breaks.
 
-The tables in the file are defined in `schema`, the queries in `local`.
+There are two kinds of local indexes, `local` and `mirrored`, which define tables and queries.
 """
 
 from __future__ import annotations
 
+import abc
 import os
 import sqlite3
 import threading
@@ -24,25 +25,21 @@ _CACHE_KIB = 1024  # for each connection, and there is one per thread
 _CHECK_EVERY = 1.0  # seconds after which a thread checks whether the file was replaced
 
 
-class IndexFile:
+class IndexFile(abc.ABC):
     """The file of one local index, which many threads and processes use at the same time.
 
     Every thread has a connection of its own, opened at first use. A file that is damaged, or that
-    is a copy of something else than `identity` says, is moved away, and a new one is made with the
-    names of projects and the burnt names of the old one.
+    is a copy of something else than `identity` says, is moved away, and a new one is made, which
+    may take something over from the old one.
 
     Every method raises `BackendUnavailable` while the file is being rebuilt, `StorageFull` when
     the disk of ROOT is full and `BackendError` for other trouble with it.
     """
 
-    def __init__(self, path: Path, *, identity: Identity | str, always_ready: bool = False) -> None:
-        """Construction does no I/O. `identity`: a text is a type without settings.
-
-        `always_ready`: there is no first listing to wait for, because projects are looked up.
-        """
+    def __init__(self, path: Path, *, identity: Identity | str) -> None:
+        """Construction does no I/O. `identity`: a text is a type without settings."""
         self._path = path
         self._identity = Identity(identity) if isinstance(identity, str) else identity
-        self._always_ready = always_ready
         self._taken_over = False  # whether this process has used the file before
         self._local = threading.local()
         # All connections, so that they can be closed once their threads have ended.
@@ -50,6 +47,13 @@ class IndexFile:
         self._connections_lock = threading.Lock()  # guards _connections, opening
         # Threads of one process wait here, which is quicker and fairer than SQLite's polling.
         self._write_lock = threading.Lock()
+
+    @abc.abstractmethod
+    def _create(self, connection: sqlite3.Connection, old: Path) -> None:
+        """Make the tables in an empty file. `old`: the file that was moved away, if it exists."""
+
+    def _complete(self, connection: sqlite3.Connection) -> None:  # noqa: B027
+        """Add what a file of an earlier version lacks."""
 
     def exists(self) -> bool:
         """Whether the file is there and is of this storage and these settings; changes nothing.
@@ -242,9 +246,7 @@ class IndexFile:
                 self._make()
             elif not self._taken_over:
                 with closing(_open(self._path)) as connection:
-                    # If projects are looked up, their files stay as they are: otherwise every file
-                    # would be requested at once. New files have the new columns.
-                    schema.complete(connection, read_again=not self._always_ready)
+                    self._complete(connection)
             self._taken_over = True
 
     def _make(self) -> None:
@@ -254,9 +256,8 @@ class IndexFile:
         for suffix in ("", "-wal", "-shm", "-journal"):
             _beside(being_made, suffix).unlink(missing_ok=True)
         with closing(_open(being_made)) as connection:
-            schema.create(
-                connection, self._identity, ready=self._always_ready, old=self._old_path()
-            )
+            connection.execute("PRAGMA journal_mode = WAL")
+            self._create(connection, self._old_path())
         being_made.replace(self._path)  # closing has removed its log
 
     def _set_aside(self) -> None:

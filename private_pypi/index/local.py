@@ -29,6 +29,7 @@ from packaging.utils import NormalizedName
 
 from private_pypi.distributions.filenames import file_key, parse_filename
 from private_pypi.errors import FilenameBurnt, InvalidFilename
+from private_pypi.index import schema
 from private_pypi.index.connections import IndexFile
 from private_pypi.index.identity import Identity
 from private_pypi.index.rows import (
@@ -112,8 +113,18 @@ class LocalIndex(IndexFile):
     """A copy of the index of one repository; safe for many threads and processes."""
 
     def __init__(self, path: Path, *, identity: Identity | str, always_ready: bool = False) -> None:
-        super().__init__(path, identity=identity, always_ready=always_ready)
+        """`always_ready`: there is no first listing to wait for, because projects are looked up."""
+        super().__init__(path, identity=identity)
+        self._always_ready = always_ready
         self._sight: _Sight | None = None
+
+    def _create(self, connection: sqlite3.Connection, old: Path) -> None:
+        schema.create(connection, self._identity, ready=self._always_ready, old=old)
+
+    def _complete(self, connection: sqlite3.Connection) -> None:
+        # If projects are looked up, their files stay as they are: otherwise every file would be
+        # requested at once. New files have the new columns.
+        schema.complete(connection, read_again=not self._always_ready)
 
     # -- reading: a few microseconds each ---------------------------------------------------------
 
@@ -158,6 +169,10 @@ class LocalIndex(IndexFile):
     def projects(self) -> list[tuple[NormalizedName, int]]:
         """Every project that has files, by name, with its serial."""
         return self._all("SELECT name, serial FROM projects WHERE files > 0 ORDER BY name")
+
+    def had_names(self) -> set[NormalizedName]:
+        """The names of all projects that this repository has or ever had."""
+        return {name for (name,) in self._all("SELECT name FROM projects")}
 
     def search(
         self,

@@ -132,7 +132,6 @@ def found_identity(path: Path) -> tuple[int, str] | None:
 
 def create(connection: sqlite3.Connection, identity: Identity, *, ready: bool, old: Path) -> None:
     """Make the tables in an empty file, with the names that the file `old` has."""
-    connection.execute("PRAGMA journal_mode = WAL")
     connection.executescript(f"BEGIN IMMEDIATE;{TABLES}")
     connection.execute(
         "INSERT INTO state (only_row, schema, identity, serial, ready) VALUES (1, ?, ?, ?, ?)",

@@ -10,12 +10,12 @@ from urllib.parse import quote
 from private_pypi.distributions.filenames import parse_filename
 from private_pypi.distributions.records import format_time
 from private_pypi.errors import InvalidFilename
-from private_pypi.model import DistributionFile
+from private_pypi.model import ListedFile
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def kind_of(file: DistributionFile) -> str:
+def kind_of(file: ListedFile) -> str:
     """The kind of a file, such as "source" or "wheel for py3"."""
     try:
         parsed = parse_filename(file.filename)

@@ -16,8 +16,9 @@ from private_pypi.distributions.descriptions import Fields, parse_fields
 from private_pypi.distributions.filenames import parse_filename
 from private_pypi.distributions.records import decoded, format_time
 from private_pypi.errors import InvalidFilename
-from private_pypi.model import DistributionFile
+from private_pypi.model import ListedFile
 from private_pypi.pages.releases import Release
+from private_pypi.pages.simple_api import hashes_of
 
 # Fields of the core metadata with one value, by their names in `info`.
 _SINGLE = {
@@ -52,7 +53,7 @@ def project_json(
     *,
     serial: int,
     page_url: str,
-    file_url: Callable[[DistributionFile], str],
+    file_url: Callable[[ListedFile], str],
     with_releases: bool,
 ) -> str:
     """The answer for a project, or for one release of it (if `with_releases` is false).
@@ -124,18 +125,22 @@ def _first(values: Mapping[str, Sequence[str]], field: str) -> str:
     return "" if value == "UNKNOWN" else value  # old versions of setuptools write it for no value
 
 
-def _file(file: DistributionFile, url: str) -> dict[str, Any]:
+def _core_metadata(file: ListedFile) -> bool | dict[str, str]:
+    sha256 = file.core_metadata_sha256
+    return file.offers_core_metadata if sha256 is None else {"sha256": sha256}
+
+
+def _file(file: ListedFile, url: str) -> dict[str, Any]:
     uploaded = None if file.uploaded_at is None else format_time(file.uploaded_at)
     try:
         parsed = parse_filename(file.filename)
         kind, python = parsed.kind, parsed.pyversion
     except InvalidFilename:  # stored when the rules for filenames were less strict
         kind, python = "sdist", "source"
-    metadata = file.core_metadata_sha256
     return {
         "comment_text": "",
-        "core-metadata": False if metadata is None else {"sha256": metadata},
-        "digests": {"sha256": file.sha256},
+        "core-metadata": _core_metadata(file),
+        "digests": hashes_of(file),
         "downloads": -1,
         "filename": file.filename,
         "has_sig": False,

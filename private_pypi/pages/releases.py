@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from packaging.version import Version
 
-from private_pypi.model import DistributionFile
+from private_pypi.model import ListedFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,7 @@ class Release:
     """The files of one version."""
 
     version: str
-    files: tuple[DistributionFile, ...]
+    files: tuple[ListedFile, ...]
 
     @property
     def is_prerelease(self) -> bool:
@@ -51,7 +51,7 @@ class Release:
         return next((file.requires_python for file in self.files if file.requires_python), None)
 
 
-def releases_of(files: Sequence[DistributionFile]) -> tuple[Release, ...]:
+def releases_of(files: Sequence[ListedFile]) -> tuple[Release, ...]:
     """The releases, newest first, with wheels first. `files` must be ordered by version."""
     releases = [
         Release(version=version, files=tuple(sorted(group, key=_shown_first)))
@@ -84,10 +84,10 @@ def current_release(releases: Sequence[_Choosable]) -> _Choosable:
     return next(iter([*final, *usable, *releases]))
 
 
-def with_metadata_first(files: Sequence[DistributionFile]) -> list[DistributionFile]:
+def with_metadata_first(files: Sequence[ListedFile]) -> list[ListedFile]:
     """The files, those first whose core metadata can be fetched most cheaply."""
-    return sorted(files, key=lambda file: (file.core_metadata_sha256 is None, file.size))
+    return sorted(files, key=lambda file: (not file.offers_core_metadata, file.size or 0))
 
 
-def _shown_first(file: DistributionFile) -> tuple[bool, str]:
+def _shown_first(file: ListedFile) -> tuple[bool, str]:
     return not file.filename.endswith(".whl"), file.filename

@@ -9,16 +9,19 @@ import enum
 import html
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from packaging.utils import NormalizedName
 
 from private_pypi.distributions.records import format_time
-from private_pypi.model import DistributionFile
+from private_pypi.model import ListedFile, ProjectStatus
 
 API_VERSION = "1.4"
+
+_BODY = "BODY"  # stands for what is put into a page later
+_IN_FRAGMENTS = ("sha256", "sha512", "sha384", "blake2b", "md5")
 
 
 class Representation(enum.Enum):
@@ -110,46 +113,59 @@ def _quality(parameters: Sequence[str]) -> float:
 
 
 def project_list(
-    projects: Sequence[tuple[NormalizedName, int]],
+    projects: Iterable[tuple[NormalizedName, int]],
     representation: Representation,
     *,
     serial: int | None,
-) -> str:
-    """The list of projects. `projects` are their names and serial numbers, in order.
+) -> Iterator[str]:
+    """The list of projects in pieces, because it may be long.
 
-    If `serial` is None, the page has no serial numbers.
+    `projects` are their names and serial numbers, in order. If `serial` is None, the page has no
+    serial numbers.
     """
     if representation is Representation.JSON:
-        return _json(
-            {
-                "meta": _meta(serial),
-                "projects": [
-                    {"name": name} if serial is None else {"name": name, "_last-serial": last}
-                    for name, last in projects
-                ],
-            }
-        )
-    lines = (f'<a href="{name}/">{name}</a><br>\n' for name, _ in projects)
-    return _page("Simple index", "".join(lines))
+        yield from _list_json(projects, serial)
+        return
+    before, after = _page("Simple index", _BODY).split(_BODY)
+    yield before
+    for name, _ in projects:
+        yield f'<a href="{name}/">{name}</a><br>\n'
+    yield after
+
+
+def _list_json(projects: Iterable[tuple[NormalizedName, int]], serial: int | None) -> Iterator[str]:
+    before, after = _json({"meta": _meta(serial), "projects": [_BODY]}).split(f'"{_BODY}"')
+    yield before
+    separator = ""
+    for name, last in projects:
+        # As `_json` would write it. A normalised name needs no escaping.
+        serial_of = "" if serial is None else f',"_last-serial":{last}'
+        yield f'{separator}{{"name":"{name}"{serial_of}}}'
+        separator = ","
+    yield after
 
 
 def project_detail(
     project: NormalizedName,
-    files: Sequence[DistributionFile],
+    files: Sequence[ListedFile],
     representation: Representation,
     *,
     serial: int | None,
+    status: ProjectStatus | None = None,
     base: str = "",
-    address: Callable[[DistributionFile], str | None] | None = None,
+    address: Callable[[ListedFile], str | None] | None = None,
 ) -> str:
     """The page of a project.
 
     The URL of a file consists of `base`, which is relative to the page, and the filename. For files
     that are on another server, `address` returns the absolute URL, without a fragment. If `serial`
     is None, the page has no serial number.
+
+    If files come from several repositories of a group, each says from which one: `_source` in JSON,
+    `data-source` in HTML.
     """
 
-    def url(file: DistributionFile) -> str:
+    def url(file: ListedFile) -> str:
         elsewhere = None if address is None else address(file)
         return base + quote(file.filename, safe="") if elsewhere is None else elsewhere
 
@@ -157,6 +173,7 @@ def project_detail(
         return _json(
             {
                 "meta": _meta(serial),
+                **_status_json(status),
                 "name": project,
                 # Each version must be there once (PEP 700). The files are ordered by version.
                 "versions": list(dict.fromkeys(file.version for file in files)),
@@ -164,7 +181,9 @@ def project_detail(
             }
         )
     return _page(
-        f"Links for {project}", "".join(f"{anchor(file, url(file))}<br>\n" for file in files)
+        f"Links for {project}",
+        "".join(f"{anchor(file, url(file))}<br>\n" for file in files),
+        _status_html(status),
     )
 
 
@@ -173,20 +192,40 @@ def _meta(serial: int | None) -> dict[str, Any]:
     return {"api-version": API_VERSION, **numbered}
 
 
-def _file_json(file: DistributionFile, url: str) -> dict[str, Any]:
+def _status_json(status: ProjectStatus | None) -> dict[str, Any]:
+    """The status at the top level, where the public index has it and uv looks for it."""
+    if status is None:
+        return {}
+    reason = {} if status.reason is None else {"reason": status.reason}
+    return {"project-status": {"status": status.status, **reason}}
+
+
+def _status_html(status: ProjectStatus | None) -> str:
+    if status is None:
+        return ""
+    lines = [f'<meta name="pypi:project-status" content="{html.escape(status.status)}">\n']
+    if status.reason is not None:
+        reason = html.escape(status.reason)
+        lines.append(f'<meta name="pypi:project-status-reason" content="{reason}">\n')
+    return "".join(lines)
+
+
+def _file_json(file: ListedFile, url: str) -> dict[str, Any]:
     # Unknown values are left out. uv rejects a page if size, upload-time, yanked or hashes is null.
     entry: dict[str, Any] = {
         "filename": file.filename,
         "url": url,
-        "hashes": {"sha256": file.sha256},
-        "size": file.size,
+        "hashes": hashes_of(file),
     }
+    if file.size is not None:
+        entry["size"] = file.size
     if file.requires_python is not None:
         entry["requires-python"] = file.requires_python
     if file.uploaded_at is not None:
         entry["upload-time"] = format_time(file.uploaded_at)
-    if file.core_metadata_sha256 is not None:
-        hashes = {"sha256": file.core_metadata_sha256}
+    if file.offers_core_metadata:
+        sha256 = file.core_metadata_sha256
+        hashes: object = True if sha256 is None else {"sha256": sha256}
         entry["core-metadata"] = hashes
         # unearth, which pdm uses, reads this name. `dist-info-metadata` would be a third one, but
         # pip 22.3 to 23.0.1 crashes if it is there (the reason for PEP 714). Debian 12 has such a
@@ -194,32 +233,51 @@ def _file_json(file: DistributionFile, url: str) -> dict[str, Any]:
         entry["data-dist-info-metadata"] = hashes
     # It is true if no reason was given, because an empty string would mean false (PEP 592).
     entry["yanked"] = False if file.yanked is None else (file.yanked or True)
+    if file.provenance is not None:
+        entry["provenance"] = file.provenance
+    if file.source:
+        entry["_source"] = file.source[-1]
     return entry
 
 
-def anchor(file: DistributionFile, url: str) -> str:
+def hashes_of(file: ListedFile) -> dict[str, str]:
+    """All hashes of a file, by algorithm; none if they are unknown."""
+    return {**({} if file.sha256 is None else {"sha256": file.sha256}), **file.hashes}
+
+
+def anchor(file: ListedFile, url: str) -> str:
     """The link to a file on a page for installers (PEP 503); `url` has no fragment."""
-    attributes = [f'href="{html.escape(url)}#sha256={file.sha256}"']
+    hashes = hashes_of(file)
+    # uv rejects a page with a hash that it does not know.
+    usable = (f"#{name}={hashes[name]}" for name in _IN_FRAGMENTS if name in hashes)
+    attributes = [f'href="{html.escape(url)}{next(usable, "")}"']
     if file.requires_python is not None:
         attributes.append(f'data-requires-python="{html.escape(file.requires_python)}"')
     if file.yanked is not None:
         attributes.append(f'data-yanked="{html.escape(file.yanked)}"')
-    if file.core_metadata_sha256 is not None:
+    if file.offers_core_metadata:
+        sha256 = file.core_metadata_sha256
+        value = "true" if sha256 is None else f"sha256={sha256}"
         for name in ("data-core-metadata", "data-dist-info-metadata"):
-            attributes.append(f'{name}="sha256={file.core_metadata_sha256}"')
+            attributes.append(f'{name}="{value}"')
+    if file.provenance is not None:
+        attributes.append(f'data-provenance="{html.escape(file.provenance)}"')
+    if file.source:
+        attributes.append(f'data-source="{html.escape(file.source[-1])}"')
     # These are not in PEP 503, but uv reads them.
-    attributes.append(f'data-size="{file.size}"')
+    if file.size is not None:
+        attributes.append(f'data-size="{file.size}"')
     if file.uploaded_at is not None:
         attributes.append(f'data-upload-time="{format_time(file.uploaded_at)}"')
     return f"<a {' '.join(attributes)}>{html.escape(file.filename)}</a>"
 
 
-def _page(title: str, body: str) -> str:
+def _page(title: str, body: str, head: str = "") -> str:
     return (
         "<!DOCTYPE html>\n"
         '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="pypi:repository-version" content="{API_VERSION}">\n'
-        f"<title>{title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n{body}</body>\n</html>\n"
+        f"{head}<title>{title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n{body}</body>\n</html>\n"
     )
 
 

@@ -137,7 +137,7 @@ def write_site(
         output.write("index.toml", document(shown) if callable(document) else document)
         if with_json:
             listed = [(project, 0) for project in by_project]
-            text = project_list(listed, Representation.JSON, serial=None)
+            text = "".join(project_list(listed, Representation.JSON, serial=None))
             output.write("index.json", text.encode())
         output.write("index.html", start_page(name, by_project).encode())
         removed = output.finish()

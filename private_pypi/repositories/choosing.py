@@ -13,10 +13,13 @@ from typing import NamedTuple
 
 from private_pypi.backend import Access, Secret
 from private_pypi.configuration.config import Configuration
-from private_pypi.errors import BackendUnavailable, NotAllowed, NotConfigured, WrongSecret
+from private_pypi.errors import BackendUnavailable, NotAllowed, WrongSecret
 from private_pypi.repositories.grants import Grant
+from private_pypi.repositories.group import Group
 from private_pypi.repositories.making import make_repository
-from private_pypi.repositories.repository import CLOSING_SECONDS, Repository, key_of
+from private_pypi.repositories.mirror import NoteAllowance
+from private_pypi.repositories.repository import CLOSING_SECONDS, Repository
+from private_pypi.repositories.stored import key_of
 from private_pypi.storage.verdicts import Expiry, Question, Verdicts
 
 _log = logging.getLogger(__name__)
@@ -54,14 +57,26 @@ class Repositories:
         tmp: Path,
         expiry: Expiry,
         extra_index_url: str,
+        note_allowance: NoteAllowance | None = None,
     ) -> None:
-        """`tmp` is a folder that only this process uses, on the file system of `root`."""
-        self._repositories: Mapping[str, Repository] = {
+        """`tmp` is a folder that only this process uses, on the file system of `root`.
+
+        `note_allowance` is told when a file is served that only an allowance lets through.
+        """
+        repositories: dict[str, Repository] = {
             name: make_repository(
-                settings, root=root, tmp=tmp, expiry=expiry, extra_index_url=extra_index_url
+                settings,
+                root=root,
+                tmp=tmp,
+                expiry=expiry,
+                extra_index_url=extra_index_url,
+                note_allowance=note_allowance,
             )
             for name, settings in configuration.repositories.items()
         }
+        for name, group in configuration.groups.items():  # each comes after its members
+            repositories[name] = Group(group, [repositories[each] for each in group.members])
+        self._repositories: Mapping[str, Repository] = repositories
         self._nobody = Verdicts("", expiry, background=None)  # for all names without a repository
 
     def __iter__(self) -> Iterator[Repository]:
@@ -136,19 +151,11 @@ class Repositories:
             # Tenants are not public: nobody may read any owner with the server's own secret.
             if not table.is_public or place.user is not None or need > Access.READ:
                 raise _needed(need)
-            secret = table.settings.admin_secret or Secret("")
-            # Lookups use the server's own secret here, and see what it may see.
-            if table.may_ask_storage() and not (
-                secret and table.access(secret, Access.READ, ask=ask)
-            ):
-                raise NotConfigured(
-                    f"repository {table.name!r} is open to everybody, but the storage does not "
-                    f"accept its own secret: the table [{table.name}] of admin_secret.toml gives it"
-                )
+            secret = table.public_secret(ask=ask)
             return Grant(_repository_at(place), Access.READ, secret)
-        by_project = table.traits.rights_per_project
+        by_project = table.rights_per_project
         asked = min(need, Access.READ) if by_project else need
-        judge = _repository_at(place) if table.traits.secrets_per_tenant else table
+        judge = _repository_at(place) if table.secrets_per_tenant else table
         client = "" if credentials is None else credentials.client
         try:
             access = judge.access(secret, asked, ask=ask, client=client) if secret else Access.NONE

@@ -35,14 +35,14 @@ from private_pypi.errors import (
 from private_pypi.index.local import ProjectLine
 from private_pypi.index.lookups import BUDGET, UPLOADS_STAY, ProjectLookups
 from private_pypi.model import FRESH, Freshness
-from private_pypi.repositories.repository import (
-    CLOSING_SECONDS,
-    Repository,
+from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.repository import CLOSING_SECONDS
+from private_pypi.repositories.stored import (
+    StoredRepository,
     identity_of,
     key_of,
     new_background,
 )
-from private_pypi.repositories.source import Absent, Elsewhere, Found, ProjectList
 from private_pypi.repositories.tenants import Tenants
 from private_pypi.storage.bounded import mark_used
 from private_pypi.storage.remembered_facts import RememberedFacts
@@ -62,7 +62,7 @@ class _Names:
     asked_time: float  # the same moment in unix seconds
 
 
-class LookedUp(Repository):
+class LookedUp(StoredRepository):
     """The local index has the projects that were looked up. The storage says who may see which.
 
     A table may have tenants (see `tenants`). They are repositories of this class, which share
@@ -244,10 +244,9 @@ class LookedUp(Repository):
             wait=BUDGET,
         )
 
-    def find(self, project: NormalizedName, secret: Secret) -> Found | Elsewhere | Absent:
-        """A project, or whether it may be looked for elsewhere; see `Source`."""
+    def _find(self, project: NormalizedName, secret: Secret) -> Found | Elsewhere | Absent:
         try:
-            return super().find(project, secret)
+            return super()._find(project, secret)
         except ProjectNotFound:
             # The local index may have the project, but this secret may not see it.
             return self.missing(project)

@@ -193,18 +193,7 @@ class Opener:
         )
 
     def _read_core_metadata(self, file: DistributionFile, seen: SeenWith) -> bytes:
-        try:
-            with contextlib.closing(self._readable(file, seen)) as source:
-                content = seen.ask(lambda: read_core_metadata(source, file.filename))
-        except InvalidUpload as error:
-            raise BackendError(str(error)) from error
-        except OSError as error:
-            raise BackendUnavailable(
-                f"{file.filename!r} cannot be read: {error.strerror}"
-            ) from error
-        if content is None:
-            raise BackendError(f"{file.filename!r} has lost its core metadata")
-        return content
+        return seen.ask(lambda: core_metadata_in(self._readable(file, seen), file.filename))
 
     def _readable(self, file: DistributionFile, seen: SeenWith) -> BinaryIO:
         """The file, open. If the storage can give parts of a file, only a few parts are fetched."""
@@ -224,6 +213,20 @@ class Opener:
             opened = whole(arriving)
         assert not isinstance(opened, Redirect)
         return opened
+
+
+def core_metadata_in(source: BinaryIO, filename: str) -> bytes:
+    """The core metadata in an open file, which is closed. Raises `BackendError`."""
+    try:
+        with contextlib.closing(source):
+            content = read_core_metadata(source, filename)
+    except InvalidUpload as error:
+        raise BackendError(str(error)) from error
+    except OSError as error:
+        raise BackendUnavailable(f"{filename!r} cannot be read: {error.strerror}") from error
+    if content is None:
+        raise BackendError(f"{filename!r} has no core metadata")
+    return content
 
 
 def whole(opened: Opened) -> BinaryIO | Redirect:

@@ -16,14 +16,15 @@ from private_pypi.errors import BackendUnavailable, NotConfigured
 from private_pypi.index.local import ProjectLine
 from private_pypi.index.synchronizing import Pace, SyncCounts, Synchronizer
 from private_pypi.model import FRESH, Freshness
-from private_pypi.repositories.repository import CLOSING_SECONDS, Repository, new_background
-from private_pypi.repositories.source import ProjectList
+from private_pypi.repositories.answers import ProjectList
+from private_pypi.repositories.repository import CLOSING_SECONDS
+from private_pypi.repositories.stored import StoredRepository, new_background
 from private_pypi.storage.verdicts import Expiry
 
 _log = logging.getLogger(__name__)
 
 
-class Synchronized(Repository):
+class Synchronized(StoredRepository):
     """A thread keeps the local index up to date, and every caller may read all of it."""
 
     def __init__(

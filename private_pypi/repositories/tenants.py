@@ -18,14 +18,14 @@ from typing import Generic, TypeVar
 
 from private_pypi.backend import BackendSettings
 from private_pypi.errors import BackendUnavailable
-from private_pypi.repositories.repository import Repository
+from private_pypi.repositories.stored import StoredRepository
 
 _MOST = 32  # tenants of one table that are open at the same time
 _REQUESTS = 60.0  # seconds after which the requests to a tenant have ended
 # A name is a part of paths, so it must not lead out of a folder.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._~+-]{0,199}")
 
-RepositoryT = TypeVar("RepositoryT", bound=Repository)
+RepositoryT = TypeVar("RepositoryT", bound=StoredRepository)
 
 
 @dataclass(slots=True)

@@ -17,7 +17,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from private_pypi.errors import BackendError, BackendUnavailable, PrivatePypiError, fresh
@@ -39,6 +40,30 @@ _LEAST_SECONDS = 600.0  # that any transfer may take
 _SLOWEST = 64 * 1024  # bytes per second that a transfer must reach after these seconds
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """How a file is checked when all of it is here, if its SHA-256 may be unknown.
+
+    Readers may read such a file while it arrives, as one with a known SHA-256.
+    """
+
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Hashes by algorithm, in lower-case hex. The strongest that is known here is compared."""
+    arrived: Callable[[str, int], None]
+    """Is called with the SHA-256 and the size. It raises `BackendError` if the file may not be
+    used."""
+    largest: int  # bytes of a file whose size is not known
+
+    def digest(self) -> tuple[str, str] | None:
+        """The algorithm and the value of the hash that is compared; None: there is none."""
+        known = (name for name in _STRONGEST_FIRST if name in self.hashes)
+        name = next(known, None)
+        return None if name is None else (name, self.hashes[name])
+
+
+_STRONGEST_FIRST = ("sha512", "blake2b", "sha384", "sha224", "sha1", "md5")
+
+
 class GivenUp(BackendUnavailable):
     """The transfer was ended here, so it must not be tried again."""
 
@@ -51,11 +76,20 @@ class Arriving:
     """
 
     def __init__(
-        self, key: Hashable, *, sha256: str | None, size: int | None, asked_with: bytes = b""
+        self,
+        key: Hashable,
+        *,
+        sha256: str | None,
+        size: int | None,
+        asked_with: bytes = b"",
+        check: Check | None = None,
     ) -> None:
         """`key` identifies the content. `size` (bytes) and `sha256` are those of the index; None:
         they are not known before the file is here.
         """
+        self._check = check
+        other = None if check is None or sha256 is not None else check.digest()
+        self._other = None if other is None else (hashlib.new(other[0]), other[1])
         self.key = key
         self.sha256 = sha256
         self.size = size
@@ -200,6 +234,8 @@ class Arriving:
             raise BackendError(
                 f"the storage sends {announced} bytes where the index says {self.size}"
             )
+        if self._check is not None and self.size is None and announced:
+            self.size = announced
         self._deadline = time.monotonic() + _LEAST_SECONDS + (self.size or announced) / _SLOWEST
         try:
             self._file = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -212,8 +248,11 @@ class Arriving:
     def feed(self, chunk: bytes) -> None:
         """Take what has arrived. Raises `BackendError` if the transfer has to end."""
         self._digest.update(chunk)
+        if self._other is not None:
+            self._other[0].update(chunk)
         received = self._received + len(chunk)
-        most = _LARGEST_UNKNOWN if self.size is None else self.size
+        unknown = _LARGEST_UNKNOWN if self._check is None else self._check.largest
+        most = unknown if self.size is None else self.size
         if received > most:
             source = "allowed if the size is unknown" if self.size is None else "of the index"
             raise BackendError(f"the storage sends more than the {most} bytes {source}")
@@ -230,7 +269,8 @@ class Arriving:
                 self._make_room(len(rest))
                 self._window += rest
             self._received = received
-            if self.size is not None and self.sha256 is not None:
+            is_checked = self.sha256 is not None or self._check is not None
+            if self.size is not None and is_checked:
                 self._available = max(0, min(received, self.size - WITHHELD))
 
     @property
@@ -246,6 +286,14 @@ class Arriving:
                 f"the storage sent {self._received} bytes with sha256 {found}, "
                 f"the index says {self.sha256}"
             )
+        if self._other is not None and self._other[0].hexdigest() != self._other[1]:
+            digest, expected = self._other
+            raise BackendError(
+                f"the storage sent {self._received} bytes with {digest.name} "
+                f"{digest.hexdigest()}, the index says {expected}"
+            )
+        if self._check is not None:
+            self._check.arrived(found, self._received)
         with self._changing():
             self.sha256, self.size = found, self._received
             self._available = self._received

@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 from private_pypi.errors import BackendError, BackendUnavailable, PrivatePypiError
 from private_pypi.model import Download, LocalFile, Redirect, Stream
-from private_pypi.storage.arriving import Arriving, GivenUp
+from private_pypi.storage.arriving import Arriving, Check, GivenUp
 from private_pypi.system.background import DaemonThreads
 
 _log = logging.getLogger(__name__)
@@ -62,11 +62,13 @@ class FileCache:
         max_bytes: int,
         others: str = "",
         of: FileCache | None = None,
+        most_fetches: int = _MOST_FETCHES,
     ) -> None:
         """`tmp`: a folder for temporary files on the same file system.
 
         Several caches may share the limits of one of them: that one is given as `of` to the others,
         and its `others` is a glob pattern, relative to the parent of its folder, of their folders.
+        At most `most_fetches` files are fetched at the same time.
         """
         self._folder = folder
         self._others = others
@@ -74,7 +76,7 @@ class FileCache:
         self._tmp = tmp
         self._max_bytes = max_bytes
         self._threads: DaemonThreads = (
-            DaemonThreads(_MOST_FETCHES, f"fetch {folder.name}") if of is None else of._threads
+            DaemonThreads(most_fetches, f"fetch {folder.name}") if of is None else of._threads
         )
         self._arriving_lock = threading.Lock()  # guards _arriving
         self._arriving: dict[Hashable, Arriving] = {}  # what is being fetched, by its key
@@ -105,6 +107,10 @@ class FileCache:
         self._count(hit=found is not None)
         return found
 
+    def has(self, sha256: str) -> bool:
+        """Whether a file with this hash is here; it is not opened, and does not count as a hit."""
+        return self._path(sha256).is_file()
+
     def fetch(
         self,
         key: Hashable,
@@ -114,13 +120,14 @@ class FileCache:
         size: int | None,
         asked_with: bytes = b"",
         awaited: Arriving | None = None,
+        check: Check | None = None,
     ) -> CachedFile | Arriving:
         """The file if it is here, else a transfer that has begun; waits for nothing.
 
         One call of `ask`, in another thread, fetches the file for all callers with the same key. It
         may set the size and the hash of the `Arriving` if they are None. `awaited`: what an earlier
         call returned, if the caller has waited for it. Then this is the result again, however the
-        transfer ended.
+        transfer ended. `check`: see `Check`.
         """
         if awaited is not None and awaited.key == key and awaited.can_serve(0):
             return awaited
@@ -133,7 +140,7 @@ class FileCache:
             found = self._here(key, sha256, size)
             if found is not None:
                 return found
-            arriving = Arriving(key, sha256=sha256, size=size, asked_with=asked_with)
+            arriving = Arriving(key, sha256=sha256, size=size, asked_with=asked_with, check=check)
             self._arriving[key] = arriving
         self._threads.submit(self._fetched, arriving, ask)
         return arriving

@@ -35,7 +35,11 @@ _SWEEP_EVERY = 1000  # rows added
 # What the storage says of a file each time it is listed.
 _OF_THE_LISTING = {"filename", "location", "uploaded_at", "yanked"}
 _LATER = {"published_name", "keywords"}  # earlier versions did not remember these
-_OF_THE_CONTENT = {field.name for field in dataclasses.fields(DistributionFile)} - _OF_THE_LISTING
+# What only files of another index have.
+_OF_MIRRORS = {"offers_unhashed_metadata", "hashes", "provenance", "source"}
+_OF_THE_CONTENT = (
+    {field.name for field in dataclasses.fields(DistributionFile)} - _OF_THE_LISTING - _OF_MIRRORS
+)
 
 
 class RememberedFacts:

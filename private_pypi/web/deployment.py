@@ -16,7 +16,9 @@ import secrets
 import shutil
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -43,7 +45,7 @@ from private_pypi.errors import (
 )
 from private_pypi.repositories import Credentials, Repositories, has_state
 from private_pypi.web.http.hosts import cannot_be_rebound, is_named
-from private_pypi.web.operations.audit import AuditLog
+from private_pypi.web.operations.audit import AuditLog, entry_time
 from private_pypi.web.operations.changes import Changes
 from private_pypi.web.options import ServerOptions
 
@@ -307,6 +309,19 @@ class Deployment:
             tmp=self.tmp,
             expiry=self.options.expiry,
             extra_index_url=self.options.extra_index_url,
+            note_allowance=self._note_allowance,
+        )
+
+    def _note_allowance(self, repository: str, entry: Mapping[str, object]) -> None:
+        """Write an audit line for a file that is served only because somebody has allowed it."""
+        self.changes.audit.append(
+            {
+                "time": entry_time(datetime.now(UTC)),
+                "action": "use_allowance",
+                "outcome": "done",
+                "repository": repository,
+                **entry,
+            }
         )
 
 

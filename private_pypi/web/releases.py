@@ -17,7 +17,7 @@ from private_pypi.errors import (
     ProjectNotFound,
 )
 from private_pypi.index.examining import chunks_of
-from private_pypi.model import DistributionFile, Redirect
+from private_pypi.model import ListedFile, Redirect
 from private_pypi.pages.releases import Release, releases_of, with_metadata_first
 from private_pypi.repositories import Found, Grant, whole
 
@@ -61,15 +61,15 @@ def core_metadata_of(granted: Grant, release: Release) -> bytes | None:
     return None
 
 
-def _core_metadata(granted: Grant, file: DistributionFile) -> bytes | None:
+def _core_metadata(granted: Grant, file: ListedFile) -> bytes | None:
     """The core metadata beside the file, or else that in the file if it is small enough."""
-    if file.core_metadata_sha256 is not None:
+    if file.offers_core_metadata:
         opened = whole(granted.open_core_metadata(file))
         if isinstance(opened, Redirect):
             return _all_of(opened, file.filename)
         with closing(opened):
             return opened.read(_LARGEST_METADATA)
-    if file.size > _LARGEST_OPENED:
+    if file.size is None or file.size > _LARGEST_OPENED:
         return None
     opened = whole(granted.open_file(file))
     if isinstance(opened, Redirect):

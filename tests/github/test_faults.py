@@ -19,7 +19,7 @@ import pytest
 import requests
 
 import private_pypi.index.lookups
-import private_pypi.repositories.repository
+import private_pypi.repositories.stored
 import private_pypi.storage.recent_trouble
 import private_pypi.storage.verdicts
 from private_pypi.backend import Secret
@@ -154,7 +154,7 @@ def _patient(attempts: int) -> Callable[[Any], Any]:
 def world(
     github: FakeGitHub, place_type: PlaceType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
-    monkeypatch.setattr(private_pypi.repositories.repository, "retrying", _patient(1))
+    monkeypatch.setattr(private_pypi.repositories.stored, "retrying", _patient(1))
     # Refusals and trouble are kept for seconds, to spare the provider; nobody waits here.
     monkeypatch.setattr(private_pypi.storage.verdicts, "REFUSAL_EXPIRES", 0.0)
     monkeypatch.setattr(private_pypi.storage.recent_trouble, "MOST", 0.0)
@@ -178,7 +178,7 @@ class Trouble(AbstractContextManager["Trouble"]):
 
     def __enter__(self) -> Trouble:
         if self.mode != "once":
-            self._patch.setattr(private_pypi.repositories.repository, "retrying", _patient(3))
+            self._patch.setattr(private_pypi.repositories.stored, "retrying", _patient(3))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -187,9 +187,10 @@ def test_the_base_goes_before_each_filename() -> None:
 
 def test_the_list_of_projects() -> None:
     other = canonicalize_name("other")
-    assert json.loads(project_list([(DEMO, 3), (other, 4)], Representation.JSON, serial=4)) == {
+    listed = [(DEMO, 3), (other, 4)]
+    assert json.loads("".join(project_list(listed, Representation.JSON, serial=4))) == {
         "meta": {"api-version": "1.4", "_last-serial": 4},
         "projects": [{"name": "demo", "_last-serial": 3}, {"name": "other", "_last-serial": 4}],
     }
-    page = project_list([(DEMO, 3), (other, 4)], Representation.HTML, serial=4)
+    page = "".join(project_list(listed, Representation.HTML, serial=4))
     assert '<a href="demo/">demo</a><br>\n<a href="other/">other</a><br>\n' in page  # protocol 26

@@ -284,7 +284,7 @@ def test_many_who_ask_at_once_ask_the_storage_once(storage: Memory, serve: Serve
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request waits for a moment only."""
-    monkeypatch.setattr("private_pypi.repositories.repository.BUDGET", 0.2)
+    monkeypatch.setattr("private_pypi.repositories.stored.BUDGET", 0.2)
     monkeypatch.setattr("private_pypi.repositories.looked_up.BUDGET", 0.2)
 
 
@@ -408,7 +408,7 @@ def test_one_request_for_a_file_is_one_round_of_tries(
     """For views, for the hot path, and for a client that asks again at once."""
     monkeypatch.setattr(recent_trouble, "MOST", 10.0)
     monkeypatch.setattr(
-        "private_pypi.repositories.repository.retrying",
+        "private_pypi.repositories.stored.retrying",
         lambda backend: retrying(backend, sleep=lambda seconds: None),
     )
     filename, content = make_wheel("demo", "1.0")

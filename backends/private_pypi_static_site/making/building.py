@@ -137,7 +137,8 @@ def build_site(
             output.write("404.html", pages.not_found().encode())
             output.write(".nojekyll", b"")  # GitHub would leave out files whose names begin with _
             listed = [(name, 0) for name in names]
-            output.write("index.json", project_list(listed, Representation.JSON, serial=0).encode())
+            text = "".join(project_list(listed, Representation.JSON, serial=0))
+            output.write("index.json", text.encode())
             output.write("index.html", pages.start([each.card for each in done.values()]).encode())
             output.write(STATE, _format_state(done))
             removed = output.finish()

@@ -83,7 +83,9 @@ class HotPath:
         if page is None or page.size > _LARGE:
             return None
         content = page_content(page, conditions_of(environ), public=granted.is_public)
-        assert isinstance(content.body, bytes)
+        if not isinstance(content.body, bytes):
+            content.body.close()
+            return None
         return Answer(int(content.status[:3]), content.status[4:], content.headers, content.body)
 
     def _match(self, environ: dict[str, Any]) -> re.Match[str] | None:

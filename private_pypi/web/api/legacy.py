@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -23,7 +24,7 @@ from private_pypi.errors import (
     StorageFull,
     TooLarge,
 )
-from private_pypi.model import DistributionFile
+from private_pypi.model import ListedFile
 from private_pypi.repositories import Grant
 from private_pypi.web.api.legacy_json import no_xml_rpc
 from private_pypi.web.deployment import Deployment
@@ -176,7 +177,7 @@ ROUTES = (
 )
 
 
-def _target(granted: Grant, name: str, target: str) -> tuple[DistributionFile, ...]:
+def _target(granted: Grant, name: str, target: str) -> Sequence[ListedFile]:
     """The files that an address names by a filename or a version."""
     project = normalize(name)
     if is_filename(target):
@@ -197,5 +198,5 @@ def _done(sentence: str, *warnings: str) -> Response:
     )
 
 
-def _files(files: tuple[DistributionFile, ...]) -> Response:
+def _files(files: Sequence[ListedFile]) -> Response:
     return jsonify({"files": [file.filename for file in files]})

@@ -13,7 +13,7 @@ from flask import Response
 
 from private_pypi.backend import Access
 from private_pypi.distributions.filenames import normalize
-from private_pypi.model import DistributionFile
+from private_pypi.model import ListedFile
 from private_pypi.pages.legacy_json import project_json
 from private_pypi.pages.releases import current_release
 from private_pypi.repositories import Grant
@@ -101,7 +101,7 @@ ROUTES = (
 SERVER_ROUTES = (Route("/packages/<repository>/<name>/<filename>", file_below_packages),)
 
 
-def _file_url(root: str, granted: Grant, file: DistributionFile) -> str:
+def _file_url(root: str, granted: Grant, file: ListedFile) -> str:
     name = quote(file.filename, safe="")
     return f"{root}/packages/{_quoted(granted)}/{file.project}/{name}"
 

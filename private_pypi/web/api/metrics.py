@@ -212,10 +212,7 @@ def _caches(repositories: Iterable[Repository]) -> Iterator[Metric]:
     )
     kept = _gauge("cache_bytes", "Size of the disk cache, as this process knows it.", _OF_CACHE)
     for repository in repositories:
-        if repository.traits.opens_here:
-            continue  # it needs no cache
-        opener = repository.opener
-        for name, cache in (("files", opener.files), ("metadata", opener.metadata)):
+        for name, cache in repository.caches().items():
             labels = (repository.name, name)
             hits.add_metric(labels, cache.hits)
             misses.add_metric(labels, cache.misses)

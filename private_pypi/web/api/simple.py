@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import IO, cast
 
 from flask import Response, request
 from packaging.utils import NormalizedName
+from werkzeug.exceptions import BadRequest
 from werkzeug.wsgi import wrap_file
 
 from private_pypi.backend import Access
+from private_pypi.backend.times import parse_past_instant
 from private_pypi.distributions.filenames import normalize
 from private_pypi.errors import FileNotFound, ProjectNotFound
-from private_pypi.model import DistributionFile, Redirect
+from private_pypi.model import ListedFile, Redirect
 from private_pypi.pages.simple_api import (
     Representation,
     named_representation,
@@ -50,18 +53,28 @@ _OF_REPOSITORY = re.compile(r"/r/([^/]+)/")
 # -- views ---------------------------------------------------------------------------------------
 
 
-def project_list_page(repository: str | None = None, version: str | None = None) -> Response:
-    """The list of projects. `version` is that of the API in the address, such as "v1+json"."""
-    granted = grant(repository, Access.READ)
+def project_list_page(
+    repository: str | None = None, version: str | None = None, instant: str | None = None
+) -> Response:
+    """The list of projects. `version` is that of the API in the address, such as "v1+json".
+
+    `instant`, here and in other views: the index as it was then (see `Repository.at`).
+    """
+    granted = _readable(repository, instant)
     representation = _representation(version)
     if representation is None:
         return _not_acceptable()
     return send(_list_content(granted, representation))
 
 
-def project_page(name: str, repository: str | None = None, version: str | None = None) -> Response:
+def project_page(
+    name: str,
+    repository: str | None = None,
+    version: str | None = None,
+    instant: str | None = None,
+) -> Response:
     """The page of a project: its files."""
-    granted = grant(repository, Access.READ)
+    granted = _readable(repository, instant)
     normalized = normalize(name)
     if name != normalized:
         return redirect_within("..", normalized, "")
@@ -89,9 +102,11 @@ def project_page_of_hatch(name: str, to_root: str, repository: str | None = None
     )
 
 
-def project_file(name: str, filename: str, repository: str | None = None) -> Response:
+def project_file(
+    name: str, filename: str, repository: str | None = None, instant: str | None = None
+) -> Response:
     """A file, or its core metadata."""
-    granted = grant(repository, Access.READ)
+    granted = _readable(repository, instant)
     normalized = normalize(name)
     if name != normalized:
         return redirect_within("..", normalized, filename)
@@ -104,9 +119,11 @@ def asset(asset_id: str, name: str, repository: str | None = None) -> Response:
     return send(_asset_content(granted, asset_id, name, conditions_of_request()))
 
 
-def index_html(name: str | None = None, repository: str | None = None) -> Response:
+def index_html(
+    name: str | None = None, repository: str | None = None, instant: str | None = None
+) -> Response:
     """The same pages for mirrors and clients of static indexes (protocol 81); always HTML."""
-    granted = grant(repository, Access.READ)
+    granted = _readable(repository, instant)
     html = Representation.TEXT_HTML
     if name is None:
         if granted.has_files(_INDEX_HTML):
@@ -119,7 +136,10 @@ def index_html(name: str | None = None, repository: str | None = None) -> Respon
 
 
 def add_slash(
-    name: str | None = None, repository: str | None = None, version: str | None = None
+    name: str | None = None,
+    repository: str | None = None,
+    version: str | None = None,
+    instant: str | None = None,
 ) -> Response:
     """Redirect to the same address with a final slash, and with the normalized name."""
     if name is not None and name != normalize(name):
@@ -127,8 +147,19 @@ def add_slash(
     return redirect_within(request.path.rsplit("/", 1)[1], "")
 
 
+def _readable(repository: str | None, instant: str | None) -> Grant:
+    """The grant to read a repository, as it was at an instant if the address has one."""
+    granted = grant(repository, Access.READ)
+    if instant is None:
+        return granted
+    try:
+        return granted.at(parse_past_instant(instant, now=datetime.now(UTC)))
+    except ValueError as error:
+        raise BadRequest(f"the address is wrong: {error}") from None
+
+
 _VERSION = "<any('v1+json', 'v1+html'):version>"
-ROUTES = (
+_READING = (
     Route("/simple/", project_list_page),
     Route("/simple", add_slash),
     Route(f"/simple/{_VERSION}/", project_list_page),
@@ -140,6 +171,11 @@ ROUTES = (
     Route("/simple/index.html", index_html),
     Route("/simple/<name>/index.html", index_html),
     Route("/simple/<name>/<filename>", project_file),
+)
+ROUTES = (
+    *_READING,
+    # The same as it was at an instant, for builds that are repeated.
+    *(route._replace(path=f"/at/<instant>{route.path}") for route in _READING),
     Route("/asset/<asset_id>/<name>", asset),
     # hatch appends these to the address that it uploads to.
     *(
@@ -165,8 +201,8 @@ def _list_content(granted: Grant, representation: Representation) -> Content:
     listed = granted.list_projects()
 
     def render() -> Page:
-        text = project_list(listed.read(), representation, serial=listed.serial)
-        return make_page(text, representation.content_type, listed.serial)
+        pieces = project_list(listed.read(), representation, serial=listed.serial)
+        return make_page(pieces, representation.content_type, listed.serial)
 
     key = PageKey(listed.kept_in, None, listed.serial, representation, "")
     return page_content(
@@ -192,8 +228,14 @@ def found_content(
     """
 
     def render() -> Page:
+        said = found.read()
         text = project_detail(
-            found.project, found.files(), representation, serial=found.serial, base=base
+            found.project,
+            said.files,
+            representation,
+            serial=found.serial,
+            status=said.status,
+            base=base,
         )
         return make_page(text, representation.content_type, found.serial)
 
@@ -216,7 +258,7 @@ def file_of(
     if not filename.endswith(_METADATA):
         return _file_content(granted, granted.file(project, filename), conditions)
     file = granted.file(project, filename.removesuffix(_METADATA))
-    if file.core_metadata_sha256 is None:
+    if not file.offers_core_metadata:
         raise FileNotFound(filename)
     return file_content(
         FileFacts(
@@ -231,7 +273,7 @@ def file_of(
     )
 
 
-def _file_content(granted: Grant, file: DistributionFile, conditions: Conditions) -> Content:
+def _file_content(granted: Grant, file: ListedFile, conditions: Conditions) -> Content:
     return file_content(
         FileFacts(sha256=file.sha256, size=file.size, last_modified=file.uploaded_at),
         lambda: granted.open_file(file, conditions.awaited),
@@ -243,7 +285,7 @@ def _file_content(granted: Grant, file: DistributionFile, conditions: Conditions
 
 def _asset_content(granted: Grant, asset_id: str, filename: str, conditions: Conditions) -> Content:
     found = granted.open_alias(asset_id, filename, conditions.awaited)
-    if isinstance(found, DistributionFile):
+    if isinstance(found, ListedFile):
         return _file_content(granted, found, conditions)
     opened = outcome(found, conditions) if isinstance(found, Arriving) else found
     if not isinstance(opened, Arriving):

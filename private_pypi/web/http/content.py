@@ -10,14 +10,15 @@ import contextlib
 import functools
 import gzip
 import hashlib
+import io
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from werkzeug.http import http_date, parse_accept_header, parse_etags
 from werkzeug.sansio.http import is_resource_modified
@@ -51,6 +52,7 @@ LONGEST_KEPT = 1000
 
 _CACHE_BYTES = 32 * 2**20
 _WORTH_COMPRESSING = 600  # bytes; for less, the header costs more than compression saves
+_LONG_PAGE = 4 * 2**20  # bytes; a longer page is decompressed while it is sent
 _WORTH_STREAMING = 64 * 1024  # bytes; a smaller body is sent in one packet with its headers
 
 # Seconds that a storage has for the first byte, if the server cannot let the request wait.
@@ -151,6 +153,7 @@ class Page:
 
     stored: bytes  # compressed with gzip if `is_compressed`
     is_compressed: bool
+    length: int  # of the uncompressed text, in bytes
     etag: str  # a hash of the uncompressed text, without quotes
     content_type: str
     serial: int
@@ -208,19 +211,43 @@ class PageCache:
         return page
 
 
-def make_page(text: str, content_type: str, serial: int) -> Page:
-    """Encode, hash and compress a rendered page."""
-    body = text.encode()
-    is_compressed = len(body) > _WORTH_COMPRESSING
+def make_page(text: str | Iterable[str], content_type: str, serial: int) -> Page:
+    """Encode, hash and compress a rendered page.
+
+    Its text may come in pieces, if it may be too long to be in memory as a whole.
+    """
+    digest, length, packed = hashlib.sha256(), 0, io.BytesIO()
+    block = b""
+    # All installers accept gzip. For other clients it is decompressed, which is fast.
+    # With mtime 0 and no name, the same page has the same bytes on every server.
+    with gzip.GzipFile("", "wb", compresslevel=6, fileobj=packed, mtime=0) as file:
+        for block in _blocks_of([text] if isinstance(text, str) else text):
+            digest.update(block)
+            length += len(block)
+            file.write(block)
+    is_compressed = length > _WORTH_COMPRESSING
     return Page(
-        # All installers accept gzip. For other clients it is decompressed, which is fast.
-        # With mtime 0, the same page has the same bytes on every server.
-        stored=gzip.compress(body, compresslevel=6, mtime=0) if is_compressed else body,
+        stored=packed.getvalue() if is_compressed else block,
         is_compressed=is_compressed,
-        etag=hashlib.sha256(body).hexdigest()[:32],
+        length=length,
+        etag=digest.hexdigest()[:32],
         content_type=content_type,
         serial=serial,
     )
+
+
+def _blocks_of(pieces: Iterable[str]) -> Iterator[bytes]:
+    """The encoded pieces, joined to blocks of at least `BLOCK` bytes, except for the last one."""
+    waiting: list[str] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= BLOCK:
+            yield "".join(waiting).encode()
+            waiting, size = [], 0
+    if waiting:
+        yield "".join(waiting).encode()
 
 
 def page_content(
@@ -247,10 +274,15 @@ def page_content(
         headers.append(("Cache-Status", f"private-pypi; hit; ttl=-{age}"))
     if none_matches(conditions.if_none_match, etag):
         return Content("304 Not Modified", headers)
-    body = page.stored
+    body: bytes | FilePart = page.stored
+    length = len(page.stored) if packed else page.length
     if page.is_compressed and not packed:
-        body = gzip.decompress(body)
-    headers += [("Content-Type", page.content_type), ("Content-Length", str(len(body)))]
+        unpacked = gzip.GzipFile(fileobj=io.BytesIO(page.stored))
+        # A page that is too long for the memory is unpacked while it is sent.
+        body = (
+            FilePart(cast(BinaryIO, unpacked), length) if length > _LONG_PAGE else unpacked.read()
+        )
+    headers += [("Content-Type", page.content_type), ("Content-Length", str(length))]
     if packed:
         headers.append(("Content-Encoding", "gzip"))
     return Content("200 OK", headers, body)
@@ -263,10 +295,15 @@ def page_content(
 class FileFacts:
     """What is known of a file, or of core metadata, before it is opened."""
 
-    sha256: str
+    sha256: str | None  # None: unknown, so that the answer has no ETag
     size: int | None  # bytes; None if it is not known
     content_type: str = "application/octet-stream"
     last_modified: datetime | None = None  # UTC
+
+    @property
+    def etag(self) -> str | None:
+        """The ETag of the answer, in quotes."""
+        return None if self.sha256 is None else f'"{self.sha256}"'
 
 
 def file_content(
@@ -292,7 +329,7 @@ def file_content(
     if not is_resource_modified(
         http_if_none_match=conditions.if_none_match,
         http_if_modified_since=conditions.if_modified_since,
-        etag=f'"{facts.sha256}"',
+        etag=facts.etag,
         last_modified=facts.last_modified,
     ):
         return Content("304 Not Modified", headers)
@@ -327,7 +364,7 @@ def file_content(
 
 def _headers_of_file(facts: FileFacts, *, public: bool) -> Headers:
     headers = [
-        ("ETag", f'"{facts.sha256}"'),
+        *([] if facts.etag is None else [("ETag", facts.etag)]),
         ("Cache-Control", FILE_CACHE_CONTROL),
         ("Vary", "Authorization"),
         ("Accept-Ranges", "bytes"),
@@ -440,7 +477,7 @@ def _part(size: int, facts: FileFacts, conditions: Conditions) -> ByteRange | No
     """
     asked = conditions.range if conditions.method == "GET" else None
     date = None if facts.last_modified is None else http_date(facts.last_modified)
-    if conditions.if_range not in (None, f'"{facts.sha256}"', date):
+    if conditions.if_range is not None and conditions.if_range not in (facts.etag, date):
         asked = None  # §13.1.5: the file has changed, so send all of it
     return parse_range(asked, size)
 

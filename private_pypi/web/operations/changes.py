@@ -17,7 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from private_pypi.backend import Secret
 from private_pypi.errors import PrivatePypiError
-from private_pypi.model import DistributionFile
+from private_pypi.model import ListedFile
 from private_pypi.repositories import Repository
 from private_pypi.web.http.answers import status_of
 from private_pypi.web.operations.audit import AuditLog, entry_time
@@ -56,7 +56,7 @@ class Change:
     action: str
     repository: str = ""  # "" if there is none, or it is not known
     secret: Secret | None = None  # of the caller, if it is right
-    files: Sequence[DistributionFile] = ()
+    files: Sequence[ListedFile] = ()
     reason: str | None = None  # of a yank
     repositories: Sequence[str] = ()  # of a new configuration
     is_made: bool = True  # False if there was nothing to do
@@ -95,7 +95,7 @@ class Changes:
         with self._lock:
             self._counts[change.repository, change.action, outcome] += 1
             if outcome == "done" and change.action == PUBLISH and not change.is_repeated:
-                self._published[change.repository] += sum(file.size for file in change.files)
+                self._published[change.repository] += sum(file.size or 0 for file in change.files)
         if not change.is_known:
             return
         entry = self._entry(change, requester, outcome, status, error)

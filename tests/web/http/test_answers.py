@@ -28,6 +28,7 @@ STATUSES = {
     "NotFound": 404,
     "ProjectNotFound": 404,
     "FileNotFound": 404,
+    "FileHidden": 404,
     "InvalidUpload": 400,
     "InvalidFilename": 400,
     "FilenameBurnt": 400,

@@ -625,7 +625,7 @@ def test_while_the_storage_is_down_a_page_says_how_old_it_is(
     lookup: Memory, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "private_pypi.repositories.repository.retrying",
+        "private_pypi.repositories.stored.retrying",
         lambda backend: retrying(backend, sleep=lambda seconds: None),
     )
     table = '[mine]\ntype = "lookup"\nsync_index_interval = 0.000001\n'

@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 
 from private_pypi.backend import Secret
 from private_pypi.errors import BackendUnavailable, NotAllowed
-from private_pypi.repositories import Credentials, Grant, Repositories, Repository
+from private_pypi.repositories import Credentials, Grant, Repositories, StoredRepository
 from private_pypi.testing.distributions import encode_multipart, form_for, make_wheel
 from private_pypi.web import create_app
 from private_pypi.web.sessions.attempts import FAILURES_OF_ADDRESS
@@ -167,7 +167,7 @@ def test_trouble_of_the_storage_is_no_wrong_secret(
         raise BackendUnavailable("the storage is down", retry_after=7)
 
     token = person.token()
-    monkeypatch.setattr(Repository, "access", access)
+    monkeypatch.setattr(StoredRepository, "access", access)
     form = {"pkg_repo_name": "mine", "pkg_repo_secret_raw": "reader", "token": token}
     for _ in range(FAILURES_OF_ADDRESS + 1):
         answer = person.client.post("/login/", data=form, headers=BROWSER)
@@ -182,7 +182,7 @@ def test_a_storage_that_lets_nobody_in_says_why(
         raise NotAllowed("the organisation wants single sign-on for this token")
 
     token = person.token()
-    monkeypatch.setattr(Repository, "access", access)
+    monkeypatch.setattr(StoredRepository, "access", access)
     form = {"pkg_repo_name": "mine", "pkg_repo_secret_raw": "reader", "token": token}
     for _ in range(FAILURES_OF_ADDRESS + 1):
         answer = person.client.post("/login/", data=form, headers=BROWSER)

@@ -1,0 +1,56 @@
+"""What a repository answers to a caller, as values. All pages of an index are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+from packaging.utils import NormalizedName
+
+from private_pypi.model import Freshness, ListedFile, ProjectPage
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectList:
+    """The projects that a caller may see."""
+
+    kept_in: Hashable
+    """Together with the serial, the key under which a page of the list is kept in memory."""
+    serial: int  # grows with every change of the list; 0 if callers see different lists
+    freshness: Freshness
+    read: Callable[[], Iterable[tuple[NormalizedName, int]]]
+    """Reads the projects, of which there may be many, ordered by name. Each comes with the serial
+    of its page, or with 0 if that is unknown."""
+
+    def names(self) -> list[NormalizedName]:
+        """The names only."""
+        return [name for name, _ in self.read()]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A project that the caller may see. It may have no files that are shown."""
+
+    project: NormalizedName
+    serial: int  # grows with every change of the project
+    freshness: Freshness
+    kept_in: Hashable
+    """Together with the name and the serial, the key under which pages are kept in memory."""
+    read: Callable[[], ProjectPage]
+    """Reads what the page of the project says."""
+
+    def files(self) -> Sequence[ListedFile]:
+        """Read the files, ordered by version (PEP 440), then by name."""
+        return self.read().files
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The repository has no such project, and clients may ask another index for it."""
+
+    url: str  # of the project's page there
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The repository has no such project, and clients are sent to no other index."""

@@ -1,0 +1,667 @@
+"""A repository that is another index, the *upstream*, read through.
+
+Pages are asked for when a client needs them, kept in the local index, and believed for
+`sync_index_interval`. Files go through the disk cache. While the upstream is in trouble, what is
+known counts for `stale_for` more; what is not known is trouble, and never called absent.
+
+The policy (`private_pypi.policy`) says which of the files are let through. It is applied to what
+the local index has, when a page or a file is asked for, so a change of it counts at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+from packaging.utils import NormalizedName
+
+from private_pypi.backend import (
+    Access,
+    AnyBackend,
+    MirrorSettings,
+    Secret,
+    SupportsParts,
+    SupportsUpstream,
+    SupportsUsage,
+    Usage,
+    capability,
+)
+from private_pypi.configuration.config import RepositorySettings, normalized_patterns
+from private_pypi.distributions.core_metadata import LARGEST_METADATA
+from private_pypi.errors import (
+    BackendError,
+    BackendUnavailable,
+    FileHidden,
+    FileNotFound,
+    ProjectNotFound,
+    StorageFull,
+    Unsupported,
+)
+from private_pypi.index.examining import remote_file
+from private_pypi.index.identity import Identity
+from private_pypi.index.local import ProjectLine
+from private_pypi.index.mirrored import MirroredFile, MirroredIndex, NamesState, PageState
+from private_pypi.model import (
+    FRESH,
+    Download,
+    Freshness,
+    ListedFile,
+    ProjectPage,
+    Redirect,
+    Stream,
+)
+from private_pypi.policy import FILENAME as ALLOWANCES
+from private_pypi.policy import AllowanceFile, HiddenFile, Judged, Policy, Sighting, make_policy
+from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.opening import Opened, core_metadata_in, whole
+from private_pypi.repositories.releases import files_of_release
+from private_pypi.repositories.repository import (
+    CLOSING_SECONDS,
+    NotAtHand,
+    Repository,
+    RepositoryState,
+)
+from private_pypi.storage.arriving import Arriving, Check
+from private_pypi.storage.bounded import mark_used
+from private_pypi.storage.file_cache import FileCache
+from private_pypi.storage.recent_trouble import RecentTrouble
+from private_pypi.system.background import Background, StillRunning
+
+_log = logging.getLogger(__name__)
+
+_BUDGET = 20.0  # seconds for which a request waits for a page of the upstream
+_ABSENT_SECONDS = 30.0  # for which it is believed that the upstream does not have a project
+_NAMES_SECONDS = 3600.0  # for which the list of projects is believed, which may have 40 MB
+_MOST_CALLS = 64  # to the upstream at the same time, for pages; uv asks for 50
+_MOST_FETCHES = 32  # files that are fetched at the same time
+_MOST_JUDGED = 10_000  # pages, and frozen views, whose judgement is remembered
+_MOST_FROZEN = 100
+_LARGEST_UNKNOWN = 8 * 2**30  # bytes of a file whose size the upstream does not say
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+_keys = itertools.count()  # of judgements, for the cache of rendered pages
+
+NoteAllowance = Callable[[str, Mapping[str, object]], None]
+"""Is told of each use of an allowance: the name of the repository, and a part of an audit line."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """The result of the policy for one page, without the files."""
+
+    of: tuple[int, Hashable]  # the serial of the page, and the generation of the policy
+    changes_at: datetime | None
+    key: int  # for the cache of rendered pages
+
+
+class Mirror(Repository):
+    """Another index, read through."""
+
+    opens_files_here = False
+
+    def __init__(
+        self,
+        settings: RepositorySettings,
+        backend: AnyBackend,
+        *,
+        root: Path,
+        index_folder: Path,
+        note_allowance: NoteAllowance | None = None,
+    ) -> None:
+        assert isinstance(backend.settings, MirrorSettings)
+        self.settings = settings
+        self.name = settings.name
+        self.type = settings.type
+        self.backend = backend
+        self._own = backend.settings
+        self._only, self._without = map(normalized_patterns, (self._own.only, self._own.except_))
+        self._folders = backend.folders
+        self.index = MirroredIndex(index_folder / "index.sqlite", identity=_identity_of(settings))
+        # Not retried: clients retry themselves, and meanwhile others get what is known.
+        storage = backend.seen_with(Secret(""))
+        upstream = capability(storage, SupportsUpstream)
+        assert upstream is not None
+        self._storage, self._upstream = storage, upstream
+        self._policy: Policy = make_policy(self._own, allowances=AllowanceFile(root / ALLOWANCES))
+        self._note_allowance = note_allowance
+        self._interval = settings.sync_index_interval.total_seconds()
+        self._stale_for = settings.stale_for.total_seconds()
+        self._files = FileCache(
+            self._folders.cache / "files",
+            self._folders.tmp,
+            max_bytes=self._own.cache_bytes,
+            most_fetches=_MOST_FETCHES,
+        )
+        self._metadata = FileCache(
+            self._folders.cache / "metadata",
+            self._folders.tmp,
+            max_bytes=self._own.cache_bytes // 10,
+            most_fetches=_MOST_FETCHES,
+        )
+        self._trouble = RecentTrouble()
+        self._last_error: str | None = None
+        self._background = Background(f"mirror {self.name!r}", most=_MOST_CALLS)
+        self._lock = threading.Lock()  # guards both of these
+        self._judged: OrderedDict[str, _Judgement] = OrderedDict()
+        self._frozen: OrderedDict[datetime, Mirror] = OrderedDict()
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def begin_close(self) -> None:
+        """Tell the threads of this repository to stop; does not wait for them."""
+        self._background.close(0)
+
+    def close(self, timeout: float = CLOSING_SECONDS) -> None:
+        """Stop the threads and close the local index, waiting at most `timeout` seconds."""
+        self._background.close(timeout)
+        self.index.close()
+        self.backend.close()
+
+    # -- rights ----------------------------------------------------------------------------------
+
+    @property
+    def is_public(self) -> bool:
+        """Whether people without a secret may read."""
+        return self.settings.anonymous_read
+
+    def public_secret(self, *, ask: bool = True) -> Secret:
+        """An empty secret: nobody's secret reaches the upstream."""
+        return Secret("")
+
+    def access(
+        self,
+        secret: Secret,
+        need: Access,
+        *,
+        project: NormalizedName | None = None,
+        ask: bool = True,
+        client: str = "",
+    ) -> Access:
+        """`Access.READ` for the secrets in the table; see `Repository`."""
+        return self._own.access_of(secret)
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def require_ready(self) -> None:
+        """Do nothing: a mirror can always answer."""
+
+    def state(self) -> RepositoryState:
+        """Ready, with the error that the upstream gave last, if it has not answered since."""
+        return RepositoryState(ready=True, synced_at=None, error=self._last_error)
+
+    def usage(self) -> Usage | None:
+        """The requests to the upstream."""
+        counting = capability(self._storage, SupportsUsage)
+        return None if counting is None else counting.usage()
+
+    def caches(self) -> Mapping[str, FileCache]:
+        """The disk caches of files and of core metadata."""
+        return {"files": self._files, "metadata": self._metadata}
+
+    def serial(self) -> int:
+        """A number that grows with every change of what is known of the upstream."""
+        return self.index.serial()
+
+    # -- pages -----------------------------------------------------------------------------------
+
+    def may_ask_storage(self) -> bool:
+        """True: a page is asked for when a client needs it."""
+        return True
+
+    def ever_had(self, project: NormalizedName) -> bool:
+        """False: no name belongs to a mirror."""
+        return False
+
+    def had_names(self) -> Collection[NormalizedName]:
+        """None, as `ever_had`."""
+        return ()
+
+    def mirrors(self, project: NormalizedName) -> bool:
+        """Whether the configuration lets the mirror have a project of this name."""
+        only, without = self._only, self._without
+        return (not only or _matches(project, only)) and not _matches(project, without)
+
+    def find(
+        self, project: NormalizedName, secret: Secret, *, ask: bool = True
+    ) -> Found | Elsewhere | Absent:
+        """A project of the upstream; see `Repository`."""
+        if not self.mirrors(project):
+            return Absent()
+        page, freshness = self._look_up(project, ask=ask)
+        if page is None or not page.is_there:
+            return Absent()
+        if self._lets_all_through(page):
+            read = partial(self._whole_page, project, page)
+            return Found(project, page.serial, freshness, self.index, read)
+        key, judged = self._judgement(project, page)
+        return Found(
+            project,
+            page.serial,
+            freshness,
+            (self.index, key),
+            partial(self._judged_page, project, page, judged),
+        )
+
+    def _lets_all_through(self, page: PageState) -> bool:
+        return self._policy.is_trivial and page.status is None and not self._own.offline
+
+    def _whole_page(self, project: NormalizedName, page: PageState) -> ProjectPage:
+        return ProjectPage(self.index.files(project), page.status)
+
+    def _judged_page(
+        self, project: NormalizedName, page: PageState, judged: Judged | None
+    ) -> ProjectPage:
+        if judged is None:
+            judged = self._judge(project, page, self.index.files(project))
+        return ProjectPage(judged.files, page.status)
+
+    def _judgement(
+        self, project: NormalizedName, page: PageState
+    ) -> tuple[Hashable, Judged | None]:
+        """A key for the page as the policy has it now, and the result if it was made anew."""
+        of = (page.serial, self._policy.generation())
+        kept = self._judged.get(project)
+        if kept is not None and kept.of == of and not self._own.offline:
+            ends_at = kept.changes_at or _NEVER
+            if datetime.now(UTC) < ends_at:
+                return kept.key, None
+        judged = self._judge(project, page, self.index.files(project))
+        made = _Judgement(of, judged.changes_at, next(_keys))
+        with self._lock:
+            self._judged[project] = made
+            mark_used(self._judged, project, most=_MOST_JUDGED)
+        return made.key, judged
+
+    def _judge(
+        self, project: NormalizedName, page: PageState, files: Sequence[MirroredFile]
+    ) -> Judged:
+        judged = self._policy.judge(
+            project,
+            (Sighting(file=file, first_seen_at=file.first_seen_at) for file in files),
+            status=page.status,
+            now=datetime.now(UTC),
+        )
+        if not self._own.offline:
+            return judged
+        here = tuple(file for file in judged.files if self._is_kept(file))
+        names = {file.filename for file in here}
+        missing = tuple(
+            HiddenFile(
+                filename=file.filename,
+                version=file.version,
+                rule="offline",
+                reason="this mirror is offline, and the file was not downloaded before",
+            )
+            for file in judged.files
+            if file.filename not in names
+        )
+        return replace(judged, files=here, hidden=(*judged.hidden, *missing))
+
+    def _is_kept(self, file: ListedFile) -> bool:
+        return file.sha256 is not None and self._files.has(file.sha256)
+
+    def hidden(self, project: NormalizedName) -> tuple[HiddenFile, ...]:
+        """The files of a page that are not served, each with the rule; no upstream is asked."""
+        page = self.index.page(project)
+        if page is None or not page.is_there:
+            return ()
+        judged = self._judge(project, page, self.index.files(project))
+        others = (
+            HiddenFile(filename=name, version=None, rule="filename", reason=problem)
+            for name, problem in self.index.others(project)
+        )
+        return (*judged.hidden, *others)
+
+    @property
+    def policy(self) -> Policy:
+        """What is let through."""
+        return self._policy
+
+    def _look_up(
+        self, project: NormalizedName, *, ask: bool = True
+    ) -> tuple[PageState | None, Freshness]:
+        """What is known of a page, after asking the upstream if that is too old."""
+        page = self.index.page(project)
+        age = None if page is None else time.time() - page.checked_at
+        if page is not None and age is not None and 0 <= age < self._believed(page):
+            return page, FRESH
+        if self._own.offline:
+            return page, FRESH
+        if not ask:
+            raise NotAtHand
+        try:
+            self._background.result(
+                ("page", project), partial(self._ask_page, project), wait=_BUDGET
+            )
+        except BackendError as error:
+            is_usable = page is not None and page.is_there and age is not None
+            if is_usable and age is not None and age < self._interval + self._stale_for:
+                _log.info("%s: project %s is shown as it was: %s", self.name, project, error)
+                return page, Freshness(max(0.0, age))
+            raise
+        page = self.index.page(project)
+        if page is None:
+            raise BackendUnavailable("the local index was replaced; ask again")
+        return page, FRESH
+
+    def _believed(self, page: PageState) -> float:
+        return self._interval if page.is_there else min(self._interval, _ABSENT_SECONDS)
+
+    def _ask_page(self, project: NormalizedName) -> None:
+        page = self.index.page(project)
+        if page is not None and 0 <= time.time() - page.checked_at < self._believed(page):
+            return  # another process was quicker
+        asked_at = time.time()
+        validator = page.validator if page is not None and page.is_there else ""
+        try:
+            found = self._trouble.ask(
+                ("page", project), lambda: self._upstream.project_page(project, validator)
+            )
+        except ProjectNotFound:
+            self.index.take_page(project, None, asked_at=asked_at)
+        except BackendError as error:
+            self._last_error = str(error)
+            raise
+        else:
+            if found is None:
+                self.index.confirm_page(project, asked_at=asked_at)
+            else:
+                self.index.take_page(project, found, asked_at=asked_at)
+        self._last_error = None
+
+    # -- the list of projects ----------------------------------------------------------------------
+
+    def list_projects(self, secret: Secret) -> ProjectList:
+        """The projects of the upstream that this mirror may have."""
+        state, freshness = self._names()
+        assert state.generation is not None
+        kept_in = (self.index, "names", self._only, self._without)
+        return ProjectList(kept_in, state.generation, freshness, self._read_names)
+
+    def _read_names(self) -> Iterator[tuple[NormalizedName, int]]:
+        return ((name, 0) for name in self.index.names() if self.mirrors(name))
+
+    def _names(self) -> tuple[NamesState, Freshness]:
+        state = self.index.names_state()
+        age = None if state.checked_at is None else time.time() - state.checked_at
+        seconds = max(self._interval, _NAMES_SECONDS)
+        if age is not None and (0 <= age < seconds or self._own.offline):
+            return state, FRESH
+        if self._own.offline:
+            raise BackendUnavailable("this mirror is offline, and never read the list of projects")
+        try:
+            self._background.result("names", self._ask_names, wait=5.0)
+        except StillRunning:
+            if age is None:
+                raise BackendUnavailable(
+                    "the list of projects is being read from the upstream; ask again",
+                    retry_after=10,
+                ) from None
+            return state, FRESH
+        except BackendError:
+            if age is None or age >= seconds + self._stale_for:
+                raise
+            return state, Freshness(max(0.0, age))
+        return self.index.names_state(), FRESH
+
+    def _ask_names(self) -> None:
+        lock = FileLock(self._folders.lock / "names.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise BackendUnavailable(
+                "another process is reading the list of projects; ask again", retry_after=10
+            ) from None
+        try:
+            asked_at = time.time()
+            validator = self.index.names_state().validator
+            listed = self._trouble.ask("names", lambda: self._upstream.project_names(validator))
+            if listed is None:
+                self.index.confirm_names(asked_at=asked_at)
+            else:
+                self.index.take_names(
+                    self._until_closed(listed.names), listed.validator, asked_at=asked_at
+                )
+        except BackendError as error:
+            self._last_error = str(error)
+            self._trouble.note("names", error)
+            raise
+        finally:
+            lock.release()
+        self._last_error = None
+
+    def _until_closed(self, names: Iterator[str]) -> Iterator[str]:
+        try:
+            for name in names:
+                if self._background.is_closed:
+                    raise BackendUnavailable("the server is stopping")
+                yield name
+        finally:
+            close = getattr(names, "close", None)
+            if close is not None:
+                close()
+
+    def known_names(self, names: Sequence[NormalizedName]) -> set[NormalizedName]:
+        """Those of the names that the upstream has, as its list says; waits as the list does."""
+        self._names()
+        return {name for name in self.index.names_among(names) if self.mirrors(name)}
+
+    def search(
+        self, words: Sequence[str], secret: Secret, *, limit: int, offset: int
+    ) -> tuple[int, list[ProjectLine]]:
+        """How many projects have every word in their name, and some of them."""
+        self._names()
+        total, names = self.index.search(words, limit=limit, offset=offset)
+        return total, [
+            ProjectLine(name=name, version="", summary=None, uploaded_at=None) for name in names
+        ]
+
+    def newest_releases(
+        self, limit: int, secret: Secret, *, once_each: bool = True
+    ) -> list[ProjectLine]:
+        """None: a mirror knows only the pages that somebody asked for."""
+        return []
+
+    def newest_projects(self, limit: int, secret: Secret) -> list[ProjectLine]:
+        """None, as `newest_releases`."""
+        return []
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def file(
+        self,
+        project: NormalizedName,
+        filename: str,
+        secret: Secret,
+        need: Access = Access.READ,
+    ) -> MirroredFile:
+        """A file that is let through; raises `FileHidden` with the rule for one that is not."""
+        if need > Access.READ:
+            raise self._read_only()
+        page, freshness = self._look_up(project) if self.mirrors(project) else (None, FRESH)
+        is_there = page is not None and page.is_there
+        file = self.index.file(project, filename) if is_there else None
+        if page is None or file is None:
+            if freshness != FRESH:
+                raise BackendUnavailable(
+                    f"whether {filename!r} exists is not known now, because the upstream is in "
+                    "trouble",
+                    retry_after=30,
+                )
+            raise FileNotFound(filename)
+        if self._lets_all_through(page):
+            return file
+        judged = self._judge(project, page, [file])
+        if judged.hidden:
+            raise FileHidden(filename, judged.hidden[0].rule, judged.hidden[0].reason)
+        allowance = judged.allowed.get(filename)
+        return file if allowance is None else replace(file, allowance=allowance.entry())
+
+    def release(
+        self,
+        project: NormalizedName,
+        version: str,
+        secret: Secret,
+        need: Access = Access.READ,
+    ) -> Sequence[ListedFile]:
+        """The files of a version that are let through; see `Repository`."""
+        if need > Access.READ:
+            raise self._read_only()
+        found = self.find(project, secret)
+        if not isinstance(found, Found):
+            raise ProjectNotFound(project)
+        return files_of_release(found.files(), project, version)
+
+    def open_file(
+        self, file: ListedFile, secret: Secret, awaited: Arriving | None = None
+    ) -> Opened:
+        """The content of a file, from the disk cache or from the upstream."""
+        assert isinstance(file, MirroredFile)
+        if file.allowance is not None and awaited is None and self._note_allowance is not None:
+            self._note_allowance(self.name, {"filename": file.filename, **file.allowance})
+        return self._fetched(file, awaited)
+
+    def _fetched(self, file: MirroredFile, awaited: Arriving | None) -> Opened:
+        def ask(arriving: Arriving) -> Download:
+            self._require_online(file.filename)
+            try:
+                return self._storage.open_file(file)
+            except FileNotFound:
+                raise BackendError(
+                    f"the upstream lists {file.filename!r}, and then says that it does not exist"
+                ) from None
+
+        key: Hashable = file.sha256 or ("file", file.location)
+        return self._files.fetch(
+            key,
+            lambda arriving: self._trouble.ask(("file", key), lambda: ask(arriving)),
+            sha256=file.sha256,
+            size=file.size,
+            awaited=awaited,
+            check=Check(
+                hashes=file.hashes,
+                arrived=partial(self._learn, file, self.index.learn_file)
+                if file.sha256 is None
+                else _accept,
+                largest=_LARGEST_UNKNOWN,
+            ),
+        )
+
+    def open_core_metadata(
+        self, file: ListedFile, secret: Secret, awaited: Arriving | None = None
+    ) -> Opened:
+        """The core metadata, from the disk cache, from the upstream, or read from the wheel."""
+        assert isinstance(file, MirroredFile)
+        sha256 = file.core_metadata_sha256
+
+        def ask(arriving: Arriving) -> Download:
+            if file.has_upstream_metadata and not self._own.offline:
+                try:
+                    return self._upstream.open_metadata(file)
+                except FileNotFound:
+                    if not file.filename.endswith(".whl"):
+                        raise BackendError(
+                            f"the upstream announces core metadata of {file.filename!r}, and then "
+                            "says that they do not exist"
+                        ) from None
+            content = core_metadata_in(self._readable(file), file.filename)
+            return Stream(iter([content]), len(content))
+
+        key: Hashable = sha256 or ("metadata", file.location)
+        return self._metadata.fetch(
+            key,
+            lambda arriving: self._trouble.ask(("metadata", key), lambda: ask(arriving)),
+            sha256=sha256,
+            size=None,
+            awaited=awaited,
+            check=Check(
+                arrived=partial(self._learn, file, self.index.learn_metadata)
+                if sha256 is None
+                else _accept,
+                largest=LARGEST_METADATA,
+            ),
+        )
+
+    def _readable(self, file: MirroredFile) -> BinaryIO:
+        """The file, open. If the upstream can give parts of a file, only these are fetched."""
+        kept = None if file.sha256 is None else self._files.find(file.sha256, file.size)
+        if kept is not None:
+            return kept.file
+        parts = capability(self._storage, SupportsParts)
+        if parts is not None and file.size is not None:
+            self._require_online(file.filename)
+            try:
+                parts.read_part(file.location, max(0, file.size - 1), 1)
+                return remote_file(parts, file, file.size)
+            except Unsupported:
+                pass
+        opened = whole(self._fetched(file, None))
+        assert not isinstance(opened, Redirect)
+        return opened
+
+    def _require_online(self, filename: str) -> None:
+        if self._own.offline:
+            raise BackendUnavailable(
+                f"this mirror is offline, and {filename!r} was not downloaded before"
+            )
+
+    def _learn(
+        self,
+        file: MirroredFile,
+        learn: Callable[[ListedFile, str, int], str],
+        sha256: str,
+        size: int,
+    ) -> None:
+        """Remember a hash that the upstream does not say. Raises if another one is remembered."""
+        try:
+            counts = learn(file, sha256, size)
+        except StorageFull as error:
+            _log.warning("the hash of %s is not remembered: %s", file.filename, error)
+            return
+        if counts != sha256:
+            raise BackendError(
+                f"{file.filename!r} has sha256 {sha256}, but when it was downloaded first, it had "
+                f"{counts}: the upstream, which does not tell hashes, has replaced it"
+            )
+
+    # -- at an instant -----------------------------------------------------------------------------
+
+    def at(self, instant: datetime) -> Mirror:
+        """This mirror with only the files that the upstream had at an instant (UTC)."""
+        with self._lock:
+            frozen = self._frozen.get(instant)
+            if frozen is None:
+                frozen = copy.copy(self)
+                frozen._policy = self._policy.at(instant)
+                frozen._judged = OrderedDict()
+                self._frozen[instant] = frozen
+            mark_used(self._frozen, instant, most=_MOST_FROZEN)
+        return frozen
+
+
+def _matches(project: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(project, pattern) for pattern in patterns)
+
+
+def _identity_of(settings: RepositorySettings) -> Identity:
+    """Which upstream the local index is of. The policy is applied to it later."""
+    own = settings.backend
+    naming = type(own).names_storage or ()
+    return Identity(settings.type, {name: str(getattr(own, name)) for name in naming})
+
+
+def _accept(sha256: str, size: int) -> None:
+    """What is known already was compared."""
