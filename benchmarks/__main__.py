@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import plot, report
-from benchmarks.arguments import make_parser, some_of
+from benchmarks.arguments import add_peer_folders, installed, make_parser, some_of
 from benchmarks.load import find_generator
 from benchmarks.processes import find_uv
 from benchmarks.results import OURS, Results
 from benchmarks.scenarios import GROUPS, Benchmark, Make, Plan
-from benchmarks.servers import PEERS, PrivatePypi, is_installed
+from benchmarks.servers import EXECUTABLES, PEERS, PrivatePypi
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks import oci
 
         return oci.main(words[1:])
+    if words[:1] == ["mirror"]:
+        from benchmarks import mirror
+
+        return mirror.main(words[1:])
     if words[:1] == ["static_site"]:
         from benchmarks import static_site
 
@@ -53,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         makers: dict[str, Make] = {OURS: PrivatePypi}
         versions: dict[str, str] = {}
-        for peer in _installed(options.peers, options.tools, results):
+        for peer in installed(EXECUTABLES, options.peers, options.tools, results.remark):
             makers[peer] = partial(PEERS[peer], tools=options.tools.get(peer))
         generator = find_generator(folder)
         setting = report.Setting(
@@ -103,14 +107,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="NAMES",
         help=f"some of {','.join(PEERS)}; '' for none; default: those that are installed",
     )
-    parser.add_argument(
-        "--peer",
-        type=_tools,
-        action="append",
-        default=[],
-        metavar="NAME=FOLDER",
-        help="the folder of a peer's executables, when they are not on PATH",
-    )
+    add_peer_folders(parser, PEERS)
     parser.add_argument("--uv", metavar="PATH", help="another uv than that of the environment")
     parser.add_argument("--rounds", type=int, help="how often each thing is measured")
     parser.add_argument(
@@ -119,27 +116,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.tools = dict(options.peer)
     return options
-
-
-def _installed(wanted: Sequence[str] | None, tools: dict[str, Path], results: Results) -> list[str]:
-    found = []
-    for peer in PEERS if wanted is None else wanted:
-        if is_installed(peer, tools.get(peer)):
-            found.append(peer)
-        elif wanted is not None:
-            raise SystemExit(f"{peer} is not installed: put it on PATH, or --peer {peer}=FOLDER")
-        else:
-            results.remark(f"{peer} is not installed here.")
-    return found
-
-
-def _tools(text: str) -> tuple[str, Path]:
-    name, _, folder = text.partition("=")
-    if name not in PEERS or not Path(folder).is_dir():
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not NAME=FOLDER with a name of {', '.join(PEERS)} and a folder"
-        )
-    return name, Path(folder).resolve()
 
 
 def _say(sentence: str) -> None:

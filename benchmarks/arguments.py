@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -37,3 +38,46 @@ def some_of(known: Sequence[str], text: str) -> list[str]:
         if name not in known:
             raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(known)}")
     return names
+
+
+def add_peer_folders(parser: argparse.ArgumentParser, peers: Collection[str]) -> None:
+    """The option `--peer NAME=FOLDER`, any number of times; its value is a list of pairs."""
+    parser.add_argument(
+        "--peer",
+        type=partial(_folder_of_peer, peers),
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="the folder of a peer's executables, when they are not on PATH",
+    )
+
+
+def installed(
+    executables: Mapping[str, str],
+    wanted: Sequence[str] | None,
+    folders: Mapping[str, Path],
+    remark: Callable[[str], None],
+) -> list[str]:
+    """The wanted peers (None: all), whose `executables` are in their folders, or on PATH.
+
+    Raises `SystemExit` for one that is wanted by name and missing.
+    """
+    found = []
+    for peer in executables if wanted is None else wanted:
+        folder = folders.get(peer)
+        if shutil.which(executables[peer], path=str(folder) if folder else None) is not None:
+            found.append(peer)
+        elif wanted is not None:
+            raise SystemExit(f"{peer} is not installed: put it on PATH, or --peer {peer}=FOLDER")
+        else:
+            remark(f"{peer} is not installed here.")
+    return found
+
+
+def _folder_of_peer(peers: Collection[str], text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    if name not in peers or not Path(folder).is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not NAME=FOLDER with a name of {', '.join(peers)} and a folder"
+        )
+    return name, Path(folder).resolve()

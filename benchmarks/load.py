@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import random
@@ -15,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urljoin, urlsplit
 
 from benchmarks.corpus import Form
 
@@ -180,7 +182,7 @@ class Threads(Generator):
                 latencies.append(time.perf_counter() - before)
             connection.close()
 
-        _together([threading.Thread(target=work, args=(n,)) for n in range(connections)])
+        together([threading.Thread(target=work, args=(n,)) for n in range(connections)])
         return _load(latencies, len(failures), time.perf_counter() - begin)
 
 
@@ -206,11 +208,57 @@ def download(port: int, request: Request, size: int, *, connections: int) -> flo
                 received[number] += count
 
     begin = time.perf_counter()
-    _together([threading.Thread(target=work, args=(n,)) for n in range(connections)])
+    together([threading.Thread(target=work, args=(n,)) for n in range(connections)])
     elapsed = time.perf_counter() - begin
     if min(received) < size:
         raise RuntimeError(f"of {size} bytes came {received}")
     return sum(received) / elapsed
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file that came as a whole."""
+
+    first_byte: float  # seconds until the first byte of the file was there
+    seconds: float
+    sha256: str
+
+
+def fetch(port: int, path: str, headers: Mapping[str, str], size: int) -> Fetched:
+    """Fetch a file of `size` bytes over a connection of its own; follows redirects.
+
+    The hash is computed afterwards, so that it takes no time from the transfer.
+    """
+    content = bytearray(size)
+    view = memoryview(content)
+    begin = time.perf_counter()
+    for _ in range(4):
+        connection = http.client.HTTPConnection(HOST, port, timeout=_PATIENCE)
+        try:
+            connection.request("GET", path, headers=dict(headers))
+            response = connection.getresponse()
+            if response.status in (301, 302, 307, 308):
+                target = urlsplit(
+                    urljoin(f"http://{HOST}:{port}{path}", response.headers["Location"])
+                )
+                assert target.port is not None
+                port, path = target.port, target.path
+                continue
+            if response.status != 200:
+                raise RuntimeError(f"GET {path}: {response.status} {response.read()[:300]!r}")
+            first = response.read1(min(size, 2**16))
+            first_byte = time.perf_counter() - begin
+            view[: len(first)] = first
+            received = len(first)
+            while received < size and (count := response.readinto(view[received:][: 2**20])):
+                received += count
+            seconds = time.perf_counter() - begin
+            if received != size or response.read(1):
+                raise RuntimeError(f"GET {path}: not the {size} bytes of the file")
+            return Fetched(first_byte, seconds, hashlib.sha256(content).hexdigest())
+        finally:
+            connection.close()
+    raise RuntimeError(f"GET {path}: too many redirects")
 
 
 def upload(
@@ -247,7 +295,7 @@ def upload(
             latencies.append(time.perf_counter() - before)
         sender.close()
 
-    _together([threading.Thread(target=work) for _ in range(connections)])
+    together([threading.Thread(target=work) for _ in range(connections)])
     if failures:
         raise RuntimeError(f"{len(failures)} of {len(latencies)} uploads failed: {failures[0]}")
     return _load(latencies, 0, time.perf_counter() - begin)
@@ -316,7 +364,8 @@ def _load(latencies: Sequence[float], failures: int, elapsed: float) -> Load:
     )
 
 
-def _together(threads: Sequence[threading.Thread]) -> None:
+def together(threads: Sequence[threading.Thread]) -> None:
+    """Start threads, and wait for all of them."""
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -73,6 +73,11 @@ class Server(ABC):
         """The path that takes uploads."""
 
     @property
+    def ready(self) -> str:
+        """The path of a page that shows that it answers: the index."""
+        return self.simple
+
+    @property
     def reader_headers(self) -> Mapping[str, str]:
         """The credentials of those who read."""
         return {}
@@ -94,10 +99,10 @@ class Server(ABC):
         return f"http://{login}{HOST}:{self.port}{self.simple}"
 
     def start(self, project: str | None) -> float:
-        """Start; return the seconds until the page of a project (None: of the index) is there."""
+        """Start; return the seconds until the page of a project (None: `ready`) is there."""
         begin = time.perf_counter()
         self.processes = Processes(list(self.command()), self.folder / "log")
-        path = self.simple if project is None else self.page(project)
+        path = self.ready if project is None else self.page(project)
         try:
             while not self._answers(path):
                 self.processes.check_alive()
@@ -182,7 +187,7 @@ class PrivatePypi(Server):
         command = [sys.executable, "-m", "private_pypi", "update_index", _USER]
         command += ["--config", str(self.folder / "config.toml")]
         command += ["--root", str(self.folder / "root")]
-        _run(command, limit=900)
+        run(command, limit=900)
         return time.perf_counter() - begin
 
     @property
@@ -210,7 +215,7 @@ class Pypiserver(Server):
         (folder / "packages").mkdir()
 
     def version(self) -> str:
-        return _run([self.tool("pypi-server"), "--version"]).split()[-1]
+        return run([self.tool("pypi-server"), "--version"]).split()[-1]
 
     def command(self) -> Sequence[str]:
         command = [self.tool("pypi-server"), "run", "-i", HOST, "-p", str(self.port)]
@@ -238,20 +243,20 @@ class Devpi(Server):
     def __init__(self, folder: Path, tools: Path | None = None) -> None:
         super().__init__(folder, tools)
         state, secret = str(folder / "state"), str(folder / "secret")
-        _run([self.tool("devpi-init"), "--serverdir", state, "--no-root-pypi"])
-        _run([self.tool("devpi-gen-secret"), "--secretfile", secret])
+        run([self.tool("devpi-init"), "--serverdir", state, "--no-root-pypi"])
+        run([self.tool("devpi-gen-secret"), "--secretfile", secret])
         self._token = ""
         self.start(None)
         try:
             root = self._login("root", "")
             self._put(f"/{_USER}", {"password": _PASSWORD}, root)
-            self._put(f"/{_USER}/dev", {"type": "stage", "bases": [], "volatile": True}, root)
+            self._put(f"/{_USER}/dev", self.index_settings(), root)
             self._token = self._login(_USER, _PASSWORD)
         finally:
             self.stop()
 
     def version(self) -> str:
-        return _run([self.tool("devpi-server"), "--version"]).split()[-1]
+        return run([self.tool("devpi-server"), "--version"]).split()[-1]
 
     def command(self) -> Sequence[str]:
         command = [self.tool("devpi-server"), "--host", HOST, "--port", str(self.port)]
@@ -263,10 +268,18 @@ class Devpi(Server):
     def fill(self, corpora: Sequence[Corpus], *, limit: float) -> None:
         _fill_by_upload(self, corpora, limit=limit)
 
+    def index_settings(self) -> Mapping[str, object]:
+        """What its index is."""
+        return {"type": "stage", "bases": [], "volatile": True}
+
+    @property
+    def ready(self) -> str:
+        # Before its index exists, any page at all shows that it answers.
+        return self.simple if self._token else "/+api"
+
     @property
     def simple(self) -> str:
-        # Before its index exists, any page at all shows that it answers.
-        return f"/{_USER}/dev/+simple/" if self._token else "/+api"
+        return f"/{_USER}/dev/+simple/"
 
     @property
     def uploads(self) -> str:
@@ -296,13 +309,8 @@ class Devpi(Server):
 
 
 PEERS: Mapping[str, type[Server]] = {"pypiserver": Pypiserver, "devpi": Devpi}
-_EXECUTABLES = {"pypiserver": "pypi-server", "devpi": "devpi-server"}
+EXECUTABLES: Mapping[str, str] = {"pypiserver": "pypi-server", "devpi": "devpi-server"}
 _JSON_BODY = {"Content-Type": "application/json", "Accept": "application/json"}
-
-
-def is_installed(peer: str, tools: Path | None) -> bool:
-    """Whether a peer's executables are in its folder, or on PATH."""
-    return shutil.which(_EXECUTABLES[peer], path=str(tools) if tools else None) is not None
 
 
 def _fill_by_upload(server: Server, corpora: Sequence[Corpus], *, limit: float) -> None:
@@ -328,7 +336,8 @@ def basic(user: str, password: str) -> dict[str, str]:
     return {"Authorization": f"Basic {token}"}
 
 
-def _run(command: Sequence[str], limit: float = 120.0) -> str:
+def run(command: Sequence[str], limit: float = 120.0, *, with_errors: bool = False) -> str:
+    """What a command prints; `with_errors` also what it prints as errors. Raises if it fails."""
     done = subprocess.run(
         command,
         env=plain_environment(),
@@ -339,4 +348,4 @@ def _run(command: Sequence[str], limit: float = 120.0) -> str:
     )
     if done.returncode:
         raise RuntimeError(f"{command} failed:\n{done.stdout[-800:]}{done.stderr[-800:]}")
-    return done.stdout
+    return done.stdout + (done.stderr if with_errors else "")
