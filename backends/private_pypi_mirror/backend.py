@@ -23,11 +23,10 @@ from private_pypi.backend import (
     UpstreamPage,
     Usage,
 )
-from private_pypi.distributions.filenames import parse_filename, project_name
+from private_pypi.distributions.filenames import project_name
 from private_pypi.errors import (
     BackendError,
     FileNotFound,
-    InvalidFilename,
     ProjectNotFound,
     Unsupported,
 )
@@ -186,10 +185,6 @@ class MirrorStorage(Storage["MirrorBackend"]):
             return b""
         name = last_component(location)
         if self.backend.folder is not None and origin_of(location) is None:
-            try:
-                parse_filename(name)
-            except InvalidFilename:  # the folder above that of the index has other files as well
-                raise FileNotFound(name) from None
             with self.backend.folder.open_file(location, name) as file:
                 file.seek(start)
                 return file.read(length)

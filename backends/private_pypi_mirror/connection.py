@@ -53,7 +53,7 @@ class Connection:
             pair = base64.b64encode(f"{username}:{password}".encode("utf-8", "surrogatepass"))
             self._authorization = f"Basic {pair.decode()}"
         self._lock = threading.Lock()  # guards everything below
-        self._pool: urllib3.PoolManager | None = None
+        self._pools: dict[bool, urllib3.PoolManager] = {}  # by whether they are encrypted
         self._requests: dict[str, int] = {}
 
     @property
@@ -64,8 +64,8 @@ class Connection:
     def close(self) -> None:
         """Close the sockets that are not in use."""
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
             pool.clear()
 
     def usage(self) -> Usage:
@@ -102,7 +102,7 @@ class Connection:
 
     def _send(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         try:
-            response = self._sockets().urlopen(
+            response = self._sockets(url).urlopen(
                 "GET",
                 url,
                 redirect=False,
@@ -121,16 +121,19 @@ class Connection:
         self._count("304" if status == 304 else f"{status // 100}xx")
         return response
 
-    def _sockets(self) -> urllib3.PoolManager:
+    def _sockets(self, url: str) -> urllib3.PoolManager:
+        is_encrypted = url.startswith("https:")
         with self._lock:
-            if self._pool is None:
-                # Authorities that the operator has added to the system are trusted as well.
-                context = ssl.create_default_context()
-                context.load_verify_locations(certifi.where())
-                self._pool = urllib3.PoolManager(
+            if is_encrypted not in self._pools:
+                context = None
+                if is_encrypted:
+                    # Authorities that the operator has added to the system are trusted as well.
+                    context = ssl.create_default_context()
+                    context.load_verify_locations(certifi.where())
+                self._pools[is_encrypted] = urllib3.PoolManager(
                     num_pools=_HOSTS, maxsize=_POOL, block=False, ssl_context=context
                 )
-            return self._pool
+            return self._pools[is_encrypted]
 
     def _count(self, kind: str) -> None:
         with self._lock:

@@ -1,8 +1,8 @@
 """An index that is a folder of this machine: `<project>/index.html` and the files it links to.
 
 Files are read in this folder and in the one that it is in, as in `simple/demo/index.html` with a
-link to `../../packages/demo-1.0.zip`. In the latter, only files can be read that are named like the
-distribution file that was asked for. No symbolic link is followed (see
+link to `../../packages/demo-1.0.zip`. Only distribution files and their core metadata are read,
+because other files beside the index are no part of it. No symbolic link is followed (see
 `private_pypi.backend.open_folder`).
 """
 
@@ -20,8 +20,14 @@ from urllib.parse import quote, unquote, urlsplit
 
 from private_pypi.backend import system_errors
 from private_pypi.backend.open_folder import OpenFolder, WrongKind
-from private_pypi.distributions.filenames import project_name
-from private_pypi.errors import BackendError, FileNotFound, InvalidUpload, ProjectNotFound
+from private_pypi.distributions.filenames import parse_filename, project_name
+from private_pypi.errors import (
+    BackendError,
+    FileNotFound,
+    InvalidFilename,
+    InvalidUpload,
+    ProjectNotFound,
+)
 
 _PAGE: Final = "index.html"
 _CLOCK_TICK: Final = 2.0  # seconds; the coarsest resolution of modification times
@@ -81,8 +87,9 @@ class Folder:
         `filename` must be the last component of its address.
         """
         try:
+            parse_filename(filename.removesuffix(".metadata"))
             steps = path_of(location).parts
-        except ValueError:
+        except (InvalidFilename, ValueError):
             raise FileNotFound(filename) from None
         with self._opened() as root, contextlib.ExitStack() as opened:
             folder, below = self._nearest(root, steps, opened)

@@ -71,6 +71,8 @@ class IndexMirrorSettings(MirrorSettings):
                     "index_url: a folder of this machine is meant by three slashes and its path, "
                     "such as 'file:///srv/simple/'"
                 )
+            if ".." in unquote(parts.path).split("/"):
+                raise ValueError("index_url: the path must not have '..' in it")
         elif not host:
             raise ValueError(f"index_url: has no host; {wanted}")
 
