@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from private_pypi.backend import Secret
+from private_pypi.backend.public_index import public_index_url
 from private_pypi.configuration.config import ConfigurationText, check_extra_index_url
-from private_pypi.configuration.public_index import public_index_url
 from private_pypi.storage.verdicts import Expiry
 from private_pypi.web.operations.telemetry import TelemetrySettings
 from private_pypi.web.serving.receiving import FormLimits

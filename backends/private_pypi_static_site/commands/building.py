@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from private_pypi.backend.public_index import public_index_url
 from private_pypi.commands.command_line import UsageError
 from private_pypi.commands.files import say
 from private_pypi.commands.indexing import Progress
-from private_pypi.configuration.public_index import public_index_url
 from private_pypi.errors import ConfigurationError
 from private_pypi.pages.simple_api import Representation
 from private_pypi_static_site.folder import SiteFolder

@@ -7,10 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 from private_pypi.backend import system_errors
+from private_pypi.backend.public_index import public_index_url
 from private_pypi.commands.command_line import UsageError
 from private_pypi.commands.files import one_secret, say
 from private_pypi.commands.indexing import Progress
-from private_pypi.configuration.public_index import public_index_url
 from private_pypi.distributions.records import printable
 from private_pypi.errors import BackendError
 from private_pypi_static_site.folder import SiteFolder
