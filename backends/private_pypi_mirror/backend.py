@@ -178,7 +178,9 @@ class MirrorStorage(Storage["MirrorBackend"]):
         except BaseException:
             answer.close()
             raise
-        return Stream(answer.raw(most, float("inf")), answer.length or 0)
+        # How long a file may take is limited where its bytes are kept.
+        seconds = _PAGE_SECONDS if file is None else float("inf")
+        return Stream(answer.raw(most, seconds), answer.length or 0)
 
     def read_part(self, location: str, start: int, length: int) -> bytes:
         if length <= 0:
