@@ -40,6 +40,7 @@ from private_pypi.errors import (
     FileHidden,
     FileNotFound,
     NotAllowed,
+    PrivatePypiError,
     ProjectNotFound,
     Unsupported,
     WrongSecret,
@@ -54,6 +55,7 @@ from private_pypi.repositories.releases import files_of_release
 from private_pypi.repositories.repository import Repository, RepositoryState
 from private_pypi.repositories.stored import key_of
 from private_pypi.storage.arriving import Arriving
+from private_pypi.system.background import Pending
 
 _Path = tuple[str, ...]
 """The names of the members that lead from a group to a repository, which is the last one."""
@@ -298,6 +300,18 @@ class Group(Repository):
         steps = self._leaves[answers[0].path].steps
         is_mixed = len(answers) > 1 or any(project in step.mix for step in steps)
         return _mixed(project, answers) if is_mixed else answers[0].found
+
+    def begin_find(self, project: NormalizedName, secret: Secret) -> Pending | None:
+        """Begin to ask the first mirror that may answer, if no private member does."""
+        try:
+            for member in self._candidates(project):
+                if member.is_mirror:
+                    return member.repository.begin_find(project, Secret(""))
+                if member.repository.ever_had(project):
+                    break
+        except PrivatePypiError:
+            pass  # `find` meets it as well
+        return None
 
     def file(
         self,

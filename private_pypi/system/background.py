@@ -33,6 +33,27 @@ class NotStarted(BackendUnavailable):
     """No thread was free for the call, and none would be if it were made again at once."""
 
 
+class Pending:
+    """A call that runs. Nobody holds a thread to wait for it; `Background.result` gives its end."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+        self._forgotten: set[Callable[[], object]] = set()
+
+    def call_when_over(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once when the call is over: at once, or later in another thread.
+
+        It must not block.
+        """
+        self._future.add_done_callback(
+            lambda _: None if callback in self._forgotten else callback()
+        )
+
+    def forget(self, callback: Callable[[], object]) -> None:
+        """Do not call `callback` any more. It may be running at this moment."""
+        self._forgotten.add(callback)
+
+
 class Background:
     """Runs calls in threads of its own, at most `most` at a time. Equal calls are run once."""
 
@@ -72,6 +93,17 @@ class Background:
                 f"{self._name}: the storage did not answer within {wait:g} seconds", retry_after=5
             ) from None
         return result
+
+    def begin(self, key: Hashable, call: Callable[[], object]) -> Pending | None:
+        """Begin a call, or join the one with this key, without waiting; None: no thread is free.
+
+        Once it is over, what the call leaves behind is there: its result is not kept.
+        """
+        try:
+            with self._changed:
+                return Pending(self._joined(key, call, time.monotonic()))
+        except NotStarted:
+            return None
 
     def close(self, timeout: float = 5.0) -> None:
         """Start no more calls, and wait at most `timeout` seconds for those that run."""
