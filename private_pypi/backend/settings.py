@@ -78,7 +78,7 @@ class BackendSettings:
 
     @property
     def has_only_tenants(self) -> bool:
-        """Whether the repository itself has no storage, but only its tenants (`SupportsTenants`)."""
+        """Whether only its tenants have a storage (`SupportsTenants`)."""
         return False
 
 

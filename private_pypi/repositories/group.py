@@ -304,11 +304,18 @@ class Group(Repository):
     def begin_find(self, project: NormalizedName, secret: Secret) -> Pending | None:
         """Begin to ask the first mirror that may answer, if no private member does."""
         try:
-            for member in self._candidates(project):
-                if member.is_mirror:
-                    return member.repository.begin_find(project, Secret(""))
-                if member.repository.ever_had(project):
+            for leaf in self._leaves.values():
+                if not leaf.may_answer(project):
+                    continue
+                if not leaf.repository.is_mirror:
+                    if leaf.repository.ever_had(project):
+                        break
+                    continue
+                if self.ever_had(project):
                     break
+                pending = leaf.repository.begin_find(project, Secret(""))
+                if pending is not None:
+                    return pending
         except PrivatePypiError:
             pass  # `find` meets it as well
         return None
