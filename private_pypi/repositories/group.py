@@ -392,6 +392,8 @@ class Group(Repository):
         return member.open_core_metadata(inner, own, awaited)
 
     def _member_of(self, file: ListedFile, secret: Secret) -> tuple[Repository, Secret, ListedFile]:
+        if not file.source:  # it was read from a page, which is that of the member
+            file = self.file(file.project, file.filename, secret)
         member = self._leaves[file.source].repository
         own = secret_for(member, secret)
         if own is None:
