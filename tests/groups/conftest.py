@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -101,14 +102,17 @@ class Served:
 
     @contextlib.contextmanager
     def down(self, name: str) -> Iterator[None]:
-        """The storage of a repository is missing, as a file system that is not mounted."""
+        """The storage of a repository is not there, as a synchronisation finds out."""
         stored = self.stored(name)
         folder = self.deployment.root / "cache" / name
         aside = folder.with_name("aside")
         folder.rename(aside)
+        folder.write_bytes(b"not a folder")
         with contextlib.suppress(BackendError):
             stored.synchronize()
+        assert stored.state().stale is not None
         yield
+        folder.unlink()
         aside.rename(folder)
         stored.synchronize()
 
@@ -120,8 +124,9 @@ Serve = Callable[..., Served]
 def serve(deploy: Deploy, upstream: Upstream) -> Serve:
     """A server with `TABLES` and a group."""
 
-    def make(group: str = GROUP, tables: str = TABLES) -> Served:
-        deployment = deploy(tables.format(index_url=upstream.index_url) + group)
+    def make(group: str = GROUP, tables: str = TABLES, **options: Any) -> Served:
+        config = tables.format(index_url=upstream.index_url) + group
+        deployment = deploy(config, **options)
         return Served(deployment, create_app(deployment).test_client())
 
     return make
