@@ -16,10 +16,11 @@ from private_pypi.repositories import Repositories, StoredRepository
 from private_pypi.testing.distributions import make_wheel
 from private_pypi.web import create_app
 from private_pypi.web.deployment import Deployment
+from tests.clients.conftest import client, target
 from tests.mirror.upstream import Upstream, running
 from tests.web.conftest import Deploy, basic, deploy, publish
 
-__all__ = ["deploy"]
+__all__ = ["client", "deploy", "target"]
 
 TABLES = """
 [mine]
