@@ -110,7 +110,7 @@ class _Judgement:
 class Mirror(Repository):
     """Another index, read through."""
 
-    opens_files_here = False
+    is_mirror = True
 
     def __init__(
         self,
