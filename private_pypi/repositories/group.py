@@ -43,6 +43,7 @@ from private_pypi.index.local import ProjectLine
 from private_pypi.index.rows import version_key
 from private_pypi.model import DistributionFile, Freshness, ListedFile, ProjectPage, Upload
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.explaining import Explanation, mixed
 from private_pypi.repositories.mirror import Mirror
 from private_pypi.repositories.opening import Opened
 from private_pypi.repositories.releases import files_of_release
@@ -247,6 +248,59 @@ class Group(Repository):
         if not answers:
             return Absent()
         return _mixed(project, answers) if self._is_mixed(project) else answers[0].found
+
+    def explain(self, project: NormalizedName, secret: Secret) -> Explanation:
+        """What the member that answers says of a project, and why this member does.
+
+        If no member answers, the reasons are only told to those who may read all members. For
+        others, names that are hidden from them look as names that do not exist.
+        """
+        answers = self._all_answers(project, secret)
+        if not answers:
+            notes = ["no member of this group answers for this project"]
+            if self._is_open_to(secret):
+                notes += self._why_nobody(project, secret)
+            return Explanation(project=project, is_found=False, notes=notes)
+        said = mixed(
+            {each.member.name: each.member.explain(project, each.secret) for each in answers}
+        )
+        names = ", ".join(repr(each.member.name) for each in answers)
+        if self._is_mixed(project):
+            why = f"it is in `mix`, so its files come from all members that have it: {names}"
+        elif answers[0].member.claims(project):
+            why = f"member {names} has it and claims its name"
+        else:
+            why = f"member {names} is the first one that has it, and answers for it alone"
+        return replace(said, notes=[why, *said.notes])
+
+    def _is_open_to(self, secret: Secret) -> bool:
+        """Whether nothing of any member is hidden from a caller."""
+        for member in self._members:
+            own = self._secret_for(member, secret, ask=True)
+            if own is None or member.cannot_tell:
+                return False
+            if isinstance(member.repository, Group) and not member.repository._is_open_to(own):
+                return False
+        return True
+
+    def _why_nobody(self, project: NormalizedName, secret: Secret) -> Iterator[str]:
+        """Sentences about why no member has a project, for those who may read all of them."""
+        candidates = list(self._candidates(project))
+        for member in self._members:
+            repository = member.repository
+            if member in candidates:
+                own = self._secret_for(member, secret, ask=True)
+                if own is not None:
+                    said = repository.explain(project, own)
+                    told = said.notes or ["it has no such project"]
+                    yield from (f"{repository.name}: {note}" for note in told)
+            elif any(each.repository.claims(project) for each in candidates):
+                yield f"{repository.name}: it is not asked, because another member claims this name"
+            else:
+                yield (
+                    f"{repository.name}: it is not asked, because it is a mirror, and this name "
+                    + ("is claimed" if super().claims(project) else "was that of a private project")
+                )
 
     def file(
         self,

@@ -20,6 +20,7 @@ from private_pypi.index.local import ProjectLine
 from private_pypi.index.synchronizing import SyncCounts
 from private_pypi.model import DistributionFile, ListedFile, Upload
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.explaining import Explanation
 from private_pypi.repositories.opening import Opened
 from private_pypi.storage.arriving import Arriving
 from private_pypi.storage.file_cache import FileCache
@@ -184,6 +185,13 @@ class Repository(abc.ABC):
 
         Without `ask`, no storage is asked, and `BackendUnavailable` is raised if the answer is not
         known.
+        """
+
+    @abc.abstractmethod
+    def explain(self, project: NormalizedName, secret: Secret) -> Explanation:
+        """What is served of a project, what is not, and why.
+
+        The storage is asked as `find` does, and trouble is raised in the same way.
         """
 
     def is_at_hand(self, project: NormalizedName, secret: Secret) -> bool:
