@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from packaging.version import Version
 
 from private_pypi.distributions.interpreters import Interpreter
 from private_pypi.distributions.records import printable
@@ -62,6 +64,14 @@ class Report:
         return [each for each in self.files if each.is_served and each.suits is not False]
 
 
+def newest_first(files: Iterable[ReportedFile]) -> list[ReportedFile]:
+    """Files by version, those of unknown versions last; those of one version by name."""
+    by_name = sorted(files, key=lambda each: each.filename)
+    known = (each for each in by_name if each.version is not None)
+    ordered = sorted(known, key=lambda each: Version(each.version or "0"), reverse=True)
+    return [*ordered, *(each for each in by_name if each.version is None)]
+
+
 def report_json(report: Report) -> str:
     """The report as JSON; the keys are the fields of `Report` and of `ReportedFile`."""
     return json.dumps(asdict(report))
@@ -105,11 +115,14 @@ def _lines(report: Report) -> Iterator[str]:
     if not report.is_found:
         return
     yield from _part("Not served", report.hidden)
-    if report.interpreter:
-        yield from _part(f"Served, and not for {report.interpreter}", report.unsuitable)
-        yield from _part(f"Served for {report.interpreter}", report.usable)
-    else:
-        yield from _part("Served", report.usable)
+    if report.interpreter or report.unsuitable:
+        # Without an interpreter, these have names that no installer understands.
+        yield from _part(
+            f"Served, and not for {report.interpreter or 'installers'}", report.unsuitable
+        )
+    yield from _part(
+        f"Served for {report.interpreter}" if report.interpreter else "Served", report.usable
+    )
 
 
 def _part(title: str, files: Sequence[ReportedFile]) -> Iterator[str]:

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 
 from flask import Response, request
 from packaging.utils import NormalizedName
-from packaging.version import Version
 from werkzeug.exceptions import BadRequest
 
 from private_pypi.backend.times import show_instant
 from private_pypi.distributions.interpreters import parse_interpreter, parse_wanted
-from private_pypi.index.rows import version_key
-from private_pypi.pages.explanations import Report, ReportedFile, report_json, report_text
+from private_pypi.pages.explanations import (
+    Report,
+    ReportedFile,
+    newest_first,
+    report_json,
+    report_text,
+)
 from private_pypi.repositories import Explanation, Grant
 
 PARAMETERS = ("python", "platform", "version")
@@ -73,7 +77,7 @@ def report_of(granted: Grant, explanation: Explanation, asked: Mapping[str, str]
         platform=platform,
         version=version,
         notes=notes,
-        files=_newest_first([*served, *hidden]),
+        files=newest_first([*served, *hidden]),
     )
 
 
@@ -98,13 +102,3 @@ def explain(granted: Grant, project: NormalizedName, asked: Mapping[str, str]) -
         return Response(report_json(report), content_type=wanted, headers=_NO_STORE)
     text = "".join(f"{line}\n" for line in report_text(report))
     return Response(text, content_type="text/plain; charset=utf-8", headers=_NO_STORE)
-
-
-def _newest_first(files: list[ReportedFile]) -> list[ReportedFile]:
-    """By version, those of unknown versions last; and by name."""
-    keys = {
-        version: "" if version is None else version_key(Version(version))
-        for version in {each.version for each in files}
-    }
-    by_name = sorted(files, key=lambda each: each.filename)
-    return sorted(by_name, key=lambda each: keys[each.version], reverse=True)
