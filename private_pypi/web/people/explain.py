@@ -29,7 +29,9 @@ def explanation(name: str, repository: str | None = None, instant: str | None = 
     accepted = request.accept_mimetypes.best_match(("text/plain", "application/json", "text/html"))
     if accepted != "text/html":
         return explain(granted, normalized, asked)
-    return explanation_page(granted, granted.explain(normalized), asked, instant=instant)
+    page = explanation_page(granted, granted.explain(normalized), asked, instant=instant)
+    page.vary.add("Accept")
+    return page
 
 
 def explanation_page(
