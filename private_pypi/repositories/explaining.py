@@ -50,19 +50,19 @@ def ordered(hidden: Iterable[HiddenFile]) -> list[HiddenFile]:
     )
 
 
-def mixed(explanations: Mapping[str, Explanation]) -> Explanation:
-    """What several members of a group, by name, say of one project; there is at least one.
+def mixed(explanations: Mapping[tuple[str, ...], Explanation]) -> Explanation:
+    """What several members of a group say of one project; there is at least one.
 
-    Of equal names of files, the first member's counts. Files get the name of their member before
-    their `source`.
+    They are given by the names that lead to them, which files get before their `source`. Of equal
+    names of files, the first member's counts.
     """
     files: dict[str, ListedFile] = {}
     hidden: dict[str, HiddenFile] = {}
     exceptions: dict[str, str] = {}
-    for name, each in explanations.items():
+    for path, each in explanations.items():
         for file in each.files:
             if file.filename not in files:
-                files[file.filename] = replace(file, source=(name, *file.source))
+                files[file.filename] = replace(file, source=(*path, *file.source))
                 if file.filename in each.exceptions:
                     exceptions[file.filename] = each.exceptions[file.filename]
         for other in each.hidden:
@@ -76,6 +76,10 @@ def mixed(explanations: Mapping[str, Explanation]) -> Explanation:
         ),
         hidden=ordered(each for name, each in hidden.items() if name not in files),
         exceptions=exceptions,
-        notes=[f"{name}: {note}" for name, each in explanations.items() for note in each.notes],
+        notes=[
+            f"{'/'.join(path)}: {note}"
+            for path, each in explanations.items()
+            for note in each.notes
+        ],
         freshness=Freshness(max(ages, default=None)),
     )

@@ -262,7 +262,7 @@ class Group(Repository):
                 notes += self._why_nobody(project, secret)
             return Explanation(project=project, is_found=False, notes=notes)
         said = mixed(
-            {each.member.name: each.member.explain(project, each.secret) for each in answers}
+            {(each.member.name,): each.member.explain(project, each.secret) for each in answers}
         )
         names = ", ".join(repr(each.member.name) for each in answers)
         if self._is_mixed(project):
