@@ -294,13 +294,10 @@ class Group(Repository):
                     said = repository.explain(project, own)
                     told = said.notes or ["it has no such project"]
                     yield from (f"{repository.name}: {note}" for note in told)
-            elif any(each.repository.claims(project) for each in candidates):
-                yield f"{repository.name}: it is not asked, because another member claims this name"
             else:
-                yield (
-                    f"{repository.name}: it is not asked, because it is a mirror, and this name "
-                    + ("is claimed" if super().claims(project) else "was that of a private project")
-                )
+                is_claimed = self.claims(project)
+                why = "is claimed" if is_claimed else "was that of a private project"
+                yield f"{repository.name}: it is not asked, because this name {why}"
 
     def file(
         self,

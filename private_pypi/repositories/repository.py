@@ -187,12 +187,18 @@ class Repository(abc.ABC):
         known.
         """
 
-    @abc.abstractmethod
     def explain(self, project: NormalizedName, secret: Secret) -> Explanation:
         """What is served of a project, what is not, and why.
 
-        The storage is asked as `find` does, and trouble is raised in the same way.
+        The storage is asked as `find` does, and trouble is raised in the same way. A repository
+        that hides any file overrides this.
         """
+        answer = self.find(project, secret)
+        if not isinstance(answer, Found):
+            return Explanation(project=project, is_found=False)
+        return Explanation(
+            project=project, is_found=True, files=answer.files(), freshness=answer.freshness
+        )
 
     def is_at_hand(self, project: NormalizedName, secret: Secret) -> bool:
         """Whether the project can be shown without asking a storage."""

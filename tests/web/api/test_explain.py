@@ -342,15 +342,15 @@ def test_those_who_may_read_everything_are_told_why_nobody_answers(
     assert told == {
         "gone": [
             "mine: it has no such project",
-            not_asked + "it is a mirror, and this name was that of a private project",
+            not_asked + "this name was that of a private project",
         ],
         "acme-x": [
             "mine: it has no such project",
-            not_asked + "another member claims this name",
+            not_asked + "this name is claimed",
         ],
         "own-x": [
             "mine: it has no such project",
-            not_asked + "it is a mirror, and this name is claimed",
+            not_asked + "this name is claimed",
         ],
         "nowhere": ["mine: it has no such project", "pypi: the upstream has no such project"],
     }
