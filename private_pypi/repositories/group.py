@@ -49,6 +49,7 @@ from private_pypi.index.local import ProjectLine
 from private_pypi.index.rows import version_key
 from private_pypi.model import DistributionFile, Freshness, ListedFile, ProjectPage, Upload
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.explaining import Explanation, mixed
 from private_pypi.repositories.group_lists import GroupLists, Leaf, Patterns, Step
 from private_pypi.repositories.opening import Opened
 from private_pypi.repositories.releases import files_of_release
@@ -300,6 +301,50 @@ class Group(Repository):
         steps = self._leaves[answers[0].path].steps
         is_mixed = len(answers) > 1 or any(project in step.mix for step in steps)
         return _mixed(project, answers) if is_mixed else answers[0].found
+
+    def explain(self, project: NormalizedName, secret: Secret) -> Explanation:
+        """What those that answer say of a project, and why they do.
+
+        If nobody answers, the reasons are only told to those who may read all members. For others,
+        names that are hidden from them look as names that do not exist.
+        """
+        answers = self._answering(project, secret)
+        if not answers:
+            notes = ["no member of this group answers for this project"]
+            if self._is_open_to(secret):
+                notes += self._why_nobody(project, secret)
+            return Explanation(project=project, is_found=False, notes=notes)
+        said = mixed({each.path: each.repository.explain(project, each.secret) for each in answers})
+        names = ", ".join(repr("/".join(each.path)) for each in answers)
+        steps = self._leaves[answers[0].path].steps
+        if any(project in step.mix for step in steps):
+            why = f"it is in `mix`, so its files come from all members that have it: {names}"
+        elif answers[0].repository.claims(project):
+            why = f"member {names} has it and claims its name"
+        else:
+            why = f"member {names} is the first one that has it, and answers for it alone"
+        return replace(said, notes=[why, *said.notes])
+
+    def _is_open_to(self, secret: Secret) -> bool:
+        """Whether nothing of any member is hidden from a caller."""
+        return not any(
+            leaf.repository.rights_per_project or secret_for(leaf.repository, secret) is None
+            for leaf in self._leaves.values()
+        )
+
+    def _why_nobody(self, project: NormalizedName, secret: Secret) -> Iterator[str]:
+        """Sentences about why nobody has a project, for those who may read all members."""
+        was_private = self.ever_had(project)
+        for leaf in self._leaves.values():
+            name, repository = "/".join(leaf.path), leaf.repository
+            own = secret_for(repository, secret)
+            if not leaf.may_answer(project):
+                yield f"{name}: it is not asked, because this name is claimed"
+            elif repository.is_mirror and was_private:
+                yield f"{name}: it is not asked, because this name was that of a private project"
+            elif own is not None:
+                notes = repository.explain(project, own).notes or ["it has no such project"]
+                yield from (f"{name}: {note}" for note in notes)
 
     def begin_find(self, project: NormalizedName, secret: Secret) -> Pending | None:
         """Begin to ask the first mirror that may answer, if no private member does."""
