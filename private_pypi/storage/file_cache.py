@@ -205,7 +205,8 @@ class FileCache:
     ) -> None:
         """Feed what the storage sends. If it breaks off, ask again and go on with the rest.
 
-        Readers have received the first part already, and most clients do not ask again.
+        Readers have received the first part already, and most clients do not ask again. If no hash
+        is known, the rest may belong to another file, so such a transfer is not continued.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -214,7 +215,7 @@ class FileCache:
             except GivenUp:
                 raise
             except BackendUnavailable as error:
-                if attempt == _ATTEMPTS:
+                if attempt == _ATTEMPTS or (arriving.received and not arriving.is_verifiable):
                     raise
                 _log.info("a transfer is begun again: %s", error)
             time.sleep(_PAUSE)
