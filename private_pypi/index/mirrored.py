@@ -419,6 +419,20 @@ class MirroredIndex(IndexFile):
                 return
 
 
+def names_of_strangers(project: NormalizedName, files: Iterable[UpstreamFile]) -> list[str]:
+    """The names of the files of other projects on a page; none if there is any of the project."""
+    found = []
+    for file in files:
+        try:
+            parsed = parse_filename(file.filename)
+        except InvalidFilename:
+            continue
+        if parsed.project == project:
+            return []
+        found.append(file.filename)
+    return found
+
+
 def _batches(names: Iterable[str], size: int) -> Iterator[list[str]]:
     iterator = iter(names)
     while part := list(islice(iterator, size)):

@@ -58,7 +58,13 @@ from private_pypi.errors import (
 from private_pypi.index.examining import remote_file
 from private_pypi.index.identity import Identity
 from private_pypi.index.local import ProjectLine
-from private_pypi.index.mirrored import MirroredFile, MirroredIndex, NamesState, PageState
+from private_pypi.index.mirrored import (
+    MirroredFile,
+    MirroredIndex,
+    NamesState,
+    PageState,
+    names_of_strangers,
+)
 from private_pypi.model import (
     FRESH,
     Download,
@@ -448,7 +454,7 @@ class Mirror(Repository):
         validator = page.validator if page is not None and is_kept else ""
         try:
             found = self._trouble.ask(
-                ("page", project), lambda: self._upstream.project_page(project, validator)
+                ("page", project), partial(self._page_of_upstream, project, validator)
             )
         except ProjectNotFound:
             self._take_page(project, UpstreamPage(files=()), asked_at, is_there=False)
@@ -458,6 +464,16 @@ class Mirror(Repository):
         else:
             self._take_page(project, found, asked_at)
         self._health.error = None
+
+    def _page_of_upstream(self, project: NormalizedName, validator: str) -> UpstreamPage | None:
+        page = self._upstream.project_page(project, validator)
+        strangers = [] if page is None else names_of_strangers(project, page.files)
+        if strangers:
+            raise BackendError(
+                f"the page of project {project!r} at the upstream has only files of other "
+                f"projects, such as {strangers[0]!r}"
+            )
+        return page
 
     def _take_page(
         self,
