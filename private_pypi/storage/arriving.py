@@ -292,9 +292,14 @@ class Arriving:
         """How many bytes were fed."""
         return self._received
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what was fed."""
+        return self._digest.hexdigest()
+
     def finish(self) -> None:
         """End a complete transfer. Raises `BackendError` if the hash is not that of the index."""
-        found = self._digest.hexdigest()
+        found = self.digest
         if self.sha256 not in (None, found):
             raise BackendError(
                 f"the storage sent {self._received} bytes with sha256 {found}, "

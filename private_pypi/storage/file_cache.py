@@ -180,8 +180,9 @@ class FileCache:
             arriving.fail(BackendError(f"internal error ({type(error).__name__})"))
         finally:
             with self._arriving_lock:
-                if self._arriving.get(arriving.key) is arriving:
-                    del self._arriving[arriving.key]
+                for key in (arriving.key, arriving.digest):
+                    if self._arriving.get(key) is arriving:
+                        del self._arriving[key]
 
     def _receive(
         self, arriving: Arriving, stream: Stream, ask: Callable[[Arriving], Download]
@@ -191,6 +192,9 @@ class FileCache:
             with _closing(stream):
                 arriving.begin(stream.size, scratch)
                 self._follow(arriving, stream, ask)
+            # A caller may know the hash as soon as `finish` does, before the file has its name.
+            with self._arriving_lock:
+                self._arriving.setdefault(arriving.digest, arriving)
             arriving.finish()
             self._keep_arrived(arriving, scratch)
         except PrivatePypiError as error:
