@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from tests.mirror.mirrors import Asking, Clock, Mirrored, be_impatient, cached
-from tests.mirror.upstream import Upstream
+from tests.mirror.upstream import Kind, Upstream
 from tests.mirror.upstream_faults import faults_of
 
 WHEEL = make_wheel("demo", "1.0", files={"demo.bin": bytes(range(256)) * 300})
@@ -20,8 +20,21 @@ NAMES = {WHEEL[0], SDIST[0]}
 ABSENT = {"404", "410"}  # what the upstream says if it has no such thing
 TROUBLE = {502, 503, 504}
 
+pytestmark = pytest.mark.needs("time")
+
 # In HTML, these answers are what an index may say: a page that is short is a page.
 LIES_IN_HTML = {"half, announced as whole", "no list in it"}
+
+
+def both_formats(kind: Kind) -> pytest.MarkDecorator:
+    """Each fault of a kind, in JSON and in HTML."""
+    cases = [
+        (shown, fault)
+        for shown in ("json", "html")
+        for fault in faults_of(kind)
+        if shown == "json" or fault not in LIES_IN_HTML
+    ]
+    return pytest.mark.parametrize(("shown", "fault"), cases, indirect=["shown"])
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +42,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     be_impatient(monkeypatch)
 
 
-@pytest.fixture(params=["json", "html"])
+@pytest.fixture
 def shown(request: pytest.FixtureRequest, index: Upstream) -> Upstream:
     """The upstream with two files, in JSON or in HTML."""
     index.format = request.param
@@ -47,10 +60,8 @@ def outcome(answer: TestResponse) -> tuple[int, bytes]:
         return 0, b""
 
 
-@pytest.mark.parametrize("fault", faults_of("page"))
+@both_formats("page")
 def test_pages(shown: Upstream, mirrored: Mirrored, clock: Clock, fault: str) -> None:
-    if shown.format == "html" and fault in LIES_IN_HTML:
-        pytest.skip("the upstream says so")
     asking = mirrored()
     shown.fail("page", fault)
     answer = asking.page()
@@ -69,12 +80,10 @@ def test_pages(shown: Upstream, mirrored: Mirrored, clock: Clock, fault: str) ->
     assert asking.file(WHEEL[0]).data == WHEEL[1]
 
 
-@pytest.mark.parametrize("fault", faults_of("page"))
+@both_formats("page")
 def test_pages_that_are_known(
     shown: Upstream, mirrored: Mirrored, clock: Clock, fault: str
 ) -> None:
-    if shown.format == "html" and fault in LIES_IN_HTML:
-        pytest.skip("the upstream says so")
     asking = mirrored()
     before = asking.page()
     shown.fail("page", fault)
@@ -94,10 +103,8 @@ def test_pages_that_are_known(
     assert set(asking.files()) == NAMES
 
 
-@pytest.mark.parametrize("fault", faults_of("list"))
+@both_formats("list")
 def test_lists(shown: Upstream, mirrored: Mirrored, clock: Clock, fault: str) -> None:
-    if shown.format == "html" and fault in LIES_IN_HTML:
-        pytest.skip("the upstream says so")
     shown.more_names = [f"other-{number}" for number in range(200)]
     whole = ["demo", *sorted(shown.more_names)]
     asking = mirrored()

@@ -602,3 +602,27 @@ def test_an_upstream_that_is_a_server_of_this_project(
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_who_may_read(index: Upstream, mirrored: Mirrored) -> None:
+    index.add(*WHEEL)
+    asking = mirrored()
+    paths = ("/r/pypi/simple/", "/r/pypi/simple/demo/", f"/r/pypi/simple/demo/{WHEEL[0]}")
+    for path in paths:
+        assert asking.client.get(path).status_code == 401
+        assert asking.client.get(path, headers=basic("pypi", "wrong")).status_code == 401
+    assert index.lines() == []
+    assert all("authorization" not in each.headers for each in index.asked)
+    asking.deployment.close()
+    asking = mirrored(anonymous_read=True)
+    for path in paths:
+        assert asking.client.get(path).status_code == 200
+    assert asking.client.post("/r/pypi/legacy/", headers=basic("pypi", "r")).status_code in (
+        400,
+        403,
+        405,
+    )
+    deleted = asking.client.delete(f"/r/pypi/simple/demo/{WHEEL[0]}", headers=basic("pypi", "r"))
+    assert deleted.status_code in (403, 405)
+    assert asking.file(WHEEL[0]).data == WHEEL[1]
+    assert all("authorization" not in each.headers for each in index.asked)
