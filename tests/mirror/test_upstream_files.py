@@ -303,3 +303,36 @@ def test_many_files_are_fetched_at_once(upstream: Upstream, mirror: MirrorStorag
             thread.join()
     assert got == [CONTENT] * 128
     assert upstream.connections == 64
+
+
+def test_the_size_of_a_file_comes_with_its_first_byte(
+    upstream: Upstream, mirror: MirrorStorage
+) -> None:
+    def say(content_range: str) -> None:
+        part = Reply(CONTENT[:1], BYTES, 206).but(Content_Range=content_range)
+        upstream.answers["/files/demo-1.0.zip"] = part
+
+    file = at(upstream)
+    say(f"bytes 0-0/{len(CONTENT)}")
+    assert mirror.file_size(file) == len(CONTENT)
+    assert upstream.asked[0].headers["range"] == "bytes=0-0"
+    say("bytes 0-0/*")
+    assert mirror.file_size(file) is None
+    for wrong in ("", "bytes 1-1/7", "bytes 0-0/x", "items 0-0/7", "bytes */7"):
+        say(wrong)
+        with pytest.raises(BackendError, match="another part than was asked for"):
+            mirror.file_size(file)
+    upstream.answers["/files/demo-1.0.zip"] = FILE
+    with pytest.raises(Unsupported):
+        mirror.file_size(file)
+    upstream.answers["/files/demo-1.0.zip"] = Reply(status=404)
+    with pytest.raises(FileNotFound):
+        mirror.file_size(file)
+    upstream.answers["/files/demo-1.0.zip"] = Reply(status=416)
+    assert mirror.file_size(file) is None
+
+
+def test_the_size_of_a_file_in_a_folder(tmp_path: Path, mirror_of: MakeMirror) -> None:
+    (tmp_path / "demo-1.0.zip").write_bytes(CONTENT)
+    mirror = mirror_of(tmp_path.as_uri())
+    assert mirror.file_size(handle((tmp_path / "demo-1.0.zip").as_uri())) == len(CONTENT)
