@@ -239,12 +239,20 @@ class Group(Repository):
         self, project: NormalizedName, member: Repository, around: Callable[[], bool]
     ) -> bool:
         """Whether a mirror may answer for a project: `member`, or a mirror in it."""
-        if self._claims.match(project) or not around():
+        if self._claims.match(project):
             return False
-        if self._is_mixed(project):
-            return True
-        # A group that is the member looks at its own members itself.
-        return not _any_had(self._others(member), project)
+        trouble: BackendError | None = None
+        try:
+            # A group that is the member looks at its own members itself.
+            if not self._is_mixed(project) and _any_had(self._others(member), project):
+                return False
+        except BackendError as error:
+            trouble = error  # it does not matter if the group around knows that it was private
+        if not around():
+            return False
+        if trouble is not None:
+            raise trouble
+        return True
 
     def _is_mixed(self, project: NormalizedName) -> bool:
         return project in self._settings.mix

@@ -185,6 +185,10 @@ PUBLIC = Member(kind="mirror", state="has")
 # A member in trouble does not matter behind the one that answers.
 @example(Several((HAS, Member(state="trouble"))))
 @example(Several((Several((HAS, PUBLIC)), Member(state="trouble"))))
+# It is known that the name was private, although another member cannot say whether it had it.
+@example(Several((Several((PUBLIC, HAS)), Member(state="trouble"))))
+@example(Several((Several((PUBLIC, Member(state="trouble"))), HAD)))
+@example(Several((HAD, Several((PUBLIC, Member(state="trouble"))))))
 def test_the_answer_is_that_of_the_rules(described: Several) -> None:
     group = make(described)
     wanted = expected(described)
