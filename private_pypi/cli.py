@@ -27,6 +27,7 @@ _OWN_COMMANDS = {
     "copy": ("copying", None),
     "export": ("exporting", None),
     "allow": ("allowing", None),
+    "explain": ("explaining", None),
     "restore_name": ("indexing", None),
 }
 

@@ -1,4 +1,4 @@
-"""A client that yanks and deletes files on a server of private_pypi over HTTP."""
+"""A client that yanks, deletes and explains files on a server of private_pypi over HTTP."""
 
 from __future__ import annotations
 
@@ -79,33 +79,39 @@ class IndexClient:
         # The server redirects requests with a name that is not normalised, and a POST request must
         # not be repeated at another address.
         url = f"{self.url}{normalize(project)}/{quote(target, safe='')}{action}"
+        response = self.request(method, url, "application/json", data=form)
+        if response.is_redirect:
+            raise BackendError(
+                f"{self.url} redirects to another address; give that address instead"
+            )
+        require_ok(response)
+        return _files(response, self.url)
+
+    def request(
+        self, method: str, url: str, accept: str, *, follow: bool = False, **more: Any
+    ) -> requests.Response:
+        """Send a request with the credentials; raises `BackendUnavailable` if none is answered.
+
+        `follow`: redirects are followed, to other hosts without the credentials.
+        """
         auth = None
         if self.password is not None:
             # These are bytes, because requests would encode text as latin-1.
             auth = HTTPBasicAuth(self.username.encode(), self.password.reveal().encode())
         try:
-            response = requests.request(
+            return requests.request(
                 method,
                 url,
-                data=form,
                 auth=auth,
-                headers={"Accept": "application/json", "User-Agent": f"private_pypi/{__version__}"},
+                headers={"Accept": accept, "User-Agent": f"private_pypi/{__version__}"},
                 timeout=_TIMEOUT,
-                allow_redirects=False,
+                allow_redirects=follow,
+                **more,
             )
         except requests.Timeout as error:
             raise BackendUnavailable(f"{self.url} did not answer in time") from error
         except requests.RequestException as error:
             raise BackendUnavailable(f"cannot reach {self.url}: {cause_of(error)}") from error
-        if response.is_redirect:
-            raise BackendError(
-                f"{self.url} redirects to another address; give that address instead"
-            )
-        if response.status_code != requests.codes.ok:
-            raise _ERRORS.get(response.status_code, _other(response.status_code))(
-                _sentence(response)
-            )
-        return _files(response, self.url)
 
 
 def connect(index_url: str, environ: Mapping[str, str]) -> IndexClient:
@@ -134,6 +140,12 @@ def connect(index_url: str, environ: Mapping[str, str]) -> IndexClient:
     if PASSWORD in environ:
         return IndexClient(url, username, Secret(environ[PASSWORD]))
     return IndexClient(url)
+
+
+def require_ok(response: requests.Response) -> None:
+    """Raise an error with the message of the server unless it has answered 200."""
+    if response.status_code != requests.codes.ok:
+        raise _ERRORS.get(response.status_code, _other(response.status_code))(_sentence(response))
 
 
 def _other(status: int) -> type[PrivatePypiError]:

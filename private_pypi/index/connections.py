@@ -41,6 +41,7 @@ class IndexFile(abc.ABC):
         self._path = path
         self._identity = Identity(identity) if isinstance(identity, str) else identity
         self._taken_over = False  # whether this process has used the file before
+        self._checked_inode: tuple[int, int] | None = None  # of the file that was checked last
         self._local = threading.local()
         # All connections, so that they can be closed once their threads have ended.
         self._connections: list[tuple[threading.Thread, sqlite3.Connection]] = []
@@ -202,7 +203,9 @@ class IndexFile(abc.ABC):
         local.__dict__.clear()  # should this fail, the next call begins here again
         with self._connections_lock:
             self._close_ended()
-            self._make_ready()
+            # Threads come and go, and checking takes longer than opening.
+            if not self._taken_over or _inode(self._path) != self._checked_inode:
+                self._make_ready()
             local.inode = _inode(self._path)
             connection = _open(self._path)
             local.connection, local.checked_at = connection, now
@@ -248,6 +251,7 @@ class IndexFile(abc.ABC):
                 with closing(_open(self._path)) as connection:
                     self._complete(connection)
             self._taken_over = True
+            self._checked_inode = _inode(self._path)
 
     def _make(self) -> None:
         # The file has another name until it is whole. A process that is killed before the file has

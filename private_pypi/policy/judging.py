@@ -30,7 +30,10 @@ class HiddenFile:
 
     filename: str
     version: str | None  # None: unknown
-    rule: str  # "status", "deny", "wheels_only", "as_of" or "cooldown"
+    rule: str
+    """"status", "deny", "wheels_only", "as_of" or "cooldown" by a policy; "offline" if an offline
+    mirror does not have it; "filename" if it is no distribution file of its project; "unusable" if
+    the file in a storage cannot be shown."""
     reason: str  # a sentence for people
     until: datetime | None = None
     """UTC; from then on the rule lets it through by itself. None: it does not do that."""
@@ -93,6 +96,11 @@ class Policy:
             or self._deny_file is not None
             or self._wheels_only
         )
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence about why no exception to the cooldown counts; None: they count."""
+        return self._allowances.problem if self._cooldown else None
 
     def generation(self) -> Hashable:
         """Changes when the deny file or the allowances have changed.

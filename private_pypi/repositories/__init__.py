@@ -8,6 +8,7 @@ of one caller.
 
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
 from private_pypi.repositories.choosing import Credentials, Repositories
+from private_pypi.repositories.explaining import Explanation
 from private_pypi.repositories.folders import has_state, make_folders
 from private_pypi.repositories.grants import Grant
 from private_pypi.repositories.looked_up import LookedUp
@@ -21,6 +22,7 @@ __all__ = [
     "Absent",
     "Credentials",
     "Elsewhere",
+    "Explanation",
     "Found",
     "Grant",
     "LookedUp",

@@ -17,7 +17,9 @@ from private_pypi.backend.times import show_instant
 from private_pypi.errors import FileHidden, Unsupported
 from private_pypi.index.local import ProjectLine
 from private_pypi.model import ListedFile, ProjectPage
+from private_pypi.policy import HiddenFile
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.explaining import Explanation, ordered
 from private_pypi.repositories.opening import Opened
 from private_pypi.repositories.releases import files_of_release
 from private_pypi.repositories.repository import Repository, RepositoryState
@@ -39,6 +41,15 @@ class Frozen(Repository):
 
     def _has(self, file: ListedFile) -> bool:
         return file.uploaded_at is not None and file.uploaded_at <= self._instant
+
+    def _why_not(self, file: ListedFile) -> str:
+        """Why a file is left out."""
+        came = (
+            "its upload time is not known"
+            if file.uploaded_at is None
+            else f"it was uploaded {show_instant(file.uploaded_at)}"
+        )
+        return f"{came}, and this is the index of {show_instant(self._instant)}"
 
     @property
     def is_public(self) -> bool:
@@ -96,6 +107,27 @@ class Frozen(Repository):
 
         return replace(found, kept_in=(found.kept_in, self._instant), read=read)
 
+    def explain(self, project: NormalizedName, secret: Secret) -> Explanation:
+        said = self._repository.explain(project, secret)
+        if not said.is_found:
+            # Without the address of another index, which would show what it has now.
+            return Explanation(project=project, is_found=False)
+        later = (
+            HiddenFile(
+                filename=file.filename,
+                version=file.version,
+                rule="as_of",
+                reason=self._why_not(file),
+            )
+            for file in said.files
+            if not self._has(file)
+        )
+        return replace(
+            said,
+            files=tuple(file for file in said.files if self._has(file)),
+            hidden=ordered((*said.hidden, *later)),
+        )
+
     def list_projects(self, secret: Secret) -> ProjectList:
         return self._repository.list_projects(secret)
 
@@ -123,14 +155,7 @@ class Frozen(Repository):
             raise self._read_only()
         file = self._repository.file(project, filename, secret, need)
         if not self._has(file):
-            came = (
-                "its upload time is not known"
-                if file.uploaded_at is None
-                else f"it was uploaded {show_instant(file.uploaded_at)}"
-            )
-            raise FileHidden(
-                filename, "as_of", f"{came}, and this is the index of {show_instant(self._instant)}"
-            )
+            raise FileHidden(filename, "as_of", self._why_not(file))
         return file
 
     def release(

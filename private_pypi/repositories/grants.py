@@ -13,6 +13,7 @@ from private_pypi.errors import PrivatePypiError
 from private_pypi.index.local import ProjectLine
 from private_pypi.model import DistributionFile, ListedFile, Upload
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.explaining import Explanation
 from private_pypi.repositories.opening import Opened
 from private_pypi.repositories.repository import Repository, RepositoryState
 from private_pypi.storage.arriving import Arriving
@@ -109,6 +110,10 @@ class Grant:
     def begin_find(self, project: NormalizedName) -> Pending | None:
         """Begin what `find` would wait for; see `Repository.begin_find`."""
         return self.repository.begin_find(project, self.secret)
+
+    def explain(self, project: NormalizedName) -> Explanation:
+        """What is served of a project, what is not, and why; trouble is raised as an error."""
+        return self.repository.explain(project, self.secret)
 
     def find_at_hand(self, project: NormalizedName) -> Found | None:
         """The project, if it is there and no storage need be asked about it; else None."""

@@ -39,6 +39,7 @@ from private_pypi.backend import (
     Usage,
     capability,
 )
+from private_pypi.backend.times import show_instant
 from private_pypi.configuration.config import RepositorySettings, normalized_patterns
 from private_pypi.distributions.core_metadata import (
     LARGEST_METADATA,
@@ -77,6 +78,7 @@ from private_pypi.model import (
 from private_pypi.policy import FILENAME as ALLOWANCES
 from private_pypi.policy import AllowanceFile, HiddenFile, Judged, Policy, Sighting, make_policy
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.explaining import Explanation, hidden_file, ordered
 from private_pypi.repositories.opening import Opened, core_metadata_in, whole
 from private_pypi.repositories.releases import files_of_release
 from private_pypi.repositories.repository import (
@@ -140,7 +142,7 @@ class _Unkept:
 class Mirror(Repository):
     """Another index, read through."""
 
-    opens_files_here = False
+    is_mirror = True
 
     def __init__(
         self,
@@ -382,17 +384,48 @@ class Mirror(Repository):
     def _is_kept(self, file: ListedFile) -> bool:
         return file.sha256 is not None and self._files.has(file.sha256)
 
-    def hidden(self, project: NormalizedName) -> tuple[HiddenFile, ...]:
-        """The files of a page that are not served, each with the rule; no upstream is asked."""
-        page = self._page(project)
+    def explain(self, project: NormalizedName, secret: Secret) -> Explanation:
+        """What is served of a project, and the files that the upstream has and a rule hides."""
+        notes = [] if self._policy.problem is None else [self._policy.problem]
+        if not self.mirrors(project):
+            key = "only" if self._only and not _matches(project, self._only) else "except"
+            notes.append(
+                f"this mirror has no project of this name, because of `{key}` in its table"
+            )
+            return Explanation(project=project, is_found=False, notes=notes)
+        page, freshness = self._look_up(project)
+        if self._own.offline:
+            notes.append("this mirror is offline: it shows what the upstream had before")
+        denied = self._policy.denied_project(project)
+        if denied is not None:
+            notes.append(denied)
         if page is None or not page.is_there:
-            return ()
+            notes.append(
+                "the upstream is not known to have such a project"
+                if page is None
+                else "the upstream has no such project"
+            )
+            return Explanation(project=project, is_found=False, notes=notes, freshness=freshness)
+        if page.status is not None:
+            why = f": {page.status.reason}" if page.status.reason else ""
+            notes.append(f"the upstream says that this project is {page.status.status}{why}")
         judged = self._judge(project, page, self._files_of(project, page))
-        others = (
-            HiddenFile(filename=name, version=None, rule="filename", reason=problem)
-            for name, problem in self.index.others(project)
+        others = self.index.others(project)
+        return Explanation(
+            project=project,
+            is_found=True,
+            files=judged.files,
+            hidden=ordered(
+                (*judged.hidden, *(hidden_file(name, "filename", why) for name, why in others))
+            ),
+            exceptions={
+                filename: f"{each.by} has allowed {each.subject} until {show_instant(each.until)}: "
+                f"{each.why}"
+                for filename, each in judged.allowed.items()
+            },
+            notes=notes,
+            freshness=freshness,
         )
-        return (*judged.hidden, *others)
 
     @property
     def policy(self) -> Policy:

@@ -20,6 +20,7 @@ from private_pypi.index.local import ProjectLine
 from private_pypi.index.synchronizing import SyncCounts
 from private_pypi.model import DistributionFile, ListedFile, Upload
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.explaining import Explanation
 from private_pypi.repositories.opening import Opened
 from private_pypi.storage.arriving import Arriving
 from private_pypi.storage.file_cache import FileCache
@@ -53,6 +54,8 @@ class Repository(abc.ABC):
     type: str  # as in the configuration
     claimed: Sequence[str] = ()
     """Patterns of normalised names that belong to it, whether or not it has such a project."""
+    is_mirror = False
+    """Whether it is another index, read through, so that no name belongs to it."""
     max_file_bytes: int = 0  # of an upload
     opens_files_here = False  # whether files are on this machine, so that opening one is quick
     rights_per_project = False
@@ -193,6 +196,19 @@ class Repository(abc.ABC):
         None: it would wait for nothing, or it is not known for what.
         """
         return None
+
+    def explain(self, project: NormalizedName, secret: Secret) -> Explanation:
+        """What is served of a project, what is not, and why.
+
+        The storage is asked as `find` does, and trouble is raised in the same way. A repository
+        that hides any file overrides this.
+        """
+        answer = self.find(project, secret)
+        if not isinstance(answer, Found):
+            return Explanation(project=project, is_found=False)
+        return Explanation(
+            project=project, is_found=True, files=answer.files(), freshness=answer.freshness
+        )
 
     def is_at_hand(self, project: NormalizedName, secret: Secret) -> bool:
         """Whether the project can be shown without asking a storage."""

@@ -53,6 +53,7 @@ from private_pypi.model import (
     Upload,
 )
 from private_pypi.repositories.answers import Absent, Elsewhere, Found
+from private_pypi.repositories.explaining import Explanation, hidden_file, ordered
 from private_pypi.repositories.extra_index import ExtraIndex
 from private_pypi.repositories.frozen import Frozen
 from private_pypi.repositories.opening import Opened, Opener, SeenWith
@@ -70,6 +71,10 @@ T = TypeVar("T")
 
 _MAX_STORAGES = 1_000  # views of the storage, one for each secret
 _MAX_CALLS = 16  # in the background, at the same time, to the storages of a table and its tenants
+
+
+class _NothingShown(BackendUnavailable):
+    """The storage has files of a project, and none of them can be shown."""
 
 
 class StoredRepository(Repository):
@@ -343,6 +348,29 @@ class StoredRepository(Repository):
             raise NotAtHand
         return self._find(project, secret)
 
+    def explain(self, project: NormalizedName, secret: Secret) -> Explanation:
+        """What is served of a project, and the files of the storage that cannot be shown."""
+        answer: Found | Elsewhere | Absent | None
+        try:
+            answer = self.find(project, secret)
+        except _NothingShown:
+            answer = None
+        stale = self._stale()
+        notes = [] if stale is None else [stale]
+        if isinstance(answer, Elsewhere):
+            notes.append(f"it has no such project; clients are sent to {answer.url}")
+        if isinstance(answer, (Elsewhere, Absent)):
+            return Explanation(project=project, is_found=False, notes=notes)
+        unshown = self.index.unshown(project) if self.has_index() else {}
+        return Explanation(
+            project=project,
+            is_found=True,
+            files=() if answer is None else answer.files(),
+            hidden=ordered(hidden_file(name, "unusable", why) for name, why in unshown.items()),
+            notes=notes,
+            freshness=FRESH if answer is None else answer.freshness,
+        )
+
     def is_at_hand(self, project: NormalizedName, secret: Secret) -> bool:
         """Whether the project can be shown without asking the storage."""
         try:
@@ -438,7 +466,7 @@ class StoredRepository(Repository):
         if unshown:
             name, problem = next(iter(unshown.items()))
             others = f" (and {len(unshown) - 1} more)" if len(unshown) > 1 else ""
-            raise BackendUnavailable(
+            raise _NothingShown(
                 f"project {project!r} has a file that cannot be served now, {name!r}{others}: "
                 f"{problem}",
                 retry_after=60,

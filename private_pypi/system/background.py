@@ -19,6 +19,7 @@ from private_pypi.errors import BackendError, BackendUnavailable, PrivatePypiErr
 
 _log = logging.getLogger(__name__)
 
+_LINGER_SECONDS = 5.0  # for which a thread waits for another call
 _OVERDUE_SECONDS = 0.5  # the longest wait for a call that another caller has given up
 
 T = TypeVar("T")
@@ -63,7 +64,12 @@ class Background:
         self._most = most
         self._calls: dict[Hashable, Future[Any]] = {}  # those that run
         self._overdue: set[Future[Any]] = set()  # those of them that some caller has given up
-        self._changed = threading.Condition()  # guards both
+        # Threads stay for a moment: what they have opened, such as databases, is used again.
+        self._queue: deque[tuple[Hashable, Future[Any], Callable[[], Any]]] = deque()
+        self._idle = 0  # threads that wait for the queue
+        lock = threading.Lock()  # guards all of these
+        self._changed = threading.Condition(lock)
+        self._queued = threading.Condition(lock)
         self._closed = threading.Event()
 
     @property
@@ -110,6 +116,7 @@ class Background:
         self._closed.set()
         with self._changed:
             self._changed.notify_all()
+            self._queued.notify_all()  # idle threads end
             self._changed.wait_for(lambda: not self._calls, timeout)
 
     def _joined(self, key: Hashable, call: Callable[[], Any], deadline: float) -> Future[Any]:
@@ -121,15 +128,30 @@ class Background:
                 raise NotStarted("the server is stopping")
             if len(self._calls) < self._most:
                 future = self._calls[key] = Future()
-                threading.Thread(
-                    target=self._run, args=(key, future, call), name=self._name, daemon=True
-                ).start()
+                self._queue.append((key, future, call))
+                if len(self._queue) <= self._idle:
+                    self._queued.notify()
+                else:
+                    threading.Thread(target=self._work, name=self._name, daemon=True).start()
                 return future
             all_hang = len(self._overdue) == len(self._calls)
             if all_hang or not self._changed.wait(deadline - time.monotonic()):
                 raise NotStarted(
                     f"{self._name}: too many requests to the storage at a time", retry_after=5
                 )
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not self._queue and not self.is_closed:
+                    self._idle += 1
+                    self._queued.wait(_LINGER_SECONDS)
+                    self._idle -= 1
+                if not self._queue:
+                    return
+                key, future, call = self._queue.popleft()
+            self._run(key, future, call)
+            del future, call  # so that an idle thread keeps nothing in memory
 
     def _run(self, key: Hashable, future: Future[Any], call: Callable[[], Any]) -> None:
         try:

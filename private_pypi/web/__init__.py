@@ -33,7 +33,7 @@ from private_pypi.web.operations.logs import Log, RequestLog
 from private_pypi.web.operations.request_statistics import ROUTE, RequestStatistics, Tell, template
 from private_pypi.web.operations.telemetry import Telemetry
 from private_pypi.web.options import ServerOptions
-from private_pypi.web.people import pages, rendering, sign_in
+from private_pypi.web.people import explain, pages, rendering, sign_in
 from private_pypi.web.requests import (
     EXTENSION,
     PAGE_CACHE,
@@ -191,7 +191,7 @@ def create_app(
     app.before_request(_check_host)
     app.before_request(_redirect_to_slash)
     app.after_request(send_session)
-    for module in (simple, legacy, legacy_json, feeds, admin):
+    for module in (simple, legacy, legacy_json, feeds, admin, explain):
         add_routes(app, module.ROUTES)
         add_routes(app, module.ROUTES, "/r/<repository>")
     add_routes(app, pages.ROUTES, "/r/<repository>")

@@ -14,7 +14,15 @@ import pytest
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
 from private_pypi import __version__
-from private_pypi.commands import allowing, copying, exporting, indexing, releases, serving
+from private_pypi.commands import (
+    allowing,
+    copying,
+    explaining,
+    exporting,
+    indexing,
+    releases,
+    serving,
+)
 from private_pypi.errors import ConfigurationError
 from tests.commands.running import Ended, Run
 
@@ -32,10 +40,11 @@ SUPPORTED COMMANDS
     copy                  Copy the files of one repository to another one, of whatever type.
     export                Write the pages of a repository of any type into a folder of static files.
     allow                 Let a young release of a mirror through before its cooldown ends.
+    explain               Explain which files of a project an index serves, and why not the others.
     restore_name          Allow the filename of a deleted file to be used again.
     github.gen_gh_pages   """
 
-FUNCTIONS: Mapping[str, Callable[..., None]] = {
+FUNCTIONS: Mapping[str, Callable[..., object]] = {
     "server": serving.server,
     "update_index": indexing.update_index,
     "quickstart": serving.quickstart,
@@ -45,6 +54,7 @@ FUNCTIONS: Mapping[str, Callable[..., None]] = {
     "copy": copying.copy,
     "export": exporting.export,
     "allow": allowing.allow,
+    "explain": explaining.explain,
     "restore_name": indexing.restore_name,
 }
 

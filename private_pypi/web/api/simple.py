@@ -61,7 +61,7 @@ def project_list_page(
 
     `instant`, here and in other views: the index as it was then (see `Repository.at`).
     """
-    granted = _readable(repository, instant)
+    granted = readable(repository, instant)
     representation = _representation(version)
     if representation is None:
         return _not_acceptable()
@@ -75,7 +75,7 @@ def project_page(
     instant: str | None = None,
 ) -> Response:
     """The page of a project: its files."""
-    granted = _readable(repository, instant)
+    granted = readable(repository, instant)
     normalized = normalize(name)
     if name != normalized:
         return redirect_within("..", normalized, "")
@@ -107,7 +107,7 @@ def project_file(
     name: str, filename: str, repository: str | None = None, instant: str | None = None
 ) -> Response:
     """A file, or its core metadata."""
-    granted = _readable(repository, instant)
+    granted = readable(repository, instant)
     normalized = normalize(name)
     if name != normalized:
         return redirect_within("..", normalized, filename)
@@ -124,7 +124,7 @@ def index_html(
     name: str | None = None, repository: str | None = None, instant: str | None = None
 ) -> Response:
     """The same pages for mirrors and clients of static indexes (protocol 81); always HTML."""
-    granted = _readable(repository, instant)
+    granted = readable(repository, instant)
     html = Representation.TEXT_HTML
     if name is None:
         if granted.has_files(_INDEX_HTML):
@@ -148,7 +148,7 @@ def add_slash(
     return redirect_within(request.path.rsplit("/", 1)[1], "")
 
 
-def _readable(repository: str | None, instant: str | None) -> Grant:
+def readable(repository: str | None, instant: str | None) -> Grant:
     """The grant to read a repository, as it was at an instant if the address has one."""
     granted = grant(repository, Access.READ)
     if instant is None:

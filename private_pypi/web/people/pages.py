@@ -9,11 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 from urllib.parse import quote
 
 from flask import Response, after_this_request, current_app, request
@@ -24,15 +21,17 @@ from werkzeug.routing import BaseConverter
 
 from private_pypi.backend import Access
 from private_pypi.distributions.descriptions import NOTHING, Description, parse_description
-from private_pypi.distributions.filenames import normalize
-from private_pypi.errors import PrivatePypiError
+from private_pypi.distributions.filenames import is_version, normalize
+from private_pypi.errors import PrivatePypiError, ProjectNotFound
 from private_pypi.pages.readme import Readmes
-from private_pypi.pages.releases import Release, current_release
+from private_pypi.pages.releases import Release, current_release, releases_of
 from private_pypi.repositories import Grant
 from private_pypi.web.http.routes import Route
+from private_pypi.web.people.explain import explanation_page
+from private_pypi.web.people.pagination import Pagination, page_number, part
 from private_pypi.web.people.rendering import send_page, tool_settings
 from private_pypi.web.people.tool_settings import install_commands
-from private_pypi.web.releases import core_metadata_of, find_release, find_releases
+from private_pypi.web.releases import core_metadata_of, find_release
 from private_pypi.web.requests import (
     deployment,
     grant,
@@ -48,11 +47,10 @@ logger = logging.getLogger(__name__)
 READMES = "private_pypi.readmes"
 """The key of the `Readmes` in `Flask.extensions`."""
 
-_Item = TypeVar("_Item")
-
 _PROJECTS = 50  # on one page
 _RELEASES = 50  # on one page
 _FILES = 100  # on one page
+_HIDDEN = 20  # files that are not served; all of them are on a page of their own
 _NEWEST = 6  # releases on the start page
 _MOST_WORDS = 5  # of a search
 
@@ -115,7 +113,7 @@ def start(repository: str) -> Response:
     granted.require_ready()
     search = request.args.get("q", "")[:200]
     words = tuple(islice(search.split(), _MOST_WORDS))
-    number = _page_number("page")
+    number = page_number("page")
     total, lines = granted.search(words, limit=_PROJECTS, offset=(number - 1) * _PROJECTS)
     is_first = not words and number == 1
     return send_page(
@@ -136,12 +134,19 @@ def project(repository: str, name: str, version: str | None = None) -> Response:
     if name != normalized:
         tail = ("",) if version is None else (version, "")
         return redirect_within(*[".."] * len(tail), normalized, *tail)
-    releases, found = find_releases(granted, normalized)
+    said = granted.explain(normalized)
+    releases = releases_of(said.files)
+    if any(_is_of(each.version, version) for each in said.hidden) and not any(
+        _is_of(each.version, version) for each in releases
+    ):
+        return explanation_page(granted, said, {} if version is None else {"version": version})
+    if not releases:
+        raise ProjectNotFound(normalized)
     current = current_release(releases)
     shown = current if version is None else find_release(releases, normalized, version)
     description, trouble = _description(granted, shown)
     readmes: Readmes = current_app.extensions[READMES]
-    number, files_number = _page_number("page"), _page_number("files")
+    number, files_number = page_number("page"), page_number("files")
     settings = tool_settings(granted)
     return send_page(
         "project.html",
@@ -155,10 +160,13 @@ def project(repository: str, name: str, version: str | None = None) -> Response:
         # Safe, because `readme` has made this HTML, or has escaped the text.
         readme=Markup(readmes.html(description, granted.name)),  # noqa: S704
         trouble=trouble,
-        stale=None if found.freshness.age is None else math.ceil(found.freshness.age / 60),
-        releases=_part(releases, number, _RELEASES),
+        stale=None if said.freshness.age is None else math.ceil(said.freshness.age / 60),
+        hidden=said.hidden[: -_HIDDEN - 1 : -1],
+        hidden_total=len(said.hidden),
+        notes=said.notes,
+        releases=part(releases, number, _RELEASES),
         pagination=Pagination(len(releases), _RELEASES, number, "page", {}),
-        files=_part(shown.files, files_number, _FILES),
+        files=part(shown.files, files_number, _FILES),
         file_pagination=Pagination(len(shown.files), _FILES, files_number, "files", {}),
         commands=install_commands(
             settings, normalized, None if shown is current else shown.version
@@ -218,35 +226,6 @@ def may_wait(path: str) -> bool:
     return bool(_OF_PROJECT.match(path) or _START.fullmatch(path))
 
 
-@dataclass(frozen=True, slots=True)
-class Pagination:
-    """A long list that is shown on several pages, and the page that is shown."""
-
-    total: int  # items in all
-    size: int  # items on one page
-    number: int  # of the shown page, from 1
-    parameter: str  # of the query, which has the number
-    others: dict[str, str]  # the other parameters of the query
-
-    @property
-    def last(self) -> int:
-        """The number of the last page."""
-        return max(1, -(-self.total // self.size))
-
-    def parameters(self, number: int) -> dict[str, str]:
-        """All parameters of the address of another page."""
-        return {**self.others, self.parameter: str(number)}
-
-
-def _page_number(parameter: str) -> int:
-    text = request.args.get(parameter, "1")
-    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 7 else 1
-
-
-def _part(items: Sequence[_Item], number: int, size: int) -> Sequence[_Item]:
-    return items[(number - 1) * size : number * size]
-
-
 def _grant_of_person(repository: str) -> Grant:
     """The grant to read. The repository becomes the current one of the person's session."""
     granted = grant(repository, Access.READ)
@@ -261,6 +240,11 @@ def _grant_of_person(repository: str) -> Grant:
         with suppress(SessionTooLarge):  # then the session keeps its current repository
             keep_session(session.with_current(name))
     return granted
+
+
+def _is_of(found: str | None, version: str | None) -> bool:
+    """Whether a file or a release of the version `found` is of `version`; None: of any."""
+    return version is None or (found is not None and is_version(version, Version(found)))
 
 
 def _description(granted: Grant, release: Release) -> tuple[Description, str]:

@@ -1,0 +1,85 @@
+"""What a repository serves of a project and what it does not, with the reasons, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from packaging.utils import NormalizedName
+from packaging.version import Version
+
+from private_pypi.distributions.filenames import parse_filename
+from private_pypi.errors import InvalidFilename
+from private_pypi.index.rows import version_key
+from private_pypi.model import FRESH, Freshness, ListedFile
+from private_pypi.policy import HiddenFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """All files of a project that a caller may know of: those that are served, and the others."""
+
+    project: NormalizedName
+    is_found: bool  # whether the repository has the project, perhaps without a file that is served
+    files: Sequence[ListedFile] = ()  # that are served; ordered by version (PEP 440), then by name
+    hidden: Sequence[HiddenFile] = ()  # that are not served, in the same order
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+    """By filename, for served files that a rule would hide: why it does not, as a sentence."""
+    notes: Sequence[str] = ()
+    """Sentences about the whole project: from where it is, why there is nothing, what is wrong."""
+    freshness: Freshness = FRESH
+
+
+def hidden_file(filename: str, rule: str, reason: str) -> HiddenFile:
+    """A file that is not served, of which only the name is known."""
+    try:
+        version: str | None = str(parse_filename(filename).version)
+    except InvalidFilename:
+        version = None
+    return HiddenFile(filename=filename, version=version, rule=rule, reason=reason)
+
+
+def ordered(hidden: Iterable[HiddenFile]) -> list[HiddenFile]:
+    """Hidden files in the order of `Explanation.hidden`; those of unknown versions come first."""
+    return sorted(
+        hidden,
+        key=lambda each: (
+            "" if each.version is None else version_key(Version(each.version)),
+            each.filename,
+        ),
+    )
+
+
+def mixed(explanations: Mapping[tuple[str, ...], Explanation]) -> Explanation:
+    """What several members of a group say of one project; there is at least one.
+
+    They are given by the names that lead to them, which files get before their `source`. Of equal
+    names of files, the first member's counts.
+    """
+    files: dict[str, ListedFile] = {}
+    hidden: dict[str, HiddenFile] = {}
+    exceptions: dict[str, str] = {}
+    for path, each in explanations.items():
+        for file in each.files:
+            if file.filename not in files:
+                files[file.filename] = replace(file, source=(*path, *file.source))
+                if file.filename in each.exceptions:
+                    exceptions[file.filename] = each.exceptions[file.filename]
+        for other in each.hidden:
+            hidden.setdefault(other.filename, other)
+    ages = [each.freshness.age for each in explanations.values() if each.freshness.age is not None]
+    return Explanation(
+        project=next(iter(explanations.values())).project,
+        is_found=True,
+        files=sorted(
+            files.values(), key=lambda file: (version_key(Version(file.version)), file.filename)
+        ),
+        hidden=ordered(each for name, each in hidden.items() if name not in files),
+        exceptions=exceptions,
+        notes=[
+            f"{'/'.join(path)}: {note}"
+            for path, each in explanations.items()
+            for note in each.notes
+        ],
+        freshness=Freshness(max(ages, default=None)),
+    )
