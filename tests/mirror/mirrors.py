@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
@@ -108,18 +109,25 @@ class Clock:
         return datetime.now(UTC) + timedelta(seconds=self.ahead)
 
 
-def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for nothing longer than a moment, remember no trouble, and allow little."""
+def forget_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a server ask again at once after an error of the upstream."""
     monkeypatch.setattr(recent_trouble, "LEAST", 0.0)
     monkeypatch.setattr(recent_trouble, "MOST", 0.0)
     monkeypatch.setattr(file_cache, "_PAUSE", 0.0)
-    monkeypatch.setattr(module, "_BUDGET", 1.0)
-    monkeypatch.setattr(content, "_LONGEST_WAIT", 1.0)
-    monkeypatch.setattr(Connection, "timeout", urllib3.Timeout(connect=0.4, read=0.4))
-    monkeypatch.setattr(backend, "_PAGE_SECONDS", 0.4)
-    monkeypatch.setattr(backend, "_LIST_SECONDS", 0.4)
-    monkeypatch.setattr(backend, "_LARGEST_PAGE", 4 << 20)
-    monkeypatch.setattr(backend, "_LARGEST_LIST", 4 << 20)
+
+
+@contextmanager
+def impatience() -> Iterator[None]:
+    """Wait for the upstream for a moment only, and accept little of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BUDGET", 1.0)
+        patch.setattr(content, "_LONGEST_WAIT", 1.0)
+        patch.setattr(Connection, "timeout", urllib3.Timeout(connect=0.4, read=0.4))
+        patch.setattr(backend, "_PAGE_SECONDS", 0.4)
+        patch.setattr(backend, "_LIST_SECONDS", 0.4)
+        patch.setattr(backend, "_LARGEST_PAGE", 4 << 20)
+        patch.setattr(backend, "_LARGEST_LIST", 4 << 20)
+        yield
 
 
 Mirrored = Callable[..., Asking]

@@ -17,7 +17,7 @@ from private_pypi.index import connections
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from private_pypi.web import create_app
 from tests.faults.servers import table
-from tests.mirror.mirrors import Asking, Clock, Mirrored, be_impatient, mirror_table
+from tests.mirror.mirrors import Asking, Clock, Mirrored, forget_trouble, mirror_table
 from tests.mirror.upstream import JSON, Upstream
 from tests.waiting import eventually
 from tests.web.conftest import Deploy, basic, publish
@@ -27,8 +27,8 @@ WHEEL, SDIST = make_wheel("demo", "1.0"), make_sdist("demo", "0.9")
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    be_impatient(monkeypatch)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_trouble(monkeypatch)
 
 
 # -- asking --------------------------------------------------------------------------------------

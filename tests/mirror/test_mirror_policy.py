@@ -13,7 +13,7 @@ import pytest
 from private_pypi.backend.times import show_instant
 from private_pypi.policy import watched
 from private_pypi.testing.distributions import make_sdist, make_wheel
-from tests.mirror.mirrors import Asking, Clock, Mirrored, be_impatient
+from tests.mirror.mirrors import Asking, Clock, Mirrored, forget_trouble
 from tests.mirror.upstream import Upstream
 
 DAY = 86_400
@@ -22,8 +22,8 @@ SDIST = make_sdist("demo", "2.0")
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    be_impatient(monkeypatch)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_trouble(monkeypatch)
     monkeypatch.setattr(watched, "_EVERY", 0.0)
 
 

@@ -343,6 +343,7 @@ def test_a_body_waits_after_so_many_bytes(upstream: Upstream) -> None:
 
 
 def test_the_end_of_the_block_ends_whatever_waits() -> None:
+    before = set(threading.enumerate())  # of other tests
     with ThreadPoolExecutor(1) as pool, running() as upstream:
         upstream.add(NAME, CONTENT)
         hold = upstream.hold("page")
@@ -350,7 +351,8 @@ def test_the_end_of_the_block_ends_whatever_waits() -> None:
         hold.until()
         upstream.fail("page", "refused")  # ends all connections, also those that wait
         assert waiting.result().error == "RemoteDisconnected"
-    assert [each.name for each in threading.enumerate() if "process_request" in each.name] == []
+    started = set(threading.enumerate()) - before
+    assert [each.name for each in started if "process_request" in each.name] == []
 
 
 # -- going wrong -----------------------------------------------------------------------------------
