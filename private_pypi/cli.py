@@ -27,6 +27,7 @@ _OWN_COMMANDS = {
     "copy": ("copying", None),
     "export": ("exporting", None),
     "allow": ("allowing", None),
+    "check": ("checking", None),
     "restore_name": ("indexing", None),
 }
 

@@ -378,7 +378,7 @@ def check_default(row: Row, name: str, told: str, default: Any) -> None:
     """Where the code has a value, the document has the same; else it may say what it likes."""
     if default in (None, REQUIRED, dataclasses.MISSING, "") or default == set():
         return
-    if name == "--extra_index_url":
+    if name in ("--extra_index_url", "--index_url"):
         assert told == "the public index", row.where
         return
     assert as_value(told) == as_text(default), f"{row.where}: {name}"

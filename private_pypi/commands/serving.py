@@ -513,8 +513,8 @@ def _end_of_welcome(shown: _Shown) -> str:
     own = shown.storage.name
     return (
         f"This one address has the packages of {own} and those of the public index. What {own} has "
-        "never comes\nfrom the public index. Its releases are served when they are as old as "
-        "`cooldown` in the configuration\nsays (docs/group.md, docs/policy.md)."
+        "never comes\nfrom the public index. Public releases are served when they are as old as "
+        "`cooldown` in the\nconfiguration says (docs/group.md, docs/policy.md)."
     )
 
 

@@ -210,6 +210,15 @@ class Group(Repository):
                 continue
             yield member
 
+    def mirrors_for(self, project: NormalizedName) -> Iterator[Mirror]:
+        """The mirrors that may answer for a project here; none for a private one that is safe."""
+        for member in self._candidates(project):
+            repository = member.repository
+            if isinstance(repository, Group):
+                yield from repository.mirrors_for(project)
+            elif isinstance(repository, Mirror) and repository.mirrors(project):
+                yield repository
+
     def _is_mixed(self, project: NormalizedName) -> bool:
         return project in self._settings.mix
 
@@ -396,7 +405,7 @@ class Group(Repository):
         """The releases of private members that were uploaded last."""
         lines = [
             line
-            for repository, own in self._readable(secret)
+            for repository, own in self.readable(secret)
             for line in repository.newest_releases(limit, own, once_each=once_each)
         ]
         return _newest_first(lines)[:limit]
@@ -405,12 +414,13 @@ class Group(Repository):
         """The projects of private members whose first upload was last."""
         lines = [
             line
-            for repository, own in self._readable(secret)
+            for repository, own in self.readable(secret)
             for line in repository.newest_projects(limit, own)
         ]
         return _newest_first(lines)[:limit]
 
-    def _readable(self, secret: Secret) -> Iterator[tuple[Repository, Secret]]:
+    def readable(self, secret: Secret) -> Iterator[tuple[Repository, Secret]]:
+        """The private members that let the caller in, each with the secret to ask it with."""
         for member in self._members:
             own = None if member.is_mirror else self._secret_for(member, secret, ask=True)
             if own is not None:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -72,6 +73,11 @@ class Background:
                 f"{self._name}: the storage did not answer within {wait:g} seconds", retry_after=5
             ) from None
         return result
+
+    def begin(self, key: Hashable, call: Callable[[], object]) -> None:
+        """Run `call` without waiting for it, unless one with this key runs or no thread is free."""
+        with self._changed, suppress(NotStarted):
+            self._joined(key, call, time.monotonic())
 
     def close(self, timeout: float = 5.0) -> None:
         """Start no more calls, and wait at most `timeout` seconds for those that run."""
