@@ -309,24 +309,34 @@ class MirroredIndex(IndexFile):
     def names_like(self, pattern: str, *, limit: int) -> tuple[int, list[NormalizedName]]:
         """How many names of the list match a pattern as of `fnmatch`, and the first of them."""
         where = "generation = (SELECT names_generation FROM state) AND name GLOB ?"
-        glob = pattern.replace("[!", "[^")
-        total = self._first(f"SELECT count(*) FROM names WHERE {where}", (glob,))[0]
+        parameters = (_glob(pattern),)
+        total = self._first(f"SELECT count(*) FROM names WHERE {where}", parameters)[0]
         rows = self._all(
-            f"SELECT name FROM names WHERE {where} ORDER BY name LIMIT ?", (glob, limit)
+            f"SELECT name FROM names WHERE {where} ORDER BY name LIMIT ?", (*parameters, limit)
         )
         return total, [name for (name,) in rows]
 
     def search(
-        self, words: Sequence[str], *, limit: int, offset: int
+        self,
+        words: Sequence[str],
+        *,
+        limit: int,
+        offset: int,
+        only: Sequence[str] = (),
+        without: Sequence[str] = (),
     ) -> tuple[int, list[NormalizedName]]:
         """How many names of the list have every word in them, and some of these names.
 
-        A name of exactly these words comes first, the others are ordered.
+        A name of exactly these words comes first, the others are ordered. Patterns: see `Mirror`.
         """
         where = "generation = (SELECT names_generation FROM state)"
         parameters = tuple(word.lower() for word in words)
         where += "".join(" AND instr(name, ?)" for _ in words)
-        if words:
+        if only:
+            where += f" AND ({' OR '.join(['name GLOB ?'] * len(only))})"
+        where += " AND NOT name GLOB ?" * len(without)
+        parameters += tuple(_glob(pattern) for pattern in (*only, *without))
+        if words or only or without:
             total = self._first(f"SELECT count(*) FROM names WHERE {where}", parameters)[0]
         else:
             total = self.names_state().count
@@ -380,6 +390,11 @@ class MirroredIndex(IndexFile):
                 ).rowcount
             if not dropped:
                 return
+
+
+def _glob(pattern: str) -> str:
+    """A pattern as of `fnmatch`, as SQLite writes it."""
+    return pattern.replace("[!", "[^")
 
 
 def _batches(names: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -43,7 +43,7 @@ from private_pypi.index.local import ProjectLine
 from private_pypi.index.rows import version_key
 from private_pypi.model import DistributionFile, Freshness, ListedFile, ProjectPage, Upload
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
-from private_pypi.repositories.mirror import Mirror
+from private_pypi.repositories.mirror import ListNotRead, Mirror
 from private_pypi.repositories.opening import Opened
 from private_pypi.repositories.releases import files_of_release
 from private_pypi.repositories.repository import Repository, RepositoryState
@@ -89,6 +89,19 @@ class Group(Repository):
     def members(self) -> Sequence[Repository]:
         """The members, in order."""
         return [each.repository for each in self._members]
+
+    @property
+    def publish_to(self) -> Repository | None:
+        """The member in which is published; None: nothing can be published."""
+        return self._publish_to
+
+    def members_for(self, secret: Secret) -> list[Repository]:
+        """The mirrors, and the members that let the caller in; in order."""
+        return [
+            each.repository
+            for each in self._members
+            if self._secret_for(each, secret, ask=True) is not None
+        ]
 
     @property
     def _private(self) -> list[Repository]:
@@ -318,6 +331,11 @@ class Group(Repository):
         return member.open_core_metadata(inner, own, awaited)
 
     def _member_of(self, file: ListedFile, secret: Secret) -> tuple[Repository, Secret, ListedFile]:
+        if not file.source:  # as the page of a project lists it that is not mixed
+            answers = self._all_answers(NormalizedName(file.project), secret)
+            if not answers:
+                raise FileNotFound(file.filename)
+            return answers[0].member, answers[0].secret, file
         name, *rest = file.source
         member = next(each for each in self._members if each.repository.name == name)
         own = self._secret_for(member, secret, ask=True)
@@ -365,18 +383,25 @@ class Group(Repository):
         refused: Collection[NormalizedName],
         private: Collection[NormalizedName],
     ) -> Iterable[tuple[NormalizedName, int]]:
-        def answers(name: NormalizedName) -> bool:
-            if name in refused:
-                return False
-            claimants = [each for each in self._members if each.repository.claims(name)]
-            if claimants:
-                return member in claimants
-            if member.cannot_tell:
-                return False
-            is_ours = name in private or super(Group, self).claims(name)
-            return not (member.is_mirror and is_ours) or self._is_mixed(name)
+        return _Filtered(listed, lambda name: self._is_answered_by(member, name, refused, private))
 
-        return _Filtered(listed, answers)
+    def _is_answered_by(
+        self,
+        member: _Member,
+        name: NormalizedName,
+        refused: Collection[NormalizedName],
+        private: Collection[NormalizedName],
+    ) -> bool:
+        """Whether a member may answer for a name that it lists."""
+        if name in refused:
+            return False
+        claimants = [each for each in self._members if each.repository.claims(name)]
+        if claimants:
+            return member in claimants
+        if member.cannot_tell:
+            return False
+        is_ours = name in private or super().claims(name)
+        return not (member.is_mirror and is_ours) or self._is_mixed(name)
 
     def search(
         self, words: Sequence[str], secret: Secret, *, limit: int, offset: int
@@ -384,17 +409,29 @@ class Group(Repository):
         """How many projects have every word in their name, summary or keywords, and some of them.
 
         Without words, these are the projects of private members only, because mirrors may have
-        hundreds of thousands.
+        hundreds of thousands. Mirrors whose list of projects was not read yet are left out.
         """
         total, lines = 0, dict[str, ProjectLine]()
+        private = self.had_names() if any(each.is_mirror for each in self._members) else ()
+        refused: set[NormalizedName] = set()
         for member in self._members:
             own = self._secret_for(member, secret, ask=True)
-            if own is None or (member.is_mirror and not words):
+            if own is None:
+                refused.update(member.repository.had_names())
                 continue
-            count, found = member.repository.search(words, own, limit=offset + limit, offset=0)
+            if member.is_mirror and not words:
+                continue
+            try:
+                count, found = member.repository.search(words, own, limit=offset + limit, offset=0)
+            except ListNotRead:
+                continue
             total += count
             for line in found:
-                lines.setdefault(line.name, line)
+                name = NormalizedName(line.name)
+                if line.name in lines or not self._is_answered_by(member, name, refused, private):
+                    total -= 1
+                else:
+                    lines[line.name] = line
         wanted = "-".join(words).lower()
         ordered = sorted(lines.values(), key=lambda line: (line.name != wanted, line.name))
         return total, ordered[offset : offset + limit]

@@ -508,9 +508,14 @@ class Mirror(Repository):
     def search(
         self, words: Sequence[str], secret: Secret, *, limit: int, offset: int
     ) -> tuple[int, list[ProjectLine]]:
-        """How many projects have every word in their name, and some of them."""
-        self._names()
-        total, names = self.index.search(words, limit=limit, offset=offset)
+        """How many projects have every word in their name, and some of them.
+
+        No upstream is waited for: raises `ListNotRead`, and the list is read in the background.
+        """
+        self.require_names(ask=False)
+        total, names = self.index.search(
+            words, limit=limit, offset=offset, only=self._only, without=self._without
+        )
         return total, [
             ProjectLine(name=name, version="", summary=None, uploaded_at=None) for name in names
         ]

@@ -28,7 +28,8 @@ from private_pypi.distributions.filenames import normalize
 from private_pypi.errors import PrivatePypiError
 from private_pypi.pages.readme import Readmes
 from private_pypi.pages.releases import Release, current_release
-from private_pypi.repositories import Grant
+from private_pypi.repositories import Grant, Group, ListNotRead, Mirror, Repository
+from private_pypi.repositories.collisions import known_collisions
 from private_pypi.web.http.routes import Route
 from private_pypi.web.people.rendering import send_page, tool_settings
 from private_pypi.web.people.tool_settings import install_commands
@@ -54,6 +55,8 @@ _PROJECTS = 50  # on one page
 _RELEASES = 50  # on one page
 _FILES = 100  # on one page
 _NEWEST = 6  # releases on the start page
+_COLLISIONS = 20  # private names that are public too, with their versions
+_CLAIMED_NAMES = 5  # of each claimed pattern that public names match
 _MOST_WORDS = 5  # of a search
 
 _START = re.compile("/r/[^/]+/")
@@ -116,14 +119,27 @@ def start(repository: str) -> Response:
     search = request.args.get("q", "")[:200]
     words = tuple(islice(search.split(), _MOST_WORDS))
     number = _page_number("page")
-    total, lines = granted.search(words, limit=_PROJECTS, offset=(number - 1) * _PROJECTS)
+    unread = False
+    try:
+        total, lines = granted.search(words, limit=_PROJECTS, offset=(number - 1) * _PROJECTS)
+    except ListNotRead:
+        total, lines, unread = 0, [], True
     is_first = not words and number == 1
+    known = None
+    if isinstance(granted.repository, Group) and (is_first or words):
+        known = known_collisions(
+            granted.repository, granted.secret, most=_COLLISIONS, most_names=_CLAIMED_NAMES
+        )
     return send_page(
         "start.html",
         repository=granted,
         search=search,
         projects=lines,
         newest=granted.newest_releases(_NEWEST) if is_first else (),
+        kind=_kind(granted),
+        known=known,
+        is_first=is_first,
+        unread=[granted.name] if unread else [] if known is None else known.unread,
         pagination=Pagination(total, _PROJECTS, number, "page", {"q": search} if search else {}),
         settings=tool_settings(granted),
     )
@@ -170,7 +186,9 @@ def project(repository: str, name: str, version: str | None = None) -> Response:
 def setup(repository: str) -> Response:
     """How to set up pip, uv, poetry and twine for a repository."""
     granted = _grant_of_person(repository)
-    return send_page("setup.html", repository=granted, settings=tool_settings(granted))
+    return send_page(
+        "setup.html", repository=granted, settings=tool_settings(granted), kind=_kind(granted)
+    )
 
 
 def hatch_release(name: str, version: str, folders: int, repository: str | None = None) -> Response:
@@ -236,6 +254,29 @@ class Pagination:
     def parameters(self, number: int) -> dict[str, str]:
         """All parameters of the address of another page."""
         return {**self.others, self.parameter: str(number)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """What a repository is made of, as far as the caller may know it."""
+
+    name: str  # "mirror", "group" or "stored"
+    members: Sequence[Repository] = ()  # of a group
+    publishes_to: str | None = None  # where what is published goes; None: nothing can be
+
+
+def _kind(granted: Grant) -> _Kind:
+    repository = granted.repository
+    if isinstance(repository, Mirror):
+        return _Kind(name="mirror")
+    if not isinstance(repository, Group):
+        return _Kind(name="stored", publishes_to=repository.name)
+    members = repository.members_for(granted.secret)
+    to = repository.publish_to
+    is_seen = to is not None and to in members
+    return _Kind(
+        name="group", members=members, publishes_to=to.name if to is not None and is_seen else None
+    )
 
 
 def _page_number(parameter: str) -> int:
