@@ -8,7 +8,7 @@ the start page of a group have in common; what each of them asks for is its own 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from packaging.utils import NormalizedName
 from packaging.version import Version
@@ -31,6 +31,7 @@ class Collision:
     ours: str | None  # the highest version; None: no files (any more), or they are not known
     index: str  # the mirror, or the address of the public index
     theirs: str | None  # the highest version; None: no files, or they are not known
+    is_served: bool = False  # whether the group may serve the public project as well
 
     @property
     def is_higher(self) -> bool:
@@ -133,6 +134,12 @@ def known_collisions(
         for (member, own), names in zip(private, private_names, strict=True):
             found += ((name, member, own, mirror) for name in mirror.index.names_among(names or ()))
     found.sort(key=lambda each: each[0])
+
+    def without_found(match: ClaimedMatch) -> ClaimedMatch:
+        told = {name for name, _, _, mirror in found if mirror.name == match.index}
+        names = [name for name in match.names if name not in told]
+        return replace(match, names=names, count=match.count - len(match.names) + len(names))
+
     return KnownCollisions(
         collisions=[
             Collision(
@@ -141,12 +148,13 @@ def known_collisions(
                 ours=_ours_at_hand(member, name, own),
                 index=mirror.name,
                 theirs=_theirs_at_hand(mirror, name),
+                is_served=_serves(group, mirror, name),
             )
             for name, member, own, mirror in found[:most]
         ],
         total=len(found),
         names=frozenset(name for name, *_ in found),
-        claimed=claimed,
+        claimed=[match for match in map(without_found, claimed) if match.names],
         unread=unread,
         troubled=[
             member.name
@@ -168,6 +176,13 @@ def _names_for(
         return [NormalizedName(line.name) for line in lines]
     except BackendError:
         return None
+
+
+def _serves(group: Repository, mirror: Mirror, name: NormalizedName) -> bool:
+    try:
+        return isinstance(group, Group) and mirror in group.mirrors_for(name)
+    except BackendError:  # then it serves nothing under this name
+        return False
 
 
 def _ours_at_hand(repository: Repository, name: NormalizedName, secret: Secret) -> str | None:
