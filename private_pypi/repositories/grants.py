@@ -16,6 +16,7 @@ from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectL
 from private_pypi.repositories.opening import Opened
 from private_pypi.repositories.repository import Repository, RepositoryState
 from private_pypi.storage.arriving import Arriving
+from private_pypi.system.background import Pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,10 @@ class Grant:
     def find(self, project: NormalizedName) -> Found | Elsewhere | Absent:
         """A project, or whether it may be looked for elsewhere; trouble is raised as an error."""
         return self.repository.find(project, self.secret)
+
+    def begin_find(self, project: NormalizedName) -> Pending | None:
+        """Begin what `find` would wait for; see `Repository.begin_find`."""
+        return self.repository.begin_find(project, self.secret)
 
     def find_at_hand(self, project: NormalizedName) -> Found | None:
         """The project, if it is there and no storage need be asked about it; else None."""

@@ -35,6 +35,7 @@ from private_pypi.errors import (
     BackendError,
     FileNotFound,
     NotAllowed,
+    PrivatePypiError,
     ProjectNotFound,
     Unsupported,
     WrongSecret,
@@ -48,6 +49,7 @@ from private_pypi.repositories.opening import Opened
 from private_pypi.repositories.releases import files_of_release
 from private_pypi.repositories.repository import Repository, RepositoryState
 from private_pypi.storage.arriving import Arriving
+from private_pypi.system.background import Pending
 
 
 class _Answer(NamedTuple):
@@ -269,6 +271,18 @@ class Group(Repository):
         if not answers:
             return Absent()
         return _mixed(project, answers) if self._is_mixed(project) else answers[0].found
+
+    def begin_find(self, project: NormalizedName, secret: Secret) -> Pending | None:
+        """Begin to ask the first mirror that may answer, if no private member does."""
+        try:
+            for member in self._candidates(project):
+                if member.is_mirror:
+                    return member.repository.begin_find(project, Secret(""))
+                if member.repository.ever_had(project):
+                    break
+        except PrivatePypiError:
+            pass  # `find` meets it as well
+        return None
 
     def file(
         self,

@@ -77,7 +77,7 @@ from private_pypi.storage.arriving import Arriving, Check
 from private_pypi.storage.bounded import mark_used
 from private_pypi.storage.file_cache import FileCache
 from private_pypi.storage.recent_trouble import RecentTrouble
-from private_pypi.system.background import Background, StillRunning
+from private_pypi.system.background import Background, Pending, StillRunning
 
 _log = logging.getLogger(__name__)
 
@@ -259,6 +259,15 @@ class Mirror(Repository):
             (self.index, key),
             partial(self._judged_page, project, page, judged),
         )
+
+    def begin_find(self, project: NormalizedName, secret: Secret) -> Pending | None:
+        """Begin to ask the upstream for a page, if it has to be asked."""
+        if self._own.offline or not self.mirrors(project):
+            return None
+        page = self.index.page(project)
+        if page is not None and 0 <= time.time() - page.checked_at < self._believed(page):
+            return None
+        return self._background.begin(("page", project), partial(self._ask_page, project))
 
     def _lets_all_through(self, page: PageState) -> bool:
         return self._policy.is_trivial and page.status is None and not self._own.offline

@@ -23,6 +23,7 @@ from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectL
 from private_pypi.repositories.opening import Opened
 from private_pypi.storage.arriving import Arriving
 from private_pypi.storage.file_cache import FileCache
+from private_pypi.system.background import Pending
 
 CLOSING_SECONDS = 10.0
 """For how many seconds closing all repositories waits for calls to their storages."""
@@ -185,6 +186,13 @@ class Repository(abc.ABC):
         Without `ask`, no storage is asked, and `BackendUnavailable` is raised if the answer is not
         known.
         """
+
+    def begin_find(self, project: NormalizedName, secret: Secret) -> Pending | None:
+        """Begin what `find` would wait for, so that no thread has to wait.
+
+        None: it would wait for nothing, or it is not known for what.
+        """
+        return None
 
     def is_at_hand(self, project: NormalizedName, secret: Secret) -> bool:
         """Whether the project can be shown without asking a storage."""

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, Future
-from contextlib import suppress
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -32,6 +31,27 @@ class StillRunning(BackendUnavailable):
 
 class NotStarted(BackendUnavailable):
     """No thread was free for the call, and none would be if it were made again at once."""
+
+
+class Pending:
+    """A call that runs. Nobody holds a thread to wait for it; `Background.result` gives its end."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+        self._forgotten: set[Callable[[], object]] = set()
+
+    def call_when_over(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once when the call is over: at once, or later in another thread.
+
+        It must not block.
+        """
+        self._future.add_done_callback(
+            lambda _: None if callback in self._forgotten else callback()
+        )
+
+    def forget(self, callback: Callable[[], object]) -> None:
+        """Do not call `callback` any more. It may be running at this moment."""
+        self._forgotten.add(callback)
 
 
 class Background:
@@ -74,10 +94,16 @@ class Background:
             ) from None
         return result
 
-    def begin(self, key: Hashable, call: Callable[[], object]) -> None:
-        """Run `call` without waiting for it, unless one with this key runs or no thread is free."""
-        with self._changed, suppress(NotStarted):
-            self._joined(key, call, time.monotonic())
+    def begin(self, key: Hashable, call: Callable[[], object]) -> Pending | None:
+        """Begin a call, or join the one with this key, without waiting; None: no thread is free.
+
+        Once it is over, what the call leaves behind is there: its result is not kept.
+        """
+        try:
+            with self._changed:
+                return Pending(self._joined(key, call, time.monotonic()))
+        except NotStarted:
+            return None
 
     def close(self, timeout: float = 5.0) -> None:
         """Start no more calls, and wait at most `timeout` seconds for those that run."""

@@ -44,6 +44,7 @@ from private_pypi.web.http.content import (
 )
 from private_pypi.web.http.routes import Route
 from private_pypi.web.requests import grant, page_cache, redirect_within, respond
+from private_pypi.web.serving import Later
 
 _METADATA = ".metadata"
 _INDEX_HTML = normalize("index.html")  # a project may have this name
@@ -324,6 +325,7 @@ def _project(
     granted: Grant, project: NormalizedName, representation: Representation, *, base: str = ""
 ) -> Response:
     """The page of a project, a redirect to another index, or `ProjectNotFound`."""
+    _wait_without_thread(granted, project)
     match granted.find(project):
         case Found() as found:
             conditions = conditions_of_request()
@@ -336,6 +338,19 @@ def _project(
             return Response(status=302, headers=headers)
         case Absent():
             raise ProjectNotFound(project)
+
+
+def _wait_without_thread(granted: Grant, project: NormalizedName) -> None:
+    """Raise `Later` if another index has to be asked for a page, and the server supports that.
+
+    Installers ask for dozens of pages at the same time.
+    """
+    waiting = conditions_of_request().waiting
+    if waiting is None or waiting.awaited is not None or waiting.is_over:
+        return
+    pending = granted.begin_find(project)
+    if pending is not None:
+        raise Later(pending, pending.call_when_over, pending.forget)
 
 
 def _representation(version: str | None) -> Representation | None:
