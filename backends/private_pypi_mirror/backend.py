@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import io
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
@@ -53,6 +55,7 @@ _PAGES: Final = {
     "Accept-Encoding": "gzip",
 }
 _FILES: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 _GZIPPED: Final = (".gz", ".tgz")
 _GONE: Final = (404, 410)
 _CHARSETS: Final = ("utf-8", "ascii", "iso8859-1", "cp1252")
@@ -190,20 +193,32 @@ class MirrorStorage(Storage["MirrorBackend"]):
             with self.backend.folder.open_file(location, name) as file:
                 file.seek(start)
                 return file.read(length)
+        return self._part(location, name, start, length)[0]
+
+    def file_size(self, file: FileHandle) -> int | None:
+        folder = self.backend.folder
+        if folder is not None and origin_of(file.location) is None:
+            with folder.open_file(file.location, file.filename) as opened:
+                return opened.seek(0, io.SEEK_END)
+        return self._part(file.location, file.filename, 0, 1)[1]
+
+    def _part(self, location: str, name: str, start: int, length: int) -> tuple[bytes, int | None]:
+        """A part of a file, and the size of the file (None: the upstream does not say it)."""
         self._require_safe(location, has_sha256=True)
         headers = {**_FILES, "Range": f"bytes={start}-{start + length - 1}"}
         with contextlib.closing(self.backend.connection.get(location, headers)) as answer:
             if answer.status in _GONE:
                 raise FileNotFound(name)
             if answer.status == 416:  # beyond the end
-                return b""
+                return b"", None
             if answer.status == 200:
                 raise Unsupported(f"{shown(answer.url)} does not send parts of files")
             self._require_file(answer, name, status=206)
-            said = answer.headers.get("Content-Range", "").strip().lower()
-            if not said.startswith(f"bytes {start}-"):
+            said = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip().lower())
+            if said is None or int(said[1]) != start:
                 raise BackendError(f"{shown(answer.url)} sent another part than was asked for")
-            return b"".join(answer.raw(length, _PAGE_SECONDS))
+            size = None if said[2] == "*" else int(said[2])
+            return b"".join(answer.raw(length, _PAGE_SECONDS)), size
 
     def _require_safe(self, location: str, *, has_sha256: bool) -> None:
         """Raise unless a file may be fetched from this address."""

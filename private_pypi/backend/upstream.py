@@ -110,6 +110,12 @@ class SupportsUpstream(Protocol):
         Raises `BackendError` as `project_page` does, also if the upstream has no such list.
         """
 
+    def file_size(self, file: FileHandle) -> int | None:
+        """The size of a file in bytes; None: the upstream does not say it without sending the file.
+
+        Raises `FileNotFound`, and `Unsupported` if `read_part` does not work for the file.
+        """
+
     def open_metadata(self, file: FileHandle) -> Download:
         """The core metadata at the address of the file plus `.metadata`; raises `FileNotFound`.
 

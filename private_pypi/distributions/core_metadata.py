@@ -249,6 +249,27 @@ def examine_parts(stored: StoredFile, sha256: str, content: BinaryIO) -> Examine
     return _examined(stored, parsed, read_core_metadata(content, stored.filename), sha256)
 
 
+def require_sound(content: BinaryIO, filename: str) -> None:
+    """Raise `InvalidUpload` unless an open file is whole, and of the release that its name says."""
+    found = read_core_metadata(content, filename)
+    if found is not None:
+        require_release(found, filename)
+    elif filename.endswith(".whl"):
+        raise InvalidUpload(f"{filename}: .dist-info/METADATA is missing")
+    if filename.endswith(".tar.gz"):  # a zip file has its directory at its end
+        size = content.seek(0, io.SEEK_END)
+        content.seek(0)
+        with _damage_is_invalid(filename):
+            unpacked = _Unpacked(content, most_unpacked(size))
+            while unpacked.read(_MAX_HEADER):
+                pass
+
+
+def require_release(core_metadata: bytes, filename: str) -> None:
+    """Raise `InvalidUpload` unless core metadata are of the release that a filename says."""
+    _check_release(parse_core_metadata(core_metadata), filename, parse_filename(filename))
+
+
 def _examined(
     stored: StoredFile, parsed: ParsedFilename, content: bytes | None, sha256: str
 ) -> Examined:

@@ -27,7 +27,7 @@ from packaging.version import Version
 
 from private_pypi.backend import UpstreamFile, UpstreamPage
 from private_pypi.distributions.filenames import normalize, parse_filename
-from private_pypi.errors import InvalidFilename
+from private_pypi.errors import BackendUnavailable, InvalidFilename
 from private_pypi.index.connections import IndexFile
 from private_pypi.index.rows import from_microseconds, microseconds, version_key
 from private_pypi.index.schema import NEXT_SERIAL, SCHEMA
@@ -99,7 +99,13 @@ _INSERT = f"""
 INSERT INTO files (project, first_seen_at, {", ".join(_FROM_UPSTREAM)})
 VALUES (?, ?, {", ".join("?" * len(_FROM_UPSTREAM))})
 ON CONFLICT (project, filename) DO UPDATE SET
-    learned_metadata = CASE WHEN metadata IS excluded.metadata THEN learned_metadata END,
+    -- What was learned of other bytes does not count, if the upstream says that they are others.
+    learned_metadata = CASE WHEN metadata IS excluded.metadata AND sha256 IS excluded.sha256
+        AND hashes = excluded.hashes THEN learned_metadata END,
+    learned_sha256 = CASE WHEN hashes = excluded.hashes OR '{{}}' IN (hashes, excluded.hashes)
+        THEN learned_sha256 END,
+    learned_size = CASE WHEN hashes = excluded.hashes OR '{{}}' IN (hashes, excluded.hashes)
+        THEN learned_size END,
     {", ".join(f"{name} = excluded.{name}" for name in _FROM_UPSTREAM)}
 """
 _BATCH = 5_000  # names in one transaction, so that others can write in between
@@ -196,6 +202,9 @@ class MirroredIndex(IndexFile):
 
         `asked_at` (unix seconds): when the upstream was asked. An answer to an earlier question
         than the last one is ignored.
+
+        The files of a project that is absent are kept for the case that it comes back, because only
+        this file knows when they were seen first, and which hashes were learned.
         """
         rows, others = ({}, {}) if page is None else _rows(project, page.files)
         status = None if page is None else page.status
@@ -208,8 +217,10 @@ class MirroredIndex(IndexFile):
             if known is not None and asked_at < known[3] <= time.time():
                 return
             is_new = known is None or known[:3] != (int(page is not None), *facts)
-            is_changed = _take_files(connection, project, rows)
-            is_changed |= _take_others(connection, project, others)
+            is_changed = False
+            if page is not None:
+                is_changed = _take_files(connection, project, rows)
+                is_changed |= _take_others(connection, project, others)
             if is_new or is_changed:
                 connection.execute(NEXT_SERIAL)
             connection.execute(
@@ -232,6 +243,19 @@ class MirroredIndex(IndexFile):
             connection.execute(
                 "UPDATE pages SET checked_at = ? WHERE project = ?", (asked_at, project)
             )
+
+    def files_of(self, project: NormalizedName, page: UpstreamPage) -> list[MirroredFile]:
+        """What `files` would return after `take_page`; nothing is written."""
+        ours = ", ".join(_OURS[1:])
+        known = {
+            row[0]: row[1:]
+            for row in self._all(
+                f"SELECT filename, {ours} FROM files WHERE project = ?", (project,)
+            )
+        }
+        new = (microseconds(datetime.now(UTC)), None, None, None)
+        rows = sorted(_rows(project, page.files)[0].values(), key=lambda row: (row[2], row[0]))
+        return [_file((*row, project, *known.get(row[0], new))) for row in rows]
 
     # -- what the upstream does not say -----------------------------------------------------------
 
@@ -277,7 +301,10 @@ class MirroredIndex(IndexFile):
         )
 
     def names(self) -> Iterator[NormalizedName]:
-        """The projects of the list in order, read piece by piece."""
+        """The projects of the list in order, read piece by piece.
+
+        Raises `BackendUnavailable` if another list has taken its place before all are read.
+        """
         generation, last = self.names_state().generation, ""
         while True:
             rows = self._all(
@@ -285,6 +312,11 @@ class MirroredIndex(IndexFile):
                 (generation, last, _BATCH),
             )
             if not rows:
+                if self.names_state().generation != generation:
+                    raise BackendUnavailable(
+                        "the list of projects was replaced while it was read; ask again",
+                        retry_after=1,
+                    )
                 return
             yield from (name for (name,) in rows)
             last = rows[-1][0]
@@ -309,7 +341,7 @@ class MirroredIndex(IndexFile):
     def names_like(self, pattern: str, *, limit: int) -> tuple[int, list[NormalizedName]]:
         """How many names of the list match a pattern as of `fnmatch`, and the first of them."""
         where = "generation = (SELECT names_generation FROM state) AND name GLOB ?"
-        parameters = (_glob(pattern),)
+        parameters = (pattern.replace("[!", "[^"),)  # as SQLite writes it
         total = self._first(f"SELECT count(*) FROM names WHERE {where}", parameters)[0]
         rows = self._all(
             f"SELECT name FROM names WHERE {where} ORDER BY name LIMIT ?", (*parameters, limit)
@@ -327,16 +359,18 @@ class MirroredIndex(IndexFile):
     ) -> tuple[int, list[NormalizedName]]:
         """How many names of the list have every word in them, and some of these names.
 
-        A name of exactly these words comes first, the others are ordered. Patterns: see `Mirror`.
+        A name of exactly these words comes first, the others are ordered. `only`: patterns as for
+        `fnmatch`, of which a name must match one, if there are any. `without`: of which it must
+        match none.
         """
+        # SQLite and `fnmatch` have the same patterns, but for this.
+        globs = [pattern.replace("[!", "[^") for pattern in (*only, *without)]
+        parameters = (*(word.lower() for word in words), *globs)
         where = "generation = (SELECT names_generation FROM state)"
-        parameters = tuple(word.lower() for word in words)
         where += "".join(" AND instr(name, ?)" for _ in words)
-        if only:
-            where += f" AND ({' OR '.join(['name GLOB ?'] * len(only))})"
-        where += " AND NOT name GLOB ?" * len(without)
-        parameters += tuple(_glob(pattern) for pattern in (*only, *without))
-        if words or only or without:
+        where += f" AND ({' OR '.join(['name GLOB ?'] * len(only))})" if only else ""
+        where += "".join(" AND NOT name GLOB ?" for _ in without)
+        if parameters:
             total = self._first(f"SELECT count(*) FROM names WHERE {where}", parameters)[0]
         else:
             total = self.names_state().count
@@ -381,20 +415,32 @@ class MirroredIndex(IndexFile):
 
     def _drop_names(self) -> None:
         """Remove the names of other lists than the present one."""
+        present = self.names_state().generation or 0
         while True:
             with self.transaction() as connection:
                 dropped = connection.execute(
-                    "DELETE FROM names WHERE (generation, name) IN (SELECT generation, name"
-                    " FROM names, state WHERE generation IS NOT names_generation LIMIT ?)",
-                    (_BATCH,),
+                    # In a form for which SQLite uses the primary key.
+                    "DELETE FROM names WHERE (generation, name) IN (SELECT * FROM ("
+                    " SELECT generation, name FROM names WHERE generation < ?1 UNION ALL"
+                    " SELECT generation, name FROM names WHERE generation > ?1) LIMIT ?2)",
+                    (present, _BATCH),
                 ).rowcount
             if not dropped:
                 return
 
 
-def _glob(pattern: str) -> str:
-    """A pattern as of `fnmatch`, as SQLite writes it."""
-    return pattern.replace("[!", "[^")
+def names_of_strangers(project: NormalizedName, files: Iterable[UpstreamFile]) -> list[str]:
+    """The names of the files of other projects on a page; none if there is any of the project."""
+    found = []
+    for file in files:
+        try:
+            parsed = parse_filename(file.filename)
+        except InvalidFilename:
+            continue
+        if parsed.project == project:
+            return []
+        found.append(file.filename)
+    return found
 
 
 def _batches(names: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -478,13 +524,10 @@ def _file(row: Sequence[Any]) -> MirroredFile:
     first_seen = from_microseconds(first_seen_at)
     assert first_seen is not None
     metadata_sha256 = metadata or learned_metadata
-    # Every wheel has core metadata, which can be read from it if its size is known.
-    size = learned_size if size is None else size
-    is_readable = filename.endswith(".whl") and size is not None
     return MirroredFile(
         project=project,
         filename=filename,
-        size=size,
+        size=learned_size if size is None else size,
         sha256=sha256 or learned_sha256,
         location=url,
         version=version,
@@ -492,7 +535,9 @@ def _file(row: Sequence[Any]) -> MirroredFile:
         requires_python=requires_python,
         yanked=yanked,
         core_metadata_sha256=metadata_sha256,
-        offers_unhashed_metadata=metadata_sha256 is None and (metadata == "" or is_readable),
+        # Every wheel has core metadata, which can be read from it.
+        offers_unhashed_metadata=metadata_sha256 is None
+        and (metadata == "" or filename.endswith(".whl")),
         hashes=json.loads(hashes) if hashes != "{}" else {},
         provenance=provenance,
         first_seen_at=first_seen,

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from filelock import FileLock, Timeout
 from packaging.utils import NormalizedName
@@ -35,16 +35,22 @@ from private_pypi.backend import (
     SupportsParts,
     SupportsUpstream,
     SupportsUsage,
+    UpstreamPage,
     Usage,
     capability,
 )
 from private_pypi.configuration.config import RepositorySettings, normalized_patterns
-from private_pypi.distributions.core_metadata import LARGEST_METADATA
+from private_pypi.distributions.core_metadata import (
+    LARGEST_METADATA,
+    require_release,
+    require_sound,
+)
 from private_pypi.errors import (
     BackendError,
     BackendUnavailable,
     FileHidden,
     FileNotFound,
+    InvalidUpload,
     ProjectNotFound,
     StorageFull,
     Unsupported,
@@ -52,7 +58,13 @@ from private_pypi.errors import (
 from private_pypi.index.examining import remote_file
 from private_pypi.index.identity import Identity
 from private_pypi.index.local import ProjectLine
-from private_pypi.index.mirrored import MirroredFile, MirroredIndex, NamesState, PageState
+from private_pypi.index.mirrored import (
+    MirroredFile,
+    MirroredIndex,
+    NamesState,
+    PageState,
+    names_of_strangers,
+)
 from private_pypi.model import (
     FRESH,
     Download,
@@ -77,17 +89,20 @@ from private_pypi.storage.arriving import Arriving, Check
 from private_pypi.storage.bounded import mark_used
 from private_pypi.storage.file_cache import FileCache
 from private_pypi.storage.recent_trouble import RecentTrouble
+from private_pypi.storage.remote_files import ReadPart, RemoteFile
 from private_pypi.system.background import Background, Pending, StillRunning
 
 _log = logging.getLogger(__name__)
 
 _BUDGET = 20.0  # seconds for which a request waits for a page of the upstream
 _ABSENT_SECONDS = 30.0  # for which it is believed that the upstream does not have a project
+_RECHECK_SECONDS = 30.0  # after which a page is asked for again if it lacks a wanted file
 _NAMES_SECONDS = 3600.0  # for which the list of projects is believed, which may have 40 MB
 _MOST_CALLS = 64  # to the upstream at the same time, for pages; uv asks for 50
 _MOST_FETCHES = 32  # files that are fetched at the same time
 _MOST_JUDGED = 10_000  # pages, and frozen views, whose judgement is remembered
 _MOST_FROZEN = 100
+_MOST_UNKEPT = 20_000  # files on pages that are in memory because the disk is full
 _LARGEST_UNKNOWN = 8 * 2**30  # bytes of a file whose size the upstream does not say
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -110,6 +125,21 @@ class _Judgement:
     of: tuple[int, Hashable]  # the serial of the page, and the generation of the policy
     changes_at: datetime | None
     key: int  # for the cache of rendered pages
+
+
+@dataclass(slots=True)
+class _Health:
+    """How the upstream is, which frozen views share."""
+
+    error: str | None = None  # of the last question, if it had one
+
+
+@dataclass(frozen=True, slots=True)
+class _Unkept:
+    """A page that the disk did not take."""
+
+    page: PageState
+    files: Sequence[MirroredFile]
 
 
 class Mirror(Repository):
@@ -157,11 +187,13 @@ class Mirror(Repository):
             most_fetches=_MOST_FETCHES,
         )
         self._trouble = RecentTrouble()
-        self._last_error: str | None = None
+        self._health = _Health()
         self._background = Background(f"mirror {self.name!r}", most=_MOST_CALLS)
-        self._lock = threading.Lock()  # guards both of these
-        self._judged: OrderedDict[str, _Judgement] = OrderedDict()
+        self._instant: datetime | None = None  # of a frozen view
+        self._lock = threading.Lock()  # guards these, which frozen views share
+        self._judged: OrderedDict[Hashable, _Judgement] = OrderedDict()
         self._frozen: OrderedDict[datetime, Mirror] = OrderedDict()
+        self._unkept: OrderedDict[str, _Unkept] = OrderedDict()
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -205,7 +237,7 @@ class Mirror(Repository):
 
     def state(self) -> RepositoryState:
         """Ready, with the error that the upstream gave last, if it has not answered since."""
-        return RepositoryState(ready=True, synced_at=None, error=self._last_error)
+        return RepositoryState(ready=True, synced_at=None, error=self._health.error)
 
     def usage(self) -> Usage | None:
         """The requests to the upstream."""
@@ -264,7 +296,7 @@ class Mirror(Repository):
         """Begin to ask the upstream for a page, if it has to be asked."""
         if self._own.offline or not self.mirrors(project):
             return None
-        page = self.index.page(project)
+        page = self._page(project)
         if page is not None and 0 <= time.time() - page.checked_at < self._believed(page):
             return None
         return self._background.begin(("page", project), partial(self._ask_page, project))
@@ -272,14 +304,41 @@ class Mirror(Repository):
     def _lets_all_through(self, page: PageState) -> bool:
         return self._policy.is_trivial and page.status is None and not self._own.offline
 
+    def _page(self, project: NormalizedName) -> PageState | None:
+        """What is known of a page; None: it was never asked for."""
+        page, unkept = self.index.page(project), self._unkept.get(project)
+        if unkept is None or (page is not None and page.checked_at >= unkept.page.checked_at):
+            return page
+        return unkept.page
+
+    def _files_of(self, project: NormalizedName, page: PageState) -> Sequence[MirroredFile]:
+        unkept = self._unkept.get(project)
+        if unkept is not None and unkept.page == page:
+            return unkept.files
+        files = self.index.files(project)
+        if not files and self.index.page(project) is None:
+            raise _replaced()  # otherwise, this would be a page without files
+        return files
+
+    def _file_of(
+        self, project: NormalizedName, page: PageState, filename: str
+    ) -> MirroredFile | None:
+        unkept = self._unkept.get(project)
+        if unkept is not None and unkept.page == page:
+            return next((each for each in unkept.files if each.filename == filename), None)
+        file = self.index.file(project, filename)
+        if file is None and self.index.page(project) is None:
+            raise _replaced()
+        return file
+
     def _whole_page(self, project: NormalizedName, page: PageState) -> ProjectPage:
-        return ProjectPage(self.index.files(project), page.status)
+        return ProjectPage(self._files_of(project, page), page.status)
 
     def _judged_page(
         self, project: NormalizedName, page: PageState, judged: Judged | None
     ) -> ProjectPage:
         if judged is None:
-            judged = self._judge(project, page, self.index.files(project))
+            judged = self._judge(project, page, self._files_of(project, page))
         return ProjectPage(judged.files, page.status)
 
     def _judgement(
@@ -287,16 +346,17 @@ class Mirror(Repository):
     ) -> tuple[Hashable, Judged | None]:
         """A key for the page as the policy has it now, and the result if it was made anew."""
         of = (page.serial, self._policy.generation())
-        kept = self._judged.get(project)
+        question = (self._instant, project)
+        kept = self._judged.get(question)
         if kept is not None and kept.of == of and not self._own.offline:
             ends_at = kept.changes_at or _NEVER
             if datetime.now(UTC) < ends_at:
                 return kept.key, None
-        judged = self._judge(project, page, self.index.files(project))
+        judged = self._judge(project, page, self._files_of(project, page))
         made = _Judgement(of, judged.changes_at, next(_keys))
         with self._lock:
-            self._judged[project] = made
-            mark_used(self._judged, project, most=_MOST_JUDGED)
+            self._judged[question] = made
+            mark_used(self._judged, question, most=_MOST_JUDGED)
         return made.key, judged
 
     def _judge(
@@ -329,10 +389,10 @@ class Mirror(Repository):
 
     def hidden(self, project: NormalizedName) -> tuple[HiddenFile, ...]:
         """The files of a page that are not served, each with the rule; no upstream is asked."""
-        page = self.index.page(project)
+        page = self._page(project)
         if page is None or not page.is_there:
             return ()
-        judged = self._judge(project, page, self.index.files(project))
+        judged = self._judge(project, page, self._files_of(project, page))
         others = (
             HiddenFile(filename=name, version=None, rule="filename", reason=problem)
             for name, problem in self.index.others(project)
@@ -347,12 +407,17 @@ class Mirror(Repository):
     def _look_up(
         self, project: NormalizedName, *, ask: bool = True
     ) -> tuple[PageState | None, Freshness]:
-        """What is known of a page, after asking the upstream if that is too old."""
-        page = self.index.page(project)
+        """What is known of a page, after asking the upstream if that is too old.
+
+        While the upstream is in trouble, this is what was known before, with its age, or an error.
+        """
+        page = self._page(project)
+        if self._own.offline:
+            if page is None:
+                self._require_unlisted(project)
+            return page, FRESH
         age = None if page is None else time.time() - page.checked_at
         if page is not None and age is not None and 0 <= age < self._believed(page):
-            return page, FRESH
-        if self._own.offline:
             return page, FRESH
         if not ask:
             raise NotAtHand
@@ -366,35 +431,109 @@ class Mirror(Repository):
                 _log.info("%s: project %s is shown as it was: %s", self.name, project, error)
                 return page, Freshness(max(0.0, age))
             raise
-        page = self.index.page(project)
+        page = self._page(project)
         if page is None:
-            raise BackendUnavailable("the local index was replaced; ask again")
+            raise _replaced()
         return page, FRESH
+
+    def _require_unlisted(self, project: NormalizedName) -> None:
+        """Raise unless a project that was never asked for is known to be absent."""
+        if self.index.names_state().generation is None or self.index.has_name(project):
+            raise BackendUnavailable(
+                f"this mirror is offline, and did not ask for project {project!r} before"
+            )
 
     def _believed(self, page: PageState) -> float:
         return self._interval if page.is_there else min(self._interval, _ABSENT_SECONDS)
 
-    def _ask_page(self, project: NormalizedName) -> None:
-        page = self.index.page(project)
-        if page is not None and 0 <= time.time() - page.checked_at < self._believed(page):
-            return  # another process was quicker
+    def _ask_page(self, project: NormalizedName, *, believed: float | None = None) -> None:
+        """Ask the upstream for a page, unless what is known is younger than `believed` seconds."""
+        page = self._page(project)
+        if page is not None:
+            seconds = self._believed(page) if believed is None else believed
+            if 0 <= time.time() - page.checked_at < seconds:
+                return  # another process was quicker
         asked_at = time.time()
-        validator = page.validator if page is not None and page.is_there else ""
+        # A page that is not on the disk is asked for as a whole, and perhaps kept this time.
+        is_kept = page is not None and page.is_there and project not in self._unkept
+        validator = page.validator if page is not None and is_kept else ""
         try:
             found = self._trouble.ask(
-                ("page", project), lambda: self._upstream.project_page(project, validator)
+                ("page", project), partial(self._page_of_upstream, project, validator)
             )
         except ProjectNotFound:
-            self.index.take_page(project, None, asked_at=asked_at)
+            self._take_page(project, UpstreamPage(files=()), asked_at, is_there=False)
         except BackendError as error:
-            self._last_error = str(error)
+            self._health.error = str(error)
             raise
         else:
+            self._take_page(project, found, asked_at)
+        self._health.error = None
+
+    def _page_of_upstream(self, project: NormalizedName, validator: str) -> UpstreamPage | None:
+        page = self._upstream.project_page(project, validator)
+        strangers = [] if page is None else names_of_strangers(project, page.files)
+        if strangers:
+            raise BackendError(
+                f"the page of project {project!r} at the upstream has only files of other "
+                f"projects, such as {strangers[0]!r}"
+            )
+        return page
+
+    def _take_page(
+        self,
+        project: NormalizedName,
+        found: UpstreamPage | None,
+        asked_at: float,
+        *,
+        is_there: bool = True,
+    ) -> None:
+        """Remember what the upstream said (None: as before), in memory if the disk is full."""
+        try:
             if found is None:
                 self.index.confirm_page(project, asked_at=asked_at)
             else:
-                self.index.take_page(project, found, asked_at=asked_at)
-        self._last_error = None
+                self.index.take_page(project, found if is_there else None, asked_at=asked_at)
+        except StorageFull as error:
+            _log.warning("the page of project %s is only kept in memory: %s", project, error)
+            self._remember(project, found, asked_at, is_there=is_there)
+        else:
+            with self._lock:
+                self._unkept.pop(project, None)
+
+    def _remember(
+        self,
+        project: NormalizedName,
+        found: UpstreamPage | None,
+        asked_at: float,
+        *,
+        is_there: bool,
+    ) -> None:
+        files: Sequence[MirroredFile]
+        page = self._page(project)
+        if found is not None:
+            page = PageState(
+                # The index does not have this number, which says when it was made plus a bit.
+                serial=time.time_ns() // 1_000_000,
+                is_there=is_there,
+                checked_at=asked_at,
+                validator=found.validator,
+                status=found.status,
+            )
+            files = self.index.files_of(project, found)
+        elif page is not None:
+            files = self._files_of(project, page)
+            page = replace(page, checked_at=asked_at)
+        else:
+            raise _replaced()
+        with self._lock:
+            self._unkept[project] = _Unkept(page, files)
+            self._unkept.move_to_end(project)
+            while len(self._unkept) > 1 and self._unkept_size() > _MOST_UNKEPT:
+                self._unkept.popitem(last=False)
+
+    def _unkept_size(self) -> int:
+        return sum(1 + len(each.files) for each in self._unkept.values())
 
     # -- the list of projects ----------------------------------------------------------------------
 
@@ -418,17 +557,15 @@ class Mirror(Repository):
             raise BackendUnavailable("this mirror is offline, and never read the list of projects")
         try:
             self._background.result("names", self._ask_names, wait=5.0)
-        except StillRunning:
-            if age is None:
+        except BackendError as error:
+            if age is not None and age < seconds + self._stale_for:
+                return state, Freshness(max(0.0, age))
+            if isinstance(error, StillRunning):
                 raise ListNotRead(
                     "the list of projects is being read from the upstream; ask again",
                     retry_after=10,
                 ) from None
-            return state, FRESH
-        except BackendError:
-            if age is None or age >= seconds + self._stale_for:
-                raise
-            return state, Freshness(max(0.0, age))
+            raise
         return self.index.names_state(), FRESH
 
     def _ask_names(self) -> None:
@@ -440,8 +577,11 @@ class Mirror(Repository):
                 "another process is reading the list of projects; ask again", retry_after=10
             ) from None
         try:
-            asked_at = time.time()
-            validator = self.index.names_state().validator
+            known, asked_at = self.index.names_state(), time.time()
+            seconds = max(self._interval, _NAMES_SECONDS)
+            if known.checked_at is not None and 0 <= asked_at - known.checked_at < seconds:
+                return  # another process was quicker
+            validator = known.validator
             listed = self._trouble.ask("names", lambda: self._upstream.project_names(validator))
             if listed is None:
                 self.index.confirm_names(asked_at=asked_at)
@@ -450,12 +590,12 @@ class Mirror(Repository):
                     self._until_closed(listed.names), listed.validator, asked_at=asked_at
                 )
         except BackendError as error:
-            self._last_error = str(error)
+            self._health.error = str(error)
             self._trouble.note("names", error)
             raise
         finally:
             lock.release()
-        self._last_error = None
+        self._health.error = None
 
     def _until_closed(self, names: Iterator[str]) -> Iterator[str]:
         try:
@@ -552,8 +692,19 @@ class Mirror(Repository):
         if need > Access.READ:
             raise self._read_only()
         page, freshness = self._look_up(project) if self.mirrors(project) else (None, FRESH)
-        is_there = page is not None and page.is_there
-        file = self.index.file(project, filename) if is_there else None
+        file = None
+        if page is not None and page.is_there:
+            file = self._file_of(project, page, filename)
+            if file is None and freshness == FRESH and not self._own.offline:
+                # It may be new. Who asks for it knows it from somewhere else.
+                self._background.result(
+                    ("page", project),
+                    partial(self._ask_page, project, believed=_RECHECK_SECONDS),
+                    wait=_BUDGET,
+                )
+                page = self._page(project)
+                if page is not None and page.is_there:
+                    file = self._file_of(project, page, filename)
         if page is None or file is None:
             if freshness != FRESH:
                 raise BackendUnavailable(
@@ -600,9 +751,7 @@ class Mirror(Repository):
             try:
                 return self._storage.open_file(file)
             except FileNotFound:
-                raise BackendError(
-                    f"the upstream lists {file.filename!r}, and then says that it does not exist"
-                ) from None
+                raise _gone(file) from None
 
         key: Hashable = file.sha256 or ("file", file.location)
         return self._files.fetch(
@@ -613,12 +762,23 @@ class Mirror(Repository):
             awaited=awaited,
             check=Check(
                 hashes=file.hashes,
-                arrived=partial(self._learn, file, self.index.learn_file)
-                if file.sha256 is None
-                else _accept,
+                arrived=partial(self._learn_file, file) if file.sha256 is None else _accept,
                 largest=_LARGEST_UNKNOWN,
             ),
         )
+
+    def _learn_file(
+        self, file: MirroredFile, sha256: str, size: int, read: ReadPart | None
+    ) -> None:
+        """Remember the hash of a file that is what its name says."""
+        if read is None:
+            _log.warning("the hash of %s is not remembered: the disk is full", file.filename)
+            return
+        try:
+            require_sound(cast(BinaryIO, RemoteFile(size, read)), file.filename)
+        except InvalidUpload as error:
+            raise BackendError(f"the upstream sent a damaged file: {error}") from None
+        self._learn(file, self.index.learn_file, sha256, size)
 
     def open_core_metadata(
         self, file: ListedFile, secret: Secret, awaited: Arriving | None = None
@@ -637,8 +797,17 @@ class Mirror(Repository):
                             f"the upstream announces core metadata of {file.filename!r}, and then "
                             "says that they do not exist"
                         ) from None
-            content = core_metadata_in(self._readable(file), file.filename)
+            content = self._core_metadata_in(file)
             return Stream(iter([content]), len(content))
+
+        def learn(digest: str, size: int, read: ReadPart | None) -> None:
+            if read is None:
+                return  # the disk is full
+            try:
+                require_release(read(0, size), file.filename)
+            except InvalidUpload as error:
+                raise BackendError(f"the upstream has wrong core metadata: {error}") from None
+            self._learn(file, self.index.learn_metadata, digest, size)
 
         key: Hashable = sha256 or ("metadata", file.location)
         return self._metadata.fetch(
@@ -648,29 +817,29 @@ class Mirror(Repository):
             size=None,
             awaited=awaited,
             check=Check(
-                arrived=partial(self._learn, file, self.index.learn_metadata)
-                if sha256 is None
-                else _accept,
+                arrived=learn if sha256 is None else _accept,
                 largest=LARGEST_METADATA,
             ),
         )
 
-    def _readable(self, file: MirroredFile) -> BinaryIO:
-        """The file, open. If the upstream can give parts of a file, only these are fetched."""
+    def _core_metadata_in(self, file: MirroredFile) -> bytes:
+        """The core metadata from the file, of which only some parts are fetched if possible."""
         kept = None if file.sha256 is None else self._files.find(file.sha256, file.size)
         if kept is not None:
-            return kept.file
+            return core_metadata_in(kept.file, file.filename)
+        self._require_online(file.filename)
         parts = capability(self._storage, SupportsParts)
-        if parts is not None and file.size is not None:
-            self._require_online(file.filename)
-            try:
-                parts.read_part(file.location, max(0, file.size - 1), 1)
-                return remote_file(parts, file, file.size)
-            except Unsupported:
-                pass
+        try:
+            size = self._upstream.file_size(file) if file.size is None else file.size
+            if parts is not None and size is not None:
+                return core_metadata_in(remote_file(parts, file, size), file.filename)
+        except Unsupported:
+            pass
+        except FileNotFound:
+            raise _gone(file) from None
         opened = whole(self._fetched(file, None))
         assert not isinstance(opened, Redirect)
-        return opened
+        return core_metadata_in(opened, file.filename)
 
     def _require_online(self, filename: str) -> None:
         if self._own.offline:
@@ -701,12 +870,14 @@ class Mirror(Repository):
 
     def at(self, instant: datetime) -> Mirror:
         """This mirror with only the files that the upstream had at an instant (UTC)."""
+        if self._instant is not None:
+            instant = min(instant, self._instant)
         with self._lock:
             frozen = self._frozen.get(instant)
             if frozen is None:
                 frozen = copy.copy(self)
                 frozen._policy = self._policy.at(instant)
-                frozen._judged = OrderedDict()
+                frozen._instant = instant
                 self._frozen[instant] = frozen
             mark_used(self._frozen, instant, most=_MOST_FROZEN)
         return frozen
@@ -723,5 +894,15 @@ def _identity_of(settings: RepositorySettings) -> Identity:
     return Identity(settings.type, {name: str(getattr(own, name)) for name in naming})
 
 
-def _accept(sha256: str, size: int) -> None:
+def _accept(sha256: str, size: int, read: ReadPart | None) -> None:
     """What is known already was compared."""
+
+
+def _replaced() -> BackendUnavailable:
+    return BackendUnavailable("the local index was replaced; ask again", retry_after=1)
+
+
+def _gone(file: MirroredFile) -> BackendError:
+    return BackendError(
+        f"the upstream lists {file.filename!r}, and then says that it does not exist"
+    )

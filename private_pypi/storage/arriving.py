@@ -23,6 +23,7 @@ from pathlib import Path
 
 from private_pypi.errors import BackendError, BackendUnavailable, PrivatePypiError, fresh
 from private_pypi.model import Redirect
+from private_pypi.storage.remote_files import ReadPart
 
 _log = logging.getLogger(__name__)
 
@@ -49,9 +50,10 @@ class Check:
 
     hashes: Mapping[str, str] = field(default_factory=dict)
     """Hashes by algorithm, in lower-case hex. The strongest that is known here is compared."""
-    arrived: Callable[[str, int], None]
-    """Is called with the SHA-256 and the size. It raises `BackendError` if the file may not be
-    used."""
+    arrived: Callable[[str, int, ReadPart | None], None]
+    """Is called with the SHA-256, the size, and a function that reads parts of the file; None: it
+    cannot be read, because the disk did not take it. It raises `BackendError` if the file may not
+    be used."""
     largest: int  # bytes of a file whose size is not known
 
     def digest(self) -> tuple[str, str] | None:
@@ -61,7 +63,12 @@ class Check:
         return None if name is None else (name, self.hashes[name])
 
 
-_STRONGEST_FIRST = ("sha512", "blake2b", "sha384", "sha224", "sha1", "md5")
+# Of `hashlib.algorithms_guaranteed`, which are the names that an index may use (PEP 503), those
+# that are no SHA-256 and have a fixed length.
+_STRONGEST_FIRST = (
+    *("sha512", "sha3_512", "blake2b", "sha384", "sha3_384", "sha3_256", "blake2s"),
+    *("sha224", "sha3_224", "sha1", "md5"),
+)
 
 
 class GivenUp(BackendUnavailable):
@@ -89,7 +96,9 @@ class Arriving:
         """
         self._check = check
         other = None if check is None or sha256 is not None else check.digest()
-        self._other = None if other is None else (hashlib.new(other[0]), other[1])
+        self._other = (
+            None if other is None else (hashlib.new(other[0], usedforsecurity=False), other[1])
+        )
         self.key = key
         self.sha256 = sha256
         self.size = size
@@ -274,13 +283,23 @@ class Arriving:
                 self._available = max(0, min(received, self.size - WITHHELD))
 
     @property
+    def is_verifiable(self) -> bool:
+        """Whether a hash of it is known before it is here."""
+        return self.sha256 is not None or self._other is not None
+
+    @property
     def received(self) -> int:
         """How many bytes were fed."""
         return self._received
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what was fed."""
+        return self._digest.hexdigest()
+
     def finish(self) -> None:
         """End a complete transfer. Raises `BackendError` if the hash is not that of the index."""
-        found = self._digest.hexdigest()
+        found = self.digest
         if self.sha256 not in (None, found):
             raise BackendError(
                 f"the storage sent {self._received} bytes with sha256 {found}, "
@@ -293,7 +312,8 @@ class Arriving:
                 f"{digest.hexdigest()}, the index says {expected}"
             )
         if self._check is not None:
-            self._check.arrived(found, self._received)
+            is_readable = self.refusal is None and self._file is not None
+            self._check.arrived(found, self._received, self._read if is_readable else None)
         with self._changing():
             self.sha256, self.size = found, self._received
             self._available = self._received
@@ -316,6 +336,15 @@ class Arriving:
         assert self._file is not None
         os.utime(self._file, (time.time(), modified))
         os.fsync(self._file)
+
+    def _read(self, start: int, length: int) -> bytes:
+        """A part of what was written to the disk."""
+        assert self._file is not None
+        parts = []
+        while length > 0 and (part := os.pread(self._file, length, start)):
+            parts.append(part)
+            start, length = start + len(part), length - len(part)
+        return b"".join(parts)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:

@@ -180,8 +180,9 @@ class FileCache:
             arriving.fail(BackendError(f"internal error ({type(error).__name__})"))
         finally:
             with self._arriving_lock:
-                if self._arriving.get(arriving.key) is arriving:
-                    del self._arriving[arriving.key]
+                for key in (arriving.key, arriving.digest):
+                    if self._arriving.get(key) is arriving:
+                        del self._arriving[key]
 
     def _receive(
         self, arriving: Arriving, stream: Stream, ask: Callable[[Arriving], Download]
@@ -191,6 +192,9 @@ class FileCache:
             with _closing(stream):
                 arriving.begin(stream.size, scratch)
                 self._follow(arriving, stream, ask)
+            # A caller may know the hash as soon as `finish` does, before the file has its name.
+            with self._arriving_lock:
+                self._arriving.setdefault(arriving.digest, arriving)
             arriving.finish()
             self._keep_arrived(arriving, scratch)
         except PrivatePypiError as error:
@@ -205,7 +209,8 @@ class FileCache:
     ) -> None:
         """Feed what the storage sends. If it breaks off, ask again and go on with the rest.
 
-        Readers have received the first part already, and most clients do not ask again.
+        Readers have received the first part already, and most clients do not ask again. If no hash
+        is known, the rest may belong to another file, so such a transfer is not continued.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -214,7 +219,7 @@ class FileCache:
             except GivenUp:
                 raise
             except BackendUnavailable as error:
-                if attempt == _ATTEMPTS:
+                if attempt == _ATTEMPTS or (arriving.received and not arriving.is_verifiable):
                     raise
                 _log.info("a transfer is begun again: %s", error)
             time.sleep(_PAUSE)

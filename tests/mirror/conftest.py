@@ -11,7 +11,13 @@ import pytest
 from private_pypi.backend import Folders, Secret
 from private_pypi_mirror import IndexMirrorSettings, MirrorBackend
 from private_pypi_mirror.backend import MirrorStorage
+from tests.mirror.mirrors import Asking, Clock, Mirrored, mirror_table
 from tests.mirror.serving import Upstream, running_upstream
+from tests.mirror.upstream import Upstream as Index
+from tests.mirror.upstream import running
+from tests.web.conftest import Deploy, deploy
+
+__all__ = ["deploy"]
 
 MakeMirror = Callable[..., MirrorStorage]
 
@@ -61,3 +67,26 @@ def mirror_of(tmp_path: Path) -> Iterator[MakeMirror]:
 def mirror(upstream: Upstream, mirror_of: MakeMirror) -> MirrorStorage:
     """A mirror of `upstream`."""
     return mirror_of(upstream.index_url)
+
+
+@pytest.fixture
+def index() -> Iterator[Index]:
+    """An upstream with a table of projects, which can go wrong."""
+    with running() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def mirrored(deploy: Deploy, index: Index) -> Mirrored:
+    """Makes clients of a mirror `pypi` of `index`, or of another `index_url`, with more fields."""
+
+    def make(index_url: str = "", **fields: object) -> Asking:
+        return Asking(deploy(mirror_table(index_url or index.index_url, **fields)))
+
+    return make
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Moves the time of the servers in this process."""
+    return Clock(monkeypatch)
