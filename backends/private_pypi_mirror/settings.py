@@ -77,6 +77,11 @@ class IndexMirrorSettings(MirrorSettings):
             raise ValueError(f"index_url: has no host; {wanted}")
 
     @property
+    def reads_public_index(self) -> bool:
+        """Whether the upstream is the public index, so that the mirror has no secrets."""
+        return not self.username and self.base_url == public_index_url().rstrip("/") + "/"
+
+    @property
     def is_folder(self) -> bool:
         """Whether the index is a folder on this machine."""
         return urlsplit(self.index_url).scheme == "file"

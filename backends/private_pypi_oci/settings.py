@@ -76,6 +76,11 @@ class OciSettings(RemoteSettings):
         """The address of the registry, without a path."""
         return _url_of(self.registry, "http" if self.plain_http else "https")
 
+    @property
+    def has_only_tenants(self) -> bool:
+        """Whether each client names its registry and its namespace."""
+        return self.any_registry
+
     def tenant_at(self, host: str, path: str) -> str | None:
         """The name of the tenant for a namespace of an allowed registry; None for all others.
 

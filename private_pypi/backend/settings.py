@@ -76,6 +76,11 @@ class BackendSettings:
     name: str  # of the repository, lower case
     max_file_bytes: int
 
+    @property
+    def has_only_tenants(self) -> bool:
+        """Whether only its tenants have a storage (`SupportsTenants`)."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteSettings(BackendSettings):

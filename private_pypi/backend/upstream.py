@@ -73,6 +73,11 @@ class MirrorSettings(RemoteSettings, ReadSecretSettings):
     deny_file: Path | None = None  # a file with such lines
     wheels_only: bool = False  # whether source distributions are not served
 
+    @property
+    def reads_public_index(self) -> bool:
+        """Whether the upstream is the public index, so that the mirror has no secrets."""
+        return False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         checks: tuple[tuple[str, Any, Callable[[Any], object]], ...] = (

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -27,6 +27,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from private_pypi.backend import (
     AnyBackend,
     BackendSettings,
+    MirrorSettings,
     Secret,
     SupportsList,
     SupportsUpstream,
@@ -223,7 +224,7 @@ def read_configuration(
         checked = _repository(table, load_backend)
         if checked is not None:
             repositories[name] = checked
-    if not problems:
+    if only is None:
         groups = _checked_groups(groups, repositories, tables)
     admin_tables = _tables(admin_secret, rules, problems) if admin_secret is not None else {}
     for name, table in admin_tables.items():
@@ -234,6 +235,9 @@ def read_configuration(
                 f"there is no repository {name!r} in {config.name}"
                 + plugins.did_you_mean(name, tables)
             )
+            continue
+        if name in groups:
+            table.problem("a group has no storage of its own; give its members their secrets")
             continue
         secret = _admin_secret(table, tables[name].values.get("type"))
         if name in repositories:
@@ -525,10 +529,11 @@ def _group(table: _Table) -> GroupSettings:
     table.reject_unknown_keys(["type", *_OF_GROUPS])
     values = {key: table.value(key, kind, None) for key, kind in _OF_GROUPS.items()}
     members = tuple(name.lower() for name in values["members"] or ())
-    if not members and "members" not in {key for key in table.values if values[key] is None}:
-        table.problem("missing; it must be a list of names of other tables, in order", "members")
+    if "members" not in table.values or values["members"] == ():
+        why = "must not be empty" if "members" in table.values else "missing"
+        table.problem(f"{why}; it must be a list of names of other tables, in order", "members")
     publish_to = values["publish_to"]
-    if publish_to is not None and publish_to.lower() not in members:
+    if members and publish_to is not None and publish_to.lower() not in members:
         table.problem(f"{publish_to!r} is not one of the members", "publish_to")
     return GroupSettings(
         name=table.name,
@@ -547,50 +552,72 @@ def _checked_groups(
 ) -> dict[str, GroupSettings]:
     """The groups, each after its members."""
     for group in groups.values():
-        for member in group.members:
-            problem = _member_problem(group, member, groups, repositories)
-            if problem is not None:
-                tables[group.name].problem(problem, "members")
-        _check_publish_to(group, groups, repositories, tables[group.name])
-        _check_mix(group, repositories, tables[group.name])
+        for problem in _member_problems(group, groups, repositories, tables):
+            tables[group.name].problem(problem, "members")
     graph = {
         name: [member for member in group.members if member in groups]
         for name, group in groups.items()
     }
     try:
-        return {name: groups[name] for name in TopologicalSorter(graph).static_order()}
+        ordered = {name: groups[name] for name in TopologicalSorter(graph).static_order()}
     except CycleError as error:
-        circle = error.args[1]
-        tables[circle[0]].problem(
-            f"the groups are members of each other: {' → '.join(reversed(circle))}", "members"
+        first, *others = reversed(error.args[1])
+        tables[first].problem(
+            "a group cannot be a member of itself"
+            if others == [first]
+            else f"the groups are members of each other: {' → '.join((first, *others))}",
+            "members",
         )
         return {}
+    inside: dict[str, list[str]] = {}  # of each group: all tables in it, at any depth
+    for group in ordered.values():
+        inside[group.name] = [
+            each for member in group.members for each in (member, *inside.get(member, ()))
+        ]
+        table = tables[group.name]
+        _check_publish_to(group, groups, repositories, table)
+        claims = {
+            each: (repositories.get(each) or groups[each]).claimed
+            for each in (group.name, *inside[group.name])
+            if each in repositories or each in groups
+        }
+        _check_mix(group, claims, table)
+        _check_readers(
+            [repositories[each] for each in inside[group.name] if each in repositories], table
+        )
+    return ordered
 
 
-def _member_problem(
+def _member_problems(
     group: GroupSettings,
-    member: str,
     groups: Mapping[str, GroupSettings],
     repositories: Mapping[str, RepositorySettings],
-) -> str | None:
-    if group.members.count(member) > 1:
-        return f"{member!r} is there more than once"
-    if member in groups:
-        return None
-    settings = repositories.get(member)
-    if settings is None:
-        known = [name for name in (*repositories, *groups) if name != group.name]
-        return f"there is no table {member!r}{plugins.did_you_mean(member, known)}"
-    traits = settings.backend_class.traits
-    if traits.secrets_per_tenant:
-        return f"{member!r} serves tenants with secrets of their own, which a group cannot ask"
-    if traits.rights_per_project and not settings.claimed:
-        return (
-            f"{member!r} is of type {settings.type!r}, which cannot tell a project that does not "
-            "exist from one that the caller may not see. So it must say which names it answers "
-            f"for: give the table [{member}] a key claimed, such as claimed = ['acme-*']"
-        )
-    return None
+    tables: Mapping[str, _Table],
+) -> Iterator[str]:
+    for number, member in enumerate(group.members):
+        if member in group.members[:number]:
+            if group.members[:number].count(member) == 1:
+                yield f"{member!r} is there more than once"
+            continue
+        settings = repositories.get(member)
+        if settings is None:
+            if member in tables:  # a group, or a table with mistakes, which are reported
+                continue
+            known = [name for name in tables if name != group.name]
+            yield f"there is no table {member!r}{plugins.did_you_mean(member, known)}"
+            continue
+        if settings.backend.has_only_tenants:
+            yield (
+                f"{member!r} has nothing but tenants, each with secrets of its own, which a group "
+                "cannot ask; make a table for the one tenant that is meant"
+            )
+        elif settings.backend_class.traits.rights_per_project and not settings.claimed:
+            yield (
+                f"{member!r} is of type {settings.type!r}, which cannot tell a project that does "
+                "not exist from one that the caller may not see. So it must say which names it "
+                f"answers for: give the table [{member}] a key claimed, such as "
+                "claimed = ['acme-*']"
+            )
 
 
 def _check_publish_to(
@@ -600,7 +627,7 @@ def _check_publish_to(
     table: _Table,
 ) -> None:
     wanted = group.publish_to
-    if wanted is None:
+    if wanted not in group.members:
         return
     if wanted in groups and groups[wanted].publish_to is None:
         table.problem(f"the group {wanted!r} has no publish_to itself", "publish_to")
@@ -608,14 +635,11 @@ def _check_publish_to(
         table.problem(f"{wanted!r} is a mirror, where nothing can be published", "publish_to")
 
 
-def _check_mix(
-    group: GroupSettings, repositories: Mapping[str, RepositorySettings], table: _Table
-) -> None:
-    stored = [repositories[member] for member in group.members if member in repositories]
-    claims = {each.name: each.claimed for each in stored} | {group.name: group.claimed}
+def _check_mix(group: GroupSettings, claims: Mapping[str, tuple[str, ...]], table: _Table) -> None:
+    """`claims`: of the group and of everything in it."""
     for name in sorted(group.mix):
         if not is_normalized_name(name):
-            table.problem(f"{name!r} is not the name of a project", "mix")
+            table.problem(f"{name!r} is not the name of a project; patterns cannot be mixed", "mix")
         for claimant, patterns in claims.items():
             if any(fnmatchcase(name, pattern) for pattern in patterns):
                 table.problem(
@@ -623,6 +647,30 @@ def _check_mix(
                     "it out of mix, or out of claimed",
                     "mix",
                 )
+
+
+def _check_readers(members: Collection[RepositorySettings], table: _Table) -> None:
+    """Nobody may read a mirror only because they have an account at a provider.
+
+    A storage with rights for each project accepts the secrets of all its users. Each of them may
+    read the group, although they see nothing of that member, and so its mirrors.
+    """
+    stored = [each for each in members if not can(each.backend_class, SupportsUpstream)]
+    by_project = [each for each in stored if each.backend_class.traits.rights_per_project]
+    for mirror in members:
+        own = mirror.backend
+        if (
+            by_project
+            and isinstance(own, MirrorSettings)
+            and not (own.reads_public_index or mirror.anonymous_read)
+        ):
+            table.problem(
+                f"everybody with an account at the provider of [{by_project[0].name}] could read "
+                f"the mirror [{mirror.name}] here, because that member accepts the secrets of all "
+                f"of them; give the mirror an address of its own, or say anonymous_read = true in "
+                f"[{mirror.name}] if everybody may read it",
+                "members",
+            )
 
 
 def _stale_for(table: _Table, backend_class: BackendClass) -> timedelta:

@@ -65,18 +65,6 @@ def mirrors_of(repository: Repository) -> Iterator[Mirror]:
             yield from mirrors_of(member)
 
 
-def readable_in(repository: Repository, secret: Secret) -> Iterator[tuple[Repository, Secret]]:
-    """The private repositories in a group, and in groups in it, that let the caller in.
-
-    Each comes with the secret with which it is asked.
-    """
-    if isinstance(repository, Group):
-        for member, own in repository.readable(secret):
-            yield from readable_in(member, own)
-    elif not isinstance(repository, Mirror):
-        yield repository, secret
-
-
 def claimed_matches(
     mirror: Mirror, patterns: Iterable[str], *, index: str, most: int
 ) -> list[ClaimedMatch]:
@@ -108,7 +96,7 @@ class KnownCollisions:
 
 
 def known_collisions(
-    group: Repository, secret: Secret, *, most: int, most_names: int
+    group: Group, secret: Secret, *, most: int, most_names: int
 ) -> KnownCollisions:
     """What is known about a group without waiting for the upstream of any mirror.
 
@@ -116,10 +104,8 @@ def known_collisions(
     told, if they are known; what is not, is asked for in the background. `most_names`: how many
     names are told of each claimed pattern, and compared for members with rights for each project.
     """
-    private = list(readable_in(group, secret))
-    patterns = [
-        pattern for each in (group, *(member for member, _ in private)) for pattern in each.claimed
-    ]
+    private = list(group.readable(secret))
+    patterns = [*group.own_claims, *(glob for member, _ in private for glob in member.claimed)]
     found: list[tuple[NormalizedName, Repository, Secret, Mirror]] = []
     claimed: list[ClaimedMatch] = []
     unread: list[str] = []
@@ -178,9 +164,9 @@ def _names_for(
         return None
 
 
-def _serves(group: Repository, mirror: Mirror, name: NormalizedName) -> bool:
+def _serves(group: Group, mirror: Mirror, name: NormalizedName) -> bool:
     try:
-        return isinstance(group, Group) and mirror in group.mirrors_for(name)
+        return mirror in group.mirrors_for(name)
     except BackendError:  # then it serves nothing under this name
         return False
 

@@ -11,20 +11,23 @@ whole. A member is a *mirror* (`mirror`), another group, or *private*, which is 
 4. Of the members that are left, the first that has the project answers.
 5. If a member does not let the caller in, the names that it has, had or claims are absent for this
    caller. They are not passed on to the members after it.
-6. If a member is in trouble, the names that it might have are in trouble, too.
+6. If a member is in trouble, the names that it might have are in trouble, too. It does not matter
+   to names for which a member before it answers.
 
 For a name in `mix`, all members answer together, and each file says where it is from. Rules 5 and 6
 hold for these names as well.
+
+A group that is a member follows the same rules inside. It decides nothing about rights: its members
+are asked with the secret of the caller. What its private members have or had does not come from the
+mirrors of the group around it either, and the other way round.
 """
 
 from __future__ import annotations
 
-import copy
-import heapq
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import NamedTuple
+from datetime import datetime
+from functools import partial
 
 from packaging.utils import NormalizedName
 from packaging.version import Version
@@ -32,7 +35,9 @@ from packaging.version import Version
 from private_pypi.backend import Access, Secret
 from private_pypi.configuration.config import GroupSettings
 from private_pypi.errors import (
+    AccessError,
     BackendError,
+    FileHidden,
     FileNotFound,
     NotAllowed,
     PrivatePypiError,
@@ -44,31 +49,31 @@ from private_pypi.index.local import ProjectLine
 from private_pypi.index.rows import version_key
 from private_pypi.model import DistributionFile, Freshness, ListedFile, ProjectPage, Upload
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
-from private_pypi.repositories.mirror import ListNotRead, Mirror
+from private_pypi.repositories.group_lists import GroupLists, Leaf, Patterns, Step
+from private_pypi.repositories.mirror import Mirror
 from private_pypi.repositories.opening import Opened
 from private_pypi.repositories.releases import files_of_release
 from private_pypi.repositories.repository import Repository, RepositoryState
+from private_pypi.repositories.stored import key_of
 from private_pypi.storage.arriving import Arriving
 from private_pypi.system.background import Pending
 
+_Path = tuple[str, ...]
+"""The names of the members that lead from a group to a repository, which is the last one."""
 
-class _Answer(NamedTuple):
-    """A member that has a project, and the secret with which it was asked."""
 
-    member: Repository
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A repository that has a project, and the secret with which it was asked."""
+
+    path: _Path
+    repository: Repository  # not a group
     secret: Secret
     found: Found
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    repository: Repository
-    is_mirror: bool
-
-    @property
-    def cannot_tell(self) -> bool:
-        """Whether it cannot tell an absent project from one that the caller may not see."""
-        return self.repository.rights_per_project and not isinstance(self.repository, Group)
+class _HiddenFromCaller(Exception):
+    """The project belongs to a member that does not show it to the caller, or may not show it."""
 
 
 class Group(Repository):
@@ -77,37 +82,74 @@ class Group(Repository):
     def __init__(self, settings: GroupSettings, members: Sequence[Repository]) -> None:
         self.name = settings.name
         self.type = "group"
-        self.claimed = settings.claimed
+        self.claimed = (*settings.claimed, *(glob for each in members for glob in each.claimed))
         self._settings = settings
-        self._members = [_Member(each, isinstance(each, Mirror)) for each in members]
+        self._claims = Patterns(settings.claimed)  # without those of the members
+        self._members = tuple(members)
         self._publish_to = next(
             (each for each in members if each.name == settings.publish_to), None
         )
         if self._publish_to is not None:
             self.max_file_bytes = self._publish_to.max_file_bytes
             self.rights_per_project = self._publish_to.rights_per_project
+        leaves = tuple(self._all_leaves())
+        self._leaves = {leaf.path: leaf for leaf in leaves}
+        self._private = tuple(leaf.repository for leaf in leaves if not leaf.repository.is_mirror)
 
     @property
     def members(self) -> Sequence[Repository]:
         """The members, in order."""
-        return [each.repository for each in self._members]
+        return self._members
 
     @property
     def publish_to(self) -> Repository | None:
         """The member in which is published; None: nothing can be published."""
         return self._publish_to
 
+    @property
+    def own_claims(self) -> Sequence[str]:
+        """The patterns of the group itself, without those of its members."""
+        return self._claims.patterns
+
     def members_for(self, secret: Secret) -> list[Repository]:
         """The mirrors, and the members that let the caller in; in order."""
-        return [
-            each.repository
-            for each in self._members
-            if self._secret_for(each, secret, ask=True) is not None
-        ]
 
-    @property
-    def _private(self) -> list[Repository]:
-        return [each.repository for each in self._members if not each.is_mirror]
+        def is_seen(member: Repository) -> bool:
+            if isinstance(member, Group):
+                return bool(member.members_for(secret))
+            return secret_for(member, secret) is not None
+
+        return [member for member in self._members if is_seen(member)]
+
+    def readable(self, secret: Secret) -> Iterator[tuple[Repository, Secret]]:
+        """The private repositories in this group, at any depth, that let the caller in.
+
+        Each comes with the secret with which it is asked.
+        """
+        for repository in dict.fromkeys(self._private):
+            own = secret_for(repository, secret)
+            if own is not None:
+                yield repository, own
+
+    def _all_leaves(self) -> Iterator[Leaf]:
+        """The repositories that are not groups, in the order in which they are asked."""
+        for member in self._members:
+            step = Step(
+                mix=self._settings.mix,
+                group_claims=self._claims,
+                member_claims=Patterns(member.claimed),
+                any_claims=Patterns(glob for each in self._members for glob in each.claimed),
+                others=tuple(self._others(member)),
+            )
+            if isinstance(member, Group):
+                for leaf in member._leaves.values():
+                    yield Leaf((member.name, *leaf.path), leaf.repository, (step, *leaf.steps))
+            else:
+                yield Leaf((member.name,), member, (step,))
+
+    def _others(self, member: Repository) -> Iterator[Repository]:
+        """The members that may have private names, without one of them."""
+        return (each for each in self._members if each is not member and not each.is_mirror)
 
     # -- rights ----------------------------------------------------------------------------------
 
@@ -132,38 +174,32 @@ class Group(Repository):
         """READ if any private member lets the secret in; see `Repository`.
 
         WRITE if the member of `publish_to` does. Mirrors decide only if there is no private member.
+        Raises `Unsupported` if nothing can be published here by somebody who may read.
         """
-        best, trouble = Access.NONE, None
-        for member in self._private or self.members:
-            publishes = need > Access.READ and member is self._publish_to
+        published = self._published_path()
+        best = Access.NONE
+        trouble: NotAllowed | BackendError | None = None
+        for leaf in self._leaves.values():
+            if leaf.repository.is_mirror and self._private:
+                continue
+            publishes = leaf.path == published
+            needed = need if publishes else min(need, Access.READ)
             try:
-                access = member.access(
-                    secret, need if publishes else Access.READ, ask=ask, client=client
-                )
+                access = leaf.repository.access(secret, needed, ask=ask, client=client)
             except WrongSecret:
                 continue
-            except BackendError as error:
-                trouble = error
+            except (NotAllowed, BackendError) as error:  # a refusal with a reason, or trouble
+                if not isinstance(trouble, BackendError):
+                    trouble = error
                 continue
-            best = max(best, access if member is self._publish_to else min(access, Access.READ))
+            best = max(best, access if publishes else min(access, Access.READ))
             if best >= need:
                 return best
-        if trouble is not None:
+        if trouble is not None and (best is Access.NONE or isinstance(trouble, BackendError)):
             raise trouble
+        if best > Access.NONE and not published:
+            raise self._read_only()
         return best
-
-    def _secret_for(self, member: _Member, secret: Secret, *, ask: bool) -> Secret | None:
-        """The secret with which a member is asked; None: it does not let the caller in."""
-        repository = member.repository
-        if member.is_mirror:
-            return Secret("")  # whoever may read the group may read its mirrors
-        if secret:
-            try:
-                if repository.access(secret, Access.READ, ask=ask) >= Access.READ:
-                    return secret
-            except WrongSecret:
-                pass
-        return repository.public_secret(ask=ask) if repository.is_public else None
 
     # -- state -----------------------------------------------------------------------------------
 
@@ -174,7 +210,7 @@ class Group(Repository):
 
     def state(self) -> RepositoryState:
         """Ready if all members are; with the first error of any."""
-        states = {member.name: member.state() for member in self.members}
+        states = {member.name: member.state() for member in self._members}
         errors = (f"{name}: {state.error}" for name, state in states.items() if state.error)
         stale = (f"{name}: {state.stale}" for name, state in states.items() if state.stale)
         return RepositoryState(
@@ -186,78 +222,111 @@ class Group(Repository):
 
     def serial(self) -> int:
         """The sum of the serials of the members."""
-        return sum(member.serial() for member in self.members)
+        return sum(member.serial() for member in self._members)
+
+    def may_ask_storage(self) -> bool:
+        """Whether any member may."""
+        return any(member.may_ask_storage() for member in self._members)
 
     # -- which member answers ----------------------------------------------------------------------
 
-    def claims(self, project: NormalizedName) -> bool:
-        """Whether the group or one of its members claims this name."""
-        return super().claims(project) or any(each.claims(project) for each in self.members)
-
     def ever_had(self, project: NormalizedName) -> bool:
         """Whether a private member has or had a project; see `Repository`."""
-        return any(member.ever_had(project) for member in self._private)
+        return _any_had(self._private, project)
 
     def had_names(self) -> Collection[NormalizedName]:
         """The names that private members have or had; see `Repository`."""
         return {name for member in self._private for name in member.had_names()}
 
-    def may_ask_storage(self) -> bool:
-        """Whether any member may."""
-        return any(member.may_ask_storage() for member in self.members)
+    def _answers(
+        self,
+        project: NormalizedName,
+        secret: Secret,
+        *,
+        ask: bool,
+        mirrors_may: Callable[[], bool] = lambda: True,
+    ) -> list[_Answer]:
+        """The repositories that answer for a project: one, or all that have it if it is mixed.
 
-    def _candidates(self, project: NormalizedName) -> Iterator[_Member]:
-        """The members that may answer for a project, in order: rules 1 to 3.
+        `mirrors_may`: whether the group around this one lets mirrors answer. It is only called if a
+        mirror is to be asked, because it may raise an error.
 
-        Whether it was private is only asked before a mirror could answer for it.
+        Raises `_HiddenFromCaller`.
         """
-        claimants = [each for each in self._members if each.repository.claims(project)]
-        if claimants:
-            yield from claimants
-            return
-        is_ours = super().claims(project)
-        # A mirror must not answer before it is known that no private member had the project.
-        is_private = is_ours or self._is_mixed(project) or self.ever_had(project)
-        for member in self._members:
-            if member.cannot_tell or (
-                member.is_mirror and is_private and not self._is_mixed(project)
-            ):
+        is_mixed = self._is_mixed(project)
+        claimants = [each for each in self._members if each.claims(project)]
+        answers: list[_Answer] = []
+        for member in claimants or self._members:
+            if _cannot_tell(member) and not claimants:
                 continue
-            yield member
+            may_mirror = partial(self._mirrors_may, project, member, mirrors_may)
+            answers += self._of_member(member, project, secret, ask=ask, mirrors_may=may_mirror)
+            if answers and not is_mixed:
+                break
+        return answers
+
+    def _mirrors_may(
+        self, project: NormalizedName, member: Repository, around: Callable[[], bool]
+    ) -> bool:
+        """Whether a mirror may answer for a project: `member`, or a mirror in it."""
+        if self._claims.match(project) or not around():
+            return False
+        if self._is_mixed(project):
+            return True
+        # A group that is the member looks at its own members itself.
+        return not _any_had(self._others(member), project)
 
     def mirrors_for(self, project: NormalizedName) -> Iterator[Mirror]:
         """The mirrors that may answer for a project here; none for a private one that is safe."""
-        for member in self._candidates(project):
-            repository = member.repository
-            if isinstance(repository, Group):
-                yield from repository.mirrors_for(project)
-            elif isinstance(repository, Mirror) and repository.mirrors(project):
-                yield repository
+        for leaf in self._leaves.values():
+            mirror = leaf.repository
+            if not isinstance(mirror, Mirror) or not mirror.mirrors(project):
+                continue
+            others = (
+                each for step in leaf.steps if project not in step.mix for each in step.others
+            )
+            if leaf.may_answer(project) and not _any_had(others, project):
+                yield mirror
 
     def _is_mixed(self, project: NormalizedName) -> bool:
         return project in self._settings.mix
 
-    def _answers(self, project: NormalizedName, secret: Secret, *, ask: bool) -> Iterator[_Answer]:
-        """The members that have a project: the one that answers for it, or all if it is mixed."""
-        for member in self._candidates(project):
-            own = self._secret_for(member, secret, ask=ask)
-            if own is None:
-                if member.repository.claims(project) or member.repository.ever_had(project):
-                    raise _HiddenFromCaller
-                continue
-            found = member.repository.find(project, own, ask=ask)
-            if isinstance(found, Found):
-                yield _Answer(member.repository, own, found)
-                if not self._is_mixed(project):
-                    return
-            elif member.cannot_tell:
-                return
+    def _of_member(
+        self,
+        member: Repository,
+        project: NormalizedName,
+        secret: Secret,
+        *,
+        ask: bool,
+        mirrors_may: Callable[[], bool],
+    ) -> list[_Answer]:
+        if isinstance(member, Group):
+            inner = member._answers(project, secret, ask=ask, mirrors_may=mirrors_may)
+            return [replace(each, path=(member.name, *each.path)) for each in inner]
+        if member.is_mirror and not mirrors_may():
+            return []
+        own = secret_for(member, secret, ask=ask)
+        try:
+            found = None if own is None else member.find(project, own, ask=ask)
+        except WrongSecret:
+            if own != secret:  # then it is the server's own secret that is wrong
+                raise
+            own = None
+        if own is None:
+            if member.claims(project) or member.ever_had(project):
+                raise _HiddenFromCaller
+            return []
+        if not isinstance(found, Found):
+            if _cannot_tell(member):
+                raise _HiddenFromCaller
+            return []
+        return [_Answer((member.name,), member, own, found)]
 
-    def _all_answers(
+    def _answering(
         self, project: NormalizedName, secret: Secret, *, ask: bool = True
     ) -> list[_Answer]:
         try:
-            return list(self._answers(project, secret, ask=ask))
+            return self._answers(project, secret, ask=ask)
         except _HiddenFromCaller:
             return []
 
@@ -267,19 +336,29 @@ class Group(Repository):
         self, project: NormalizedName, secret: Secret, *, ask: bool = True
     ) -> Found | Elsewhere | Absent:
         """The project as the member has it that answers for it; see `Repository`."""
-        answers = self._all_answers(project, secret, ask=ask)
+        answers = self._answering(project, secret, ask=ask)
         if not answers:
             return Absent()
-        return _mixed(project, answers) if self._is_mixed(project) else answers[0].found
+        # The files of a mixed name say where they are from, even if only one member has it.
+        steps = self._leaves[answers[0].path].steps
+        is_mixed = len(answers) > 1 or any(project in step.mix for step in steps)
+        return _mixed(project, answers) if is_mixed else answers[0].found
 
     def begin_find(self, project: NormalizedName, secret: Secret) -> Pending | None:
         """Begin to ask the first mirror that may answer, if no private member does."""
         try:
-            for member in self._candidates(project):
-                if member.is_mirror:
-                    return member.repository.begin_find(project, Secret(""))
-                if member.repository.ever_had(project):
+            for leaf in self._leaves.values():
+                if not leaf.may_answer(project):
+                    continue
+                if not leaf.repository.is_mirror:
+                    if leaf.repository.ever_had(project):
+                        break
+                    continue
+                if self.ever_had(project):
                     break
+                pending = leaf.repository.begin_find(project, Secret(""))
+                if pending is not None:
+                    return pending
         except PrivatePypiError:
             pass  # `find` meets it as well
         return None
@@ -292,14 +371,16 @@ class Group(Repository):
         need: Access = Access.READ,
     ) -> ListedFile:
         """A file of the member that answers for the project; see `Repository`."""
-        missing: FileNotFound | None = None
-        for member, own, _ in self._all_answers(project, secret):
-            self._require_changeable(member, need)
+        missing = FileNotFound(filename)
+        for answer in self._asked(project, secret, need):
             try:
-                return _from(member, member.file(project, filename, own, need))
+                file = answer.repository.file(project, filename, answer.secret, need)
             except FileNotFound as error:
-                missing = missing or error
-        raise missing or FileNotFound(filename)
+                # The reason why a file is hidden is worth more than that another has none.
+                missing = missing if isinstance(missing, FileHidden) else error
+            else:
+                return replace(file, source=answer.path)
+        raise missing
 
     def release(
         self,
@@ -309,26 +390,35 @@ class Group(Repository):
         need: Access = Access.READ,
     ) -> Sequence[ListedFile]:
         """The files of a version; see `Repository`."""
-        answers = self._all_answers(project, secret)
+        answers = self._asked(project, secret, need)
         if not answers:
             raise ProjectNotFound(project)
         if need > Access.READ:
-            member, own, _ = answers[0]
-            self._require_changeable(member, need)
-            return [_from(member, file) for file in member.release(project, version, own, need)]
-        files = _mixed(project, answers).files()
-        return files_of_release(files, project, version)
+            (answer,) = answers
+            files = answer.repository.release(project, version, answer.secret, need)
+            return [replace(file, source=answer.path) for file in files]
+        return files_of_release(_mixed(project, answers).files(), project, version)
 
-    def _require_changeable(self, member: Repository, need: Access) -> None:
-        if need > Access.READ and member is not self._publish_to:
+    def _asked(self, project: NormalizedName, secret: Secret, need: Access) -> list[_Answer]:
+        """The repositories that answer. To change something, only the one that can be changed.
+
+        That one is asked with the secret of the caller, even if everybody may read it.
+        """
+        answers = self._answering(project, secret)
+        if need <= Access.READ or not answers:
+            return answers
+        published = self._published_path()
+        changeable = [replace(each, secret=secret) for each in answers if each.path == published]
+        if not changeable:
             raise NotAllowed(
-                f"this project is in repository {member.name!r}, and only "
+                f"this project is in repository {answers[0].repository.name!r}, and only "
                 + (
-                    f"{self._publish_to.name!r} can be changed through {self.name!r}"
-                    if self._publish_to is not None
+                    f"{published[-1]!r} can be changed through {self.name!r}"
+                    if published
                     else f"reading is possible through {self.name!r}"
                 )
             )
+        return changeable
 
     def open_file(
         self, file: ListedFile, secret: Secret, awaited: Arriving | None = None
@@ -345,77 +435,23 @@ class Group(Repository):
         return member.open_core_metadata(inner, own, awaited)
 
     def _member_of(self, file: ListedFile, secret: Secret) -> tuple[Repository, Secret, ListedFile]:
-        if not file.source:  # as the page of a project lists it that is not mixed
-            answers = self._all_answers(NormalizedName(file.project), secret)
-            if not answers:
-                raise FileNotFound(file.filename)
-            return answers[0].member, answers[0].secret, file
-        name, *rest = file.source
-        member = next(each for each in self._members if each.repository.name == name)
-        own = self._secret_for(member, secret, ask=True)
+        if not file.source:  # it was read from a page, which is that of the member
+            file = self.file(file.project, file.filename, secret)
+        member = self._leaves[file.source].repository
+        own = secret_for(member, secret)
         if own is None:
             raise FileNotFound(file.filename)
-        return member.repository, own, replace(file, source=tuple(rest))
+        return member, own, replace(file, source=())
 
     # -- lists -----------------------------------------------------------------------------------
 
+    def _lists(self, secret: Secret) -> GroupLists:
+        leaves = self._leaves.values()
+        return GroupLists([(leaf, secret_for(leaf.repository, secret)) for leaf in leaves])
+
     def list_projects(self, secret: Secret) -> ProjectList:
         """The names for which a member that lets the caller in answers."""
-        lists: list[Iterable[tuple[NormalizedName, int]]] = []
-        kept_in: list[Hashable] = []
-        ages: list[float] = []
-        serial = 0
-        private = self.had_names() if any(each.is_mirror for each in self._members) else ()
-        refused: set[NormalizedName] = set()
-        for member in self._members:
-            repository = member.repository
-            own = self._secret_for(member, secret, ask=True)
-            if own is None:
-                refused.update(repository.had_names())
-                kept_in.append((repository.name, repository.serial()))
-                continue
-            listed = repository.list_projects(own)
-            kept_in.append((listed.kept_in, listed.serial))
-            serial += listed.serial
-            if listed.freshness.age is not None:
-                ages.append(listed.freshness.age)
-            lists.append(self._answered_by(member, listed, frozenset(refused), private))
-
-        def read() -> Iterator[tuple[NormalizedName, int]]:
-            last = ""
-            for name, number in heapq.merge(*lists, key=lambda each: each[0]):
-                if name != last:
-                    yield name, number
-                last = name
-
-        return ProjectList((self.name, *kept_in), serial, Freshness(max(ages, default=None)), read)
-
-    def _answered_by(
-        self,
-        member: _Member,
-        listed: ProjectList,
-        refused: Collection[NormalizedName],
-        private: Collection[NormalizedName],
-    ) -> Iterable[tuple[NormalizedName, int]]:
-        return _Filtered(listed, lambda name: self._is_answered_by(member, name, refused, private))
-
-    def _is_answered_by(
-        self,
-        member: _Member,
-        name: NormalizedName,
-        refused: Collection[NormalizedName],
-        private: Collection[NormalizedName],
-    ) -> bool:
-        """Whether a member may answer for a name that it lists."""
-        if name in refused:
-            return False
-        claimants = [each for each in self._members if each.repository.claims(name)]
-        if claimants:
-            return member in claimants
-        if member.cannot_tell:
-            return False
-        is_ours = name in private or super().claims(name)
-        return not (member.is_mirror and is_ours) or self._is_mixed(name)
+        return self._lists(secret).projects()
 
     def search(
         self, words: Sequence[str], secret: Secret, *, limit: int, offset: int
@@ -423,61 +459,40 @@ class Group(Repository):
         """How many projects have every word in their name, summary or keywords, and some of them.
 
         Without words, these are the projects of private members only, because mirrors may have
-        hundreds of thousands. Mirrors whose list of projects was not read yet are left out.
+        hundreds of thousands. Mirrors whose list of projects was not read yet are left out. The
+        number may be too large if there are more than are returned.
         """
-        total, lines = 0, dict[str, ProjectLine]()
-        private = self.had_names() if any(each.is_mirror for each in self._members) else ()
-        refused: set[NormalizedName] = set()
-        for member in self._members:
-            own = self._secret_for(member, secret, ask=True)
-            if own is None:
-                refused.update(member.repository.had_names())
-                continue
-            if member.is_mirror and not words:
-                continue
-            try:
-                count, found = member.repository.search(words, own, limit=offset + limit, offset=0)
-            except ListNotRead:
-                continue
-            total += count
-            for line in found:
-                name = NormalizedName(line.name)
-                if line.name in lines or not self._is_answered_by(member, name, refused, private):
-                    total -= 1
-                else:
-                    lines[line.name] = line
-        wanted = "-".join(words).lower()
-        ordered = sorted(lines.values(), key=lambda line: (line.name != wanted, line.name))
-        return total, ordered[offset : offset + limit]
+        return self._lists(secret).search(words, limit=limit, offset=offset)
 
     def newest_releases(
         self, limit: int, secret: Secret, *, once_each: bool = True
     ) -> list[ProjectLine]:
         """The releases of private members that were uploaded last."""
-        lines = [
-            line
-            for repository, own in self.readable(secret)
-            for line in repository.newest_releases(limit, own, once_each=once_each)
-        ]
-        return _newest_first(lines)[:limit]
+
+        def newest(repository: Repository, own: Secret) -> Iterable[ProjectLine]:
+            return repository.newest_releases(limit, own, once_each=once_each)
+
+        return self._lists(secret).newest(newest)[:limit]
 
     def newest_projects(self, limit: int, secret: Secret) -> list[ProjectLine]:
         """The projects of private members whose first upload was last."""
-        lines = [
-            line
-            for repository, own in self.readable(secret)
-            for line in repository.newest_projects(limit, own)
-        ]
-        return _newest_first(lines)[:limit]
 
-    def readable(self, secret: Secret) -> Iterator[tuple[Repository, Secret]]:
-        """The private members that let the caller in, each with the secret to ask it with."""
-        for member in self._members:
-            own = None if member.is_mirror else self._secret_for(member, secret, ask=True)
-            if own is not None:
-                yield member.repository, own
+        def newest(repository: Repository, own: Secret) -> Iterable[ProjectLine]:
+            return repository.newest_projects(limit, own)
+
+        return self._lists(secret).newest(newest)[:limit]
 
     # -- changing --------------------------------------------------------------------------------
+
+    def _published_path(self) -> _Path:
+        """Where files are published; () if nothing can be."""
+        wanted = self._publish_to
+        if wanted is None:
+            return ()
+        if not isinstance(wanted, Group):
+            return (wanted.name,)
+        inner = wanted._published_path()
+        return (wanted.name, *inner) if inner else ()
 
     def is_published(self, upload: Upload, secret: Secret) -> bool:
         """Whether the member of `publish_to` has a file of this name."""
@@ -488,108 +503,128 @@ class Group(Repository):
         return self._published_in(upload.file.project, secret).publish(upload, secret)
 
     def _published_in(self, project: NormalizedName, secret: Secret) -> Repository:
-        """The member of `publish_to`, if what it has of a project would be seen here."""
-        wanted = self._publish_to
-        if wanted is None:
+        """The repository to publish in. Raises `NotAllowed` if the file would not be seen here."""
+        published = self._leaves.get(self._published_path())
+        if published is None:
             raise self._read_only()
-        is_mixed = self._is_mixed(project)
-        for member in self._members:
-            repository = member.repository
-            if repository is wanted:
-                break
-            is_before = not member.is_mirror and not member.cannot_tell and not is_mixed
-            if is_before and repository.ever_had(project):
-                raise NotAllowed(
-                    f"project {project!r} is in repository {repository.name!r}, so a file that is "
-                    f"published in {wanted.name!r} would not be seen in {self.name!r}"
-                )
-        claimants = [each.repository for each in self._members if each.repository.claims(project)]
-        if claimants and wanted not in claimants:
+        name = published.repository.name
+        unseen = f"so a file that is published in {name!r} would not be seen in {self.name!r}"
+        if not published.may_answer(project):
+            claimant = next((each for each in self._leaves.values() if each.claims(project)), None)
             raise NotAllowed(
-                f"project {project!r} is claimed by repository {claimants[0].name!r}, so a file "
-                f"that is published in {wanted.name!r} would not be seen in {self.name!r}"
+                f"project {project!r} is claimed by repository {claimant.repository.name!r}, "
+                f"{unseen}"
+                if claimant is not None
+                else f"project {project!r} is not among the names that repository {name!r} claims "
+                f"({', '.join(map(repr, published.repository.claimed))}), {unseen}"
             )
-        return wanted
+        for leaf in self._leaves.values():
+            if leaf is published:
+                break
+            if leaf.repository.is_mirror or not leaf.may_answer(project):
+                continue
+            if project in leaf.mix_with(published):
+                continue
+            if _cannot_tell(leaf.repository) or leaf.repository.ever_had(project):
+                # Somebody who may not read that member is not told that it has the project.
+                other = leaf.repository.name
+                where = f"{other!r}" if _reads(leaf.repository, secret) else "another member"
+                raise NotAllowed(f"project {project!r} belongs to {where}, {unseen}")
+        return published.repository
 
     def yank(self, files: Sequence[ListedFile], reason: str | None, secret: Secret) -> None:
         """Yank or un-yank files of the member of `publish_to`."""
-        self._changed(files).yank([_inner(file) for file in files], reason, secret)
+        self._changed(files).yank([replace(file, source=()) for file in files], reason, secret)
 
     def delete(self, files: Sequence[ListedFile], secret: Secret) -> None:
         """Delete files of the member of `publish_to` for ever."""
-        self._changed(files).delete([_inner(file) for file in files], secret)
+        self._changed(files).delete([replace(file, source=()) for file in files], secret)
 
     def _changed(self, files: Sequence[ListedFile]) -> Repository:
-        wanted = self._publish_to
-        if wanted is None or any(file.source[0] != wanted.name for file in files):
+        published = self._published_path()
+        if not published or any(file.source != published for file in files):
             raise self._read_only()
-        return wanted
+        return self._leaves[published].repository
 
     def _read_only(self) -> Unsupported:
         return Unsupported(
-            f"nothing can be published through {self.name!r}: it is a group without publish_to"
+            f"nothing can be published through {self.name!r}, which is a group without publish_to; "
+            "publish at the address of one of its members, or set publish_to to its name"
         )
 
     # -- at an instant -----------------------------------------------------------------------------
 
     def at(self, instant: datetime) -> Group:
         """The group with its members as they were at an instant (UTC)."""
-        frozen = copy.copy(self)
-        frozen._members = [
-            _Member(each.repository.at(instant), each.is_mirror) for each in self._members
-        ]
-        frozen._publish_to = None
-        return frozen
+        settings = replace(self._settings, publish_to=None)
+        return Group(settings, [each.at(instant) for each in self._members])
 
 
-class _HiddenFromCaller(Exception):
-    """A member that does not let the caller in has the project."""
+def secret_for(member: Repository, secret: Secret, *, ask: bool = True) -> Secret | None:
+    """The secret with which a member is asked; None: it does not let the caller in.
+
+    `member` is not a group. The secret was accepted by one of the members.
+    """
+    if member.is_mirror:
+        return Secret("")  # whoever may read the group may read its mirrors
+    if secret:
+        # It is not a made-up one, so it need not take turns with others from the same network.
+        client = f"secret {key_of(secret).hex()}"
+        try:
+            if member.access(secret, Access.READ, ask=ask, client=client) >= Access.READ:
+                return secret
+        except AccessError:
+            pass
+    return member.public_secret(ask=ask) if member.is_public else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Filtered:
-    """The entries of a list for which a condition holds; can be iterated several times."""
-
-    listed: ProjectList
-    holds: Callable[[NormalizedName], bool]
-
-    def __iter__(self) -> Iterator[tuple[NormalizedName, int]]:
-        return (each for each in self.listed.read() if self.holds(each[0]))
+def _reads(member: Repository, secret: Secret) -> bool:
+    try:
+        return member.access(secret, Access.READ) >= Access.READ
+    except (AccessError, BackendError):
+        return False
 
 
-def _from(member: Repository, file: ListedFile) -> ListedFile:
-    return replace(file, source=(member.name, *file.source))
+def _cannot_tell(member: Repository) -> bool:
+    """Whether it cannot tell an absent project from one that the caller may not see."""
+    return member.rights_per_project and not isinstance(member, Group)
 
 
-def _inner(file: ListedFile) -> ListedFile:
-    return replace(file, source=file.source[1:])
+def _any_had(repositories: Iterable[Repository], project: NormalizedName) -> bool:
+    """Whether one of them has or had a project; if that is not known, the trouble is raised."""
+    trouble: BackendError | None = None
+    for repository in repositories:
+        try:
+            if repository.ever_had(project):
+                return True
+        except BackendError as error:
+            trouble = trouble or error
+    if trouble is not None:
+        raise trouble
+    return False
 
 
 def _mixed(project: NormalizedName, answers: Sequence[_Answer]) -> Found:
     """The files of several members as one project. Of equal names, the first member's counts."""
 
     def read() -> ProjectPage:
-        pages = [(each.member, each.found.read()) for each in answers]
+        pages = [(each.path, each.found.read()) for each in answers]
         files: dict[str, ListedFile] = {}
-        for member, page in pages:
+        for path, page in pages:
             for file in page.files:
-                files.setdefault(file.filename, _from(member, file))
+                files.setdefault(file.filename, replace(file, source=path))
         ordered = sorted(
             files.values(), key=lambda file: (version_key(Version(file.version)), file.filename)
         )
-        status = next((page.status for _, page in pages if page.status is not None), None)
-        return ProjectPage(ordered, status)
+        # What one index says of its project holds for all files only if all say it.
+        statuses = {page.status for _, page in pages if page.files} or {pages[0][1].status}
+        return ProjectPage(ordered, statuses.pop() if len(statuses) == 1 else None)
 
     ages = [each.found.freshness.age for each in answers if each.found.freshness.age is not None]
     return Found(
         project,
         sum(each.found.serial for each in answers),
         Freshness(max(ages, default=None)),
-        ("mix", *((each.found.kept_in, each.found.serial) for each in answers)),
+        ("mix", *((each.path, each.found.kept_in, each.found.serial) for each in answers)),
         read,
     )
-
-
-def _newest_first(lines: Iterable[ProjectLine]) -> list[ProjectLine]:
-    oldest = datetime.min.replace(tzinfo=UTC)
-    return sorted(lines, key=lambda line: line.uploaded_at or oldest, reverse=True)

@@ -145,7 +145,7 @@ class _Unkept:
 class Mirror(Repository):
     """Another index, read through."""
 
-    opens_files_here = False
+    is_mirror = True
 
     def __init__(
         self,

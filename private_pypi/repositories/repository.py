@@ -53,6 +53,8 @@ class Repository(abc.ABC):
     type: str  # as in the configuration
     claimed: Sequence[str] = ()
     """Patterns of normalised names that belong to it, whether or not it has such a project."""
+    is_mirror = False
+    """Whether it is another index, read through, so that no name belongs to it."""
     max_file_bytes: int = 0  # of an upload
     opens_files_here = False  # whether files are on this machine, so that opening one is quick
     rights_per_project = False

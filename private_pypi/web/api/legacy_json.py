@@ -58,7 +58,8 @@ def json_of_project(
         return make_page(text, "application/json", found.serial)
 
     kind = "legacy JSON" if version is None else f"legacy JSON {shown.version}"
-    key = PageKey(found.kept_in, normalized, found.serial, kind, root)
+    # A group has the project from a member, whose own addresses are others.
+    key = PageKey(found.kept_in, normalized, found.serial, kind, f"{root}/r/{granted.name}")
     return send(
         page_content(
             page_cache().get(key, render),

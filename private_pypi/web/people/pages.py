@@ -28,7 +28,7 @@ from private_pypi.distributions.filenames import normalize
 from private_pypi.errors import PrivatePypiError
 from private_pypi.pages.readme import Readmes
 from private_pypi.pages.releases import Release, current_release
-from private_pypi.repositories import Grant, Group, ListNotRead, Mirror, Repository
+from private_pypi.repositories import Grant, Group, ListNotRead, Mirror
 from private_pypi.repositories.collisions import known_collisions
 from private_pypi.web.http.routes import Route
 from private_pypi.web.people.rendering import send_page, tool_settings
@@ -256,12 +256,21 @@ class Pagination:
         return {**self.others, self.parameter: str(number)}
 
 
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A member of a group."""
+
+    name: str
+    type: str
+    claimed: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
     """What a repository is made of, as far as the caller may know it."""
 
     name: str  # "mirror", "group" or "stored"
-    members: Sequence[Repository] = ()  # of a group
+    members: Sequence[_Member] = ()  # of a group
     publishes_to: str | None = None  # where what is published goes; None: nothing can be
 
 
@@ -271,12 +280,15 @@ def _kind(granted: Grant) -> _Kind:
         return _Kind(name="mirror")
     if not isinstance(repository, Group):
         return _Kind(name="stored", publishes_to=repository.name)
-    members = repository.members_for(granted.secret)
+    seen = repository.members_for(granted.secret)
     to = repository.publish_to
-    is_seen = to is not None and to in members
-    return _Kind(
-        name="group", members=members, publishes_to=to.name if to is not None and is_seen else None
-    )
+    members = [
+        # What members of a member claim may not be for this caller.
+        _Member(each.name, each.type, each.own_claims if isinstance(each, Group) else each.claimed)
+        for each in seen
+    ]
+    publishes_to = to.name if to is not None and to in seen else None
+    return _Kind(name="group", members=members, publishes_to=publishes_to)
 
 
 def _page_number(parameter: str) -> int:

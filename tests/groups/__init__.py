@@ -1,0 +1,1 @@
+"""Tests of groups: several repositories behind one address."""
