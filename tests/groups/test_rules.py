@@ -272,6 +272,7 @@ def upload(tmp_path_factory: pytest.TempPathFactory) -> Upload:
 
 @settings(max_examples=300)
 @given(publishing)
+@example((Several((Member("cannot tell", claims=True), Member(claims=True))), "all.1"))
 def test_what_is_published_would_be_seen(upload: Upload, case: tuple[Several, str]) -> None:
     """By a caller whom all members let in; else the upload is refused with a sentence."""
     described, target = case
