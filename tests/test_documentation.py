@@ -224,7 +224,14 @@ def test_no_table_is_of_an_unknown_topic() -> None:
     assert topics == {
         *(f"flags of {command}" for command in COMMANDS if flags(command)),
         *(f"keys of {type_}" for type_ in TYPES),
-        *("flags of waitress", "keys of every repository", "keys of group", "errors", "statuses", "variables"),
+        *(
+            "flags of waitress",
+            "keys of every repository",
+            "keys of group",
+            "errors",
+            "statuses",
+            "variables",
+        ),
         *("routes of a repository", "routes of the server"),
     }
 
