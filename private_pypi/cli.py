@@ -28,6 +28,7 @@ _OWN_COMMANDS = {
     "export": ("exporting", None),
     "allow": ("allowing", None),
     "explain": ("explaining", None),
+    "check": ("checking", None),
     "restore_name": ("indexing", None),
 }
 

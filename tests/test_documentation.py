@@ -137,6 +137,16 @@ def test_every_key_of_a_backend_is_documented_with_its_default(type_: str) -> No
             check_default(row, name, told, own.get(name))
 
 
+def test_every_key_of_a_group_is_documented_with_its_default() -> None:
+    defaults = {"claimed": (), "mix": (), "anonymous_read": False}
+    for document in ("group.md", "configuration.md"):
+        found = dict(tables(ROOT / "docs" / document))[f"keys of {config.GROUP}"]
+        assert {name for row in found for name in row.names} == set(config._OF_GROUPS)
+        for row in found:
+            (name,) = row.names
+            check_default(row, name, row.cells[0], defaults.get(name))
+
+
 # -- addresses, errors, variables ----------------------------------------------------------------
 
 
@@ -214,7 +224,14 @@ def test_no_table_is_of_an_unknown_topic() -> None:
     assert topics == {
         *(f"flags of {command}" for command in COMMANDS if flags(command)),
         *(f"keys of {type_}" for type_ in TYPES),
-        *("flags of waitress", "keys of every repository", "errors", "statuses", "variables"),
+        *(
+            "flags of waitress",
+            "keys of every repository",
+            "keys of group",
+            "errors",
+            "statuses",
+            "variables",
+        ),
         *("routes of a repository", "routes of the server"),
     }
 
@@ -350,6 +367,7 @@ def test_configurations_are_looked_at_in_several_documents() -> None:
     documents = {block.values[0].document.name for block in configurations()}
     assert documents >= {
         *("configuration.md", "file_system.md", "github.md", "github_projects.md"),
+        *("group.md", "mirror.md", "policy.md"),
         *("quick-start.md", "README.md"),
     }
 
@@ -378,7 +396,7 @@ def check_default(row: Row, name: str, told: str, default: Any) -> None:
     """Where the code has a value, the document has the same; else it may say what it likes."""
     if default in (None, REQUIRED, dataclasses.MISSING, "") or default == set():
         return
-    if name == "--extra_index_url":
+    if name in ("--extra_index_url", "--index_url"):
         assert told == "the public index", row.where
         return
     assert as_value(told) == as_text(default), f"{row.where}: {name}"

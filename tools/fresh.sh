@@ -112,7 +112,7 @@ nothing_is_left() {
 
 quick_start() {
     say "the quick start"
-    as "$user" 'echo $$ >~/server && exec sh tools/quickstart.sh ~/root' >/quickstart.log 2>&1 &
+    as "$user" 'echo $$ >~/server && exec sh tools/quickstart.sh ~/root --with_public' >/quickstart.log 2>&1 &
     local started=$! waited=0
     until grep -q "in a browser" /quickstart.log; do
         kill -0 "$started" 2>/dev/null || fail "it ended: $(cat /quickstart.log)"

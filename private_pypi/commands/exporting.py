@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +23,10 @@ from private_pypi.commands.command_line import UsageError
 from private_pypi.commands.files import one_secret, say, warn
 from private_pypi.commands.indexing import Progress
 from private_pypi.commands.opening import (
-    LOOKUP_SECONDS,
     StoredGrant,
     folders_of_command,
     found_files,
+    listed_names,
     open_repository,
     read_table,
 )
@@ -45,9 +44,8 @@ from private_pypi.errors import (
 from private_pypi.index.document import EMPTY, new_entry, write_document
 from private_pypi.index.examining import chunks_of
 from private_pypi.index.reconciling import SKIPPED_BY_DOCUMENT
-from private_pypi.model import FRESH, DistributionFile, Download, LocalFile
+from private_pypi.model import DistributionFile, Download, LocalFile
 from private_pypi.pages.static_site import Document, SiteFile, write_site
-from private_pypi.system.background import StillRunning
 
 _BLOCK = 1 << 20  # bytes
 _TOLD = 20  # how many files are named that are not on the pages
@@ -260,22 +258,7 @@ def _names(grant: StoredGrant, storage: AnyStorage) -> list[NormalizedName]:
         raise UsageError(
             f"the storage of {grant.name!r} cannot list its projects: name them with --project"
         )
-    deadline = time.monotonic() + LOOKUP_SECONDS
-    while True:
-        try:
-            listed = grant.list_projects()
-            break
-        except StillRunning:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)
-    if listed.freshness != FRESH:
-        raise BackendUnavailable(
-            f"which projects {grant.name!r} has is not known now, because the storage is in "
-            "trouble; nothing was written",
-            retry_after=30,
-        )
-    names = listed.names()
+    names = listed_names(grant)
     if not names and not _lists_files(storage):
         # Some registries have no list of projects, or do not show it to this secret.
         raise ConfigurationError(

@@ -152,6 +152,26 @@ def existing_root(settings: RepositorySettings, root: str | None) -> Path | None
     return usable_root(root)
 
 
+def listed_names(grant: StoredGrant) -> list[NormalizedName]:
+    """The names that the storage lists now; a list that takes long is waited for."""
+    deadline = time.monotonic() + LOOKUP_SECONDS
+    while True:
+        try:
+            listed = grant.list_projects()
+            break
+        except StillRunning:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+    if listed.freshness != FRESH:
+        raise BackendUnavailable(
+            f"which projects {grant.name!r} has is not known now, because the storage is in "
+            "trouble",
+            retry_after=30,
+        )
+    return listed.names()
+
+
 def found_files(grant: StoredGrant, name: NormalizedName) -> tuple[DistributionFile, ...]:
     """The files of a project as it is now; none if there is no such project.
 

@@ -8,11 +8,12 @@ import secrets
 import shlex
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from private_pypi.backend import Secret
+from private_pypi.backend import Secret, SupportsUpstream, can
+from private_pypi.backend.public_index import public_index_url
 from private_pypi.commands.command_line import Parameter, Texts, UsageError
 from private_pypi.commands.files import (
     one_secret,
@@ -21,6 +22,7 @@ from private_pypi.commands.files import (
 )
 from private_pypi.configuration.config import (
     ConfigurationText,
+    GroupSettings,
     RepositorySettings,
     read_configuration,
     read_source,
@@ -31,6 +33,10 @@ from private_pypi.storage.plugins import did_you_mean
 from private_pypi.web import run_server
 from private_pypi.web.options import ServerOptions
 from private_pypi.web.serving import option_names
+
+# The names of the tables that `quickstart --with_public` makes.
+_MIRROR = "pypi"
+_GROUP = "all"
 
 
 def server(
@@ -213,6 +219,8 @@ def quickstart(
     host: str = "127.0.0.1",
     port: int = ServerOptions.port,
     name: str | None = None,
+    with_public: bool = False,
+    index_url: str = public_index_url(),
     environ: Mapping[str, str],
 ) -> None:
     """Start a server with one new repository, and print how to use it.
@@ -221,15 +229,23 @@ def quickstart(
     one repository, which stores its files inside ROOT and has two random secrets: one for
     reading, and one for reading and writing. If ROOT exists already, its repository is served
     again.
+    With --with_public, which is recommended, the configuration also has a mirror of the public
+    index, and a group of both, so that one address is enough for all packages. Releases
+    of the public index are served from three days after their upload on, because most malicious
+    ones are found before. To change that, edit `cooldown` in the configuration file.
+    Without --with_public, requests for projects that the repository does not have are redirected
+    to the public index.
 
     Args:
         root: The folder of the server. It is created if it does not exist.
         host: The address to listen on. The default can be reached from this machine only.
         port: The port to listen on.
         name: The name of the repository. In a new ROOT, it is "mine" if this flag is not given.
+        with_public: Serve the packages of the public index as well, through a mirror of it.
+        index_url: With --with_public, the address of the index that is mirrored.
 
     Example:
-        private_pypi quickstart
+        private_pypi quickstart --with_public
     """
     try:
         options = ServerOptions(root=Path(root), environ=environ, host=host, port=port)
@@ -238,6 +254,8 @@ def quickstart(
     folder = _private_root(root)
     path = folder / CONFIG
     text = _new_configuration(name or "mine")
+    if with_public:
+        text += _with_public(name or "mine", index_url)
     if not path.exists():
         # Check it before it is written, because the name may be invalid.
         read_configuration(
@@ -249,7 +267,9 @@ def quickstart(
             kept.replace(config=text)
         config, admin_secret = kept.read()
     assert config is not None
-    shown = _shown_repository(config, admin_secret, name, environ)
+    shown = _shown(config, admin_secret, name, environ)
+    if with_public and (shown is None or shown.group is None):
+        raise ConfigurationError(_cannot_add_public(path, shown, index_url))
     options = replace(options, root=folder)
     run_server(options, announce=lambda url: say(_welcome(url, shown, path)))
 
@@ -335,25 +355,102 @@ def _new_configuration(name: str) -> str:
     )
 
 
-def _shown_repository(
+def _with_public(name: str, index_url: str) -> str:
+    """The tables that put a repository and the public index behind one address."""
+    if name.lower() in (_MIRROR, _GROUP):
+        raise UsageError(
+            f"--name: with --with_public, {_MIRROR!r} is the mirror of the public index, and "
+            f"{_GROUP!r} the group of both; choose another name for the repository"
+        )
+    upstream = "" if index_url == public_index_url() else f"index_url = {json.dumps(index_url)}\n"
+    return f"""
+# The public index. Pages and files are fetched when somebody asks for them, and kept.
+[{_MIRROR}]
+type = "mirror"
+{upstream}\
+# Younger releases are served to nobody, because most malicious ones are found within days.
+# `private_pypi allow` makes exceptions; without this line, every release is served at once.
+cooldown = "3 days"
+
+# Both behind one address, which takes the secrets of {json.dumps(name)}. What {json.dumps(name)}
+# has or ever had, and the names in `claimed`, never come from the public index.
+[{_GROUP}]
+type = "group"
+members = [{json.dumps(name)}, "{_MIRROR}"]
+publish_to = {json.dumps(name)}
+# claimed = ["acme-*"]  # names that you want to keep for yourself before you publish them
+"""
+
+
+def _cannot_add_public(path: Path, shown: _Shown | None, index_url: str) -> str:
+    """What to do in a ROOT whose configuration is not changed, because it belongs to somebody."""
+    name = "mine" if shown is None else shown.storage.name
+    tables = "".join(
+        f"{line}\n"
+        for line in _with_public(name, index_url).splitlines()
+        if line and line[0] != "#"
+    )
+    return (
+        f"--with_public: {path} exists already, and has no group with a mirror for "
+        f"{name!r}. Add these tables to it, and run the command again:\n{tables}"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """What the commands that are printed are for."""
+
+    storage: RepositorySettings  # has the secrets, and what is published
+    group: GroupSettings | None  # whose address is shown; None: that of the repository
+
+    @property
+    def name(self) -> str:
+        return self.storage.name if self.group is None else self.group.name
+
+
+def _shown(
     config: ConfigurationText,
     admin_secret: ConfigurationText | None,
     name: str | None,
     environ: Mapping[str, str],
-) -> RepositorySettings | None:
-    repositories = read_configuration(config, admin_secret, environ=environ).repositories
+) -> _Shown | None:
+    """The repository of this name (None: the first in a folder), with a group that publishes to it.
+
+    None: there is no repository in a folder.
+    """
+    configuration = read_configuration(config, admin_secret, environ=environ)
+    repositories = configuration.repositories
+    groups = configuration.groups.values()
     if name is None:
         own = (each for each in repositories.values() if each.type == "file_system")
-        return next(own, None)
-    if name.lower() not in repositories:
+        storage = next(own, None)
+    elif name.lower() in configuration.groups:
+        group = configuration.groups[name.lower()]
+        found = repositories.get(group.publish_to or "")
+        return None if found is None else _Shown(storage=found, group=group)
+    elif name.lower() in repositories:
+        storage = repositories[name.lower()]
+    else:
+        known = (*repositories, *configuration.groups)
         raise ConfigurationError(
-            f"{config.name}: there is no repository {name!r}{did_you_mean(name, repositories)}; "
-            f"it has: {', '.join(repositories) or 'none'}"
+            f"{config.name}: there is no repository {name!r}{did_you_mean(name, known)}; "
+            f"it has: {', '.join(known) or 'none'}"
         )
-    return repositories[name.lower()]
+    if storage is None:
+        return None
+    publishing = (each for each in groups if each.publish_to == storage.name)
+    with_mirror = (
+        each
+        for each in publishing
+        if any(
+            member in repositories and can(repositories[member].backend_class, SupportsUpstream)
+            for member in each.members
+        )
+    )
+    return _Shown(storage=storage, group=next(with_mirror, None))
 
 
-def _welcome(url: str, shown: RepositorySettings | None, config: Path) -> str:
+def _welcome(url: str, shown: _Shown | None, config: Path) -> str:
     if shown is None:
         return f"private_pypi serves {url} with the configuration {config}"
     from private_pypi.web.people.tool_settings import ToolSettings
@@ -366,8 +463,8 @@ def _welcome(url: str, shown: RepositorySettings | None, config: Path) -> str:
     tools = ToolSettings(base=base, repository=shown.name, needs_secret=True)
     index_name = tools.index_name
     variables = f"UV_INDEX_{tools.variable}_USERNAME={name} UV_INDEX_{tools.variable}_PASSWORD="
-    read = _first_secret(shown, "read_secret") or _first_secret(shown, "write_secret")
-    write = _first_secret(shown, "write_secret")
+    write = _first_secret(shown.storage, "write_secret")
+    read = _first_secret(shown.storage, "read_secret") or write
     scheme, _, rest = index.partition("://")
     userinfo = f"{quote(shown.name, safe='')}:{quote(read, safe='')}"
     readable = shlex.quote(f"{scheme}://{userinfo}@{rest}")
@@ -402,9 +499,23 @@ Poetry
     poetry source add --priority=primary {index_name} {index}
     poetry add PACKAGE
 
-This index takes the place of the public one, and sends tools on to it for what it does not have.
+{_end_of_welcome(shown)}
 Give them no second index: they would look for your own projects there too (docs/clients.md).
 """
+
+
+def _end_of_welcome(shown: _Shown) -> str:
+    if shown.group is None:
+        return (
+            "This index takes the place of the public one, and sends tools on to it for what it "
+            "does not have."
+        )
+    own = shown.storage.name
+    return (
+        f"This one address has the packages of {own} and those of the public index. What {own} has "
+        "never comes\nfrom the public index. Public releases are served when they are as old as "
+        "`cooldown` in the\nconfiguration says (docs/group.md, docs/policy.md)."
+    )
 
 
 def _first_secret(shown: RepositorySettings, field: str) -> str:

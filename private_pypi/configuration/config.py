@@ -186,10 +186,12 @@ def read_configuration(
     load_backend: LoadBackend = plugins.load_backend,
     submitted: Submitted | None = None,
     only: str | None = None,
+    with_members: bool = False,
 ) -> Configuration:
     """Parse and check a configuration and its admin secrets.
 
-    With `only`, the tables of other repositories are ignored. Raises `ConfigurationError` with a
+    With `only`, the tables of other repositories are ignored; it may be a group if `with_members`,
+    and then the tables of its members are read too. Raises `ConfigurationError` with a
     sentence for every mistake. It is not a mistake if an admin secret is missing: then the server
     can serve the other repositories.
     """
@@ -203,12 +205,16 @@ def read_configuration(
         )
         raise ConfigurationError(*problems)
     if only is not None:
-        tables = {only.lower(): tables[only.lower()]}
+        tables = (
+            _with_members(only.lower(), tables)
+            if with_members
+            else {only.lower(): tables[only.lower()]}
+        )
     repositories: dict[str, RepositorySettings] = {}
     groups: dict[str, GroupSettings] = {}
     for name, table in tables.items():
         if table.values.get("type") == GROUP:
-            if only is not None:
+            if only is not None and not with_members:
                 problems.append(
                     f"{config.name}: [{name}]: a group has no storage of its own; name one of its "
                     "members"
@@ -437,6 +443,18 @@ def _tables(source: ConfigurationText, rules: _Rules, problems: list[str]) -> di
         else:
             tables[name] = _Table(source, name, values, rules, problems)
     return tables
+
+
+def _with_members(name: str, tables: Mapping[str, _Table]) -> dict[str, _Table]:
+    """The table of a name, and those of its members if it is a group, and of theirs, in order."""
+    wanted, left = {name}, [name]
+    while left:
+        values = tables[left.pop()].values
+        members = values.get("members", ()) if values.get("type") == GROUP else ()
+        names = {each.lower() for each in members if isinstance(each, str)}
+        left += (names & tables.keys()) - wanted
+        wanted |= names
+    return {each: table for each, table in tables.items() if each in wanted}
 
 
 def _bad_name(source: ConfigurationText, name: str) -> str:

@@ -338,6 +338,16 @@ class MirroredIndex(IndexFile):
             found.update(name for (name,) in rows)
         return found
 
+    def names_like(self, pattern: str, *, limit: int) -> tuple[int, list[NormalizedName]]:
+        """How many names of the list match a pattern as of `fnmatch`, and the first of them."""
+        where = "generation = (SELECT names_generation FROM state) AND name GLOB ?"
+        parameters = (pattern.replace("[!", "[^"),)  # as SQLite writes it
+        total = self._first(f"SELECT count(*) FROM names WHERE {where}", parameters)[0]
+        rows = self._all(
+            f"SELECT name FROM names WHERE {where} ORDER BY name LIMIT ?", (*parameters, limit)
+        )
+        return total, [name for (name,) in rows]
+
     def search(
         self,
         words: Sequence[str],

@@ -11,8 +11,10 @@ from private_pypi.repositories.choosing import Credentials, Repositories
 from private_pypi.repositories.explaining import Explanation
 from private_pypi.repositories.folders import has_state, make_folders
 from private_pypi.repositories.grants import Grant
+from private_pypi.repositories.group import Group
 from private_pypi.repositories.looked_up import LookedUp
 from private_pypi.repositories.making import make_repository, make_stored
+from private_pypi.repositories.mirror import ListNotRead, Mirror
 from private_pypi.repositories.opening import Opened, whole
 from private_pypi.repositories.repository import Repository, RepositoryState
 from private_pypi.repositories.stored import StoredRepository
@@ -25,7 +27,10 @@ __all__ = [
     "Explanation",
     "Found",
     "Grant",
+    "Group",
+    "ListNotRead",
     "LookedUp",
+    "Mirror",
     "Opened",
     "ProjectList",
     "Repositories",

@@ -51,6 +51,7 @@ from private_pypi.model import DistributionFile, Freshness, ListedFile, ProjectP
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
 from private_pypi.repositories.explaining import Explanation, mixed
 from private_pypi.repositories.group_lists import GroupLists, Leaf, Patterns, Step
+from private_pypi.repositories.mirror import Mirror
 from private_pypi.repositories.opening import Opened
 from private_pypi.repositories.releases import files_of_release
 from private_pypi.repositories.repository import Repository, RepositoryState
@@ -100,6 +101,36 @@ class Group(Repository):
     def members(self) -> Sequence[Repository]:
         """The members, in order."""
         return self._members
+
+    @property
+    def publish_to(self) -> Repository | None:
+        """The member in which is published; None: nothing can be published."""
+        return self._publish_to
+
+    @property
+    def own_claims(self) -> Sequence[str]:
+        """The patterns of the group itself, without those of its members."""
+        return self._claims.patterns
+
+    def members_for(self, secret: Secret) -> list[Repository]:
+        """The mirrors, and the members that let the caller in; in order."""
+
+        def is_seen(member: Repository) -> bool:
+            if isinstance(member, Group):
+                return bool(member.members_for(secret))
+            return secret_for(member, secret) is not None
+
+        return [member for member in self._members if is_seen(member)]
+
+    def readable(self, secret: Secret) -> Iterator[tuple[Repository, Secret]]:
+        """The private repositories in this group, at any depth, that let the caller in.
+
+        Each comes with the secret with which it is asked.
+        """
+        for repository in dict.fromkeys(self._private):
+            own = secret_for(repository, secret)
+            if own is not None:
+                yield repository, own
 
     def _all_leaves(self) -> Iterator[Leaf]:
         """The repositories that are not groups, in the order in which they are asked."""
@@ -253,6 +284,18 @@ class Group(Repository):
         if trouble is not None:
             raise trouble
         return True
+
+    def mirrors_for(self, project: NormalizedName) -> Iterator[Mirror]:
+        """The mirrors that may answer for a project here; none for a private one that is safe."""
+        for leaf in self._leaves.values():
+            mirror = leaf.repository
+            if not isinstance(mirror, Mirror) or not mirror.mirrors(project):
+                continue
+            others = (
+                each for step in leaf.steps if project not in step.mix for each in step.others
+            )
+            if leaf.may_answer(project) and not _any_had(others, project):
+                yield mirror
 
     def _is_mixed(self, project: NormalizedName) -> bool:
         return project in self._settings.mix
@@ -469,7 +512,8 @@ class Group(Repository):
         """How many projects have every word in their name, summary or keywords, and some of them.
 
         Without words, these are the projects of private members only, because mirrors may have
-        hundreds of thousands. The number may be too large if there are more than are returned.
+        hundreds of thousands. Mirrors whose list of projects was not read yet are left out. The
+        number may be too large if there are more than are returned.
         """
         return self._lists(secret).search(words, limit=limit, offset=offset)
 

@@ -20,6 +20,7 @@ from private_pypi.errors import PrivatePypiError
 from private_pypi.index.local import ProjectLine
 from private_pypi.model import Freshness
 from private_pypi.repositories.answers import Found, ProjectList
+from private_pypi.repositories.mirror import ListNotRead
 from private_pypi.repositories.repository import Repository
 
 _MOST_READ = 10_000  # lines of a search that are read of one member
@@ -129,7 +130,12 @@ class GroupLists:
             answers = self._answers(number)
             read = kept = left_out = count = 0
             while kept < offset + limit and read < _MOST_READ:
-                count, part = leaf.repository.search(words, own, limit=offset + limit, offset=read)
+                try:
+                    count, part = leaf.repository.search(
+                        words, own, limit=offset + limit, offset=read
+                    )
+                except ListNotRead:
+                    break
                 read += len(part)
                 for line in part:
                     if line.name not in lines and answers(line.name):

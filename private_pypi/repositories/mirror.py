@@ -111,6 +111,11 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 _keys = itertools.count()  # of judgements, for the cache of rendered pages
 
+
+class ListNotRead(BackendUnavailable):
+    """The list of projects is being read from the upstream, which may take a minute."""
+
+
 NoteAllowance = Callable[[str, Mapping[str, object]], None]
 """Is told of each use of an allowance: the name of the repository, and a part of an audit line."""
 
@@ -589,7 +594,7 @@ class Mirror(Repository):
             if age is not None and age < seconds + self._stale_for:
                 return state, Freshness(max(0.0, age))
             if isinstance(error, StillRunning):
-                raise BackendUnavailable(
+                raise ListNotRead(
                     "the list of projects is being read from the upstream; ask again",
                     retry_after=10,
                 ) from None
@@ -601,7 +606,7 @@ class Mirror(Repository):
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise BackendUnavailable(
+            raise ListNotRead(
                 "another process is reading the list of projects; ask again", retry_after=10
             ) from None
         try:
@@ -641,11 +646,55 @@ class Mirror(Repository):
         self._names()
         return {name for name in self.index.names_among(names) if self.mirrors(name)}
 
+    # -- what the upstream has, whatever the configuration lets through ---------------------------
+
+    def require_names(self, *, ask: bool = True) -> None:
+        """Make sure that the list of projects was read, so that `index` can be asked about names.
+
+        Raises the trouble of the upstream, and `ListNotRead` if reading it takes long. Without
+        `ask` nothing is waited for: raises `ListNotRead`, and the list is read in the background.
+        """
+        if ask:
+            self._names()
+            return
+        state = self.index.names_state()
+        age = None if state.checked_at is None else time.time() - state.checked_at
+        is_old = age is None or not 0 <= age < max(self._interval, _NAMES_SECONDS)
+        if is_old and not self._own.offline:
+            self._background.begin("names", self._ask_names)
+        if age is None:
+            raise ListNotRead("the list of projects was not read yet")
+
+    def upstream_files(
+        self, project: NormalizedName, *, ask: bool = True
+    ) -> Sequence[MirroredFile] | None:
+        """The files on the page of the upstream, also those that are hidden here; ordered.
+
+        None if the upstream has no such project. Without `ask` nothing is waited for: raises
+        `NotAtHand` if the page is not known, and it is read in the background.
+        """
+        if not ask:
+            page = self.index.page(project)
+            if page is None:
+                if not self._own.offline:
+                    self._background.begin(("page", project), partial(self._ask_page, project))
+                raise NotAtHand
+        else:
+            page, _ = self._look_up(project)
+        if page is None:
+            raise BackendUnavailable(
+                f"this mirror is offline, and never read the page of {project!r}"
+            )
+        return self.index.files(project) if page.is_there else None
+
     def search(
         self, words: Sequence[str], secret: Secret, *, limit: int, offset: int
     ) -> tuple[int, list[ProjectLine]]:
-        """How many projects have every word in their name, and some of them."""
-        self._names()
+        """How many projects have every word in their name, and some of them.
+
+        No upstream is waited for: raises `ListNotRead`, and the list is read in the background.
+        """
+        self.require_names(ask=False)
         total, names = self.index.search(
             words, limit=limit, offset=offset, only=self._only, without=self._without
         )

@@ -8,21 +8,32 @@ import pytest
 import requests
 from playwright.sync_api import Browser
 
+from private_pypi.testing.distributions import make_wheel
 from tests.browser.showcase import hostile, long, ordinary
 from tests.browser.watching import Visitor, running_chromium, visiting
 from tests.faults.servers import Server, servers_below, table
+from tests.mirror.upstream import running
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Three repositories: `harbour` with projects, `empty`, and `open` for everybody."""
+    """Three repositories: `harbour` with projects, `empty`, and `open` for everybody.
+
+    `together` is a group of `open` and of a mirror that has a project of the same name.
+    """
     folder = tmp_path_factory.mktemp("browser")
     config = (
         table("harbour", sync_index_interval=3600)
         + table("empty", sync_index_interval=3600)
         + table("open", sync_index_interval=3600, anonymous_read=True)
     )
-    with servers_below(folder) as servers:
+    with servers_below(folder) as servers, running() as upstream:
+        upstream.add(*make_wheel("odyssey", "99.0"))
+        upstream.add(*make_wheel("argo", "1.0"))
+        config += (
+            f'[pypi]\ntype = "mirror"\nindex_url = "{upstream.index_url}"\nanonymous_read = true\n'
+            '[together]\ntype = "group"\nmembers = ["open", "pypi"]\nanonymous_read = true\n'
+        )
         started = servers.start(folder / "root", config)
         for filename, content in (*ordinary(), *hostile()):
             started.publish(filename, content, auth=("harbour", "w"))

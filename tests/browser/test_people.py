@@ -26,6 +26,11 @@ PAGES = (
     "/r/open/",
     "/r/open/project/odyssey/",
     "/r/open/setup/",
+    "/r/together/",
+    "/r/together/?q=argo",
+    "/r/together/setup/",
+    "/r/pypi/",
+    "/r/pypi/setup/",
     "/logout/",
 )
 

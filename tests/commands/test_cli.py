@@ -16,6 +16,7 @@ from pypi_simple import PYPI_SIMPLE_ENDPOINT
 from private_pypi import __version__
 from private_pypi.commands import (
     allowing,
+    checking,
     copying,
     explaining,
     exporting,
@@ -23,6 +24,7 @@ from private_pypi.commands import (
     releases,
     serving,
 )
+from private_pypi.configuration.config import read_configuration, read_source
 from private_pypi.errors import ConfigurationError
 from tests.commands.running import Ended, Run
 
@@ -41,6 +43,7 @@ SUPPORTED COMMANDS
     export                Write the pages of a repository of any type into a folder of static files.
     allow                 Let a young release of a mirror through before its cooldown ends.
     explain               Explain which files of a project an index serves, and why not the others.
+    check                 Report private names that exist on the public index as well.
     restore_name          Allow the filename of a deleted file to be used again.
     github.gen_gh_pages   """
 
@@ -55,6 +58,7 @@ FUNCTIONS: Mapping[str, Callable[..., object]] = {
     "export": exporting.export,
     "allow": allowing.allow,
     "explain": explaining.explain,
+    "check": checking.check,
     "restore_name": indexing.restore_name,
 }
 
@@ -343,6 +347,30 @@ def test_quickstart_does_not_rename(run: Run, tmp_path: Path) -> None:
         f"error: {tmp_path}/config.toml: there is no repository 'mien'; did you mean 'mine'?; "
         "it has: mine\n",
     )
+
+
+@pytest.mark.parametrize("name", ["pypi", "All"])
+def test_quickstart_with_public_needs_its_names(run: Run, tmp_path: Path, name: str) -> None:
+    ended = run("quickstart", tmp_path / "root", "--name", name, "--with_public")
+    assert ended.code == 2
+    assert "choose another name for the repository" in ended.err
+    assert not (tmp_path / "root" / "config.toml").exists()
+
+
+def test_quickstart_with_public_changes_no_configuration(run: Run, tmp_path: Path) -> None:
+    text = '[acme]\ntype = "file_system"\nread_secret = "r"\n'
+    (tmp_path / "config.toml").write_text(text)
+    ended = run("quickstart", tmp_path, "--with_public")
+    assert (ended.code, ended.out) == (1, "")
+    assert (tmp_path / "config.toml").read_text() == text
+    assert "Add these tables to it, and run the command again:" in ended.err
+    added = ended.err.partition("again:\n")[2].replace("error: ", "")
+    # What is said to be right is right.
+    (tmp_path / "config.toml").write_text(text + added)
+    source = read_source(tmp_path / "config.toml")
+    read = read_configuration(source, None, environ={})
+    assert read.groups["all"].members == ("acme", "pypi")
+    assert read.groups["all"].publish_to == "acme"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ import tomli
 from private_pypi.index.local import LocalIndex
 from private_pypi.testing.distributions import encode_multipart, form_for, make_sdist, make_wheel
 from tests.commands.running import Ended, Run
+from tests.mirror.upstream import running
 
 # -- servers -------------------------------------------------------------------------------------
 
@@ -157,6 +158,58 @@ def test_quickstart_makes_a_repository_once_and_serves_it_again(tmp_path: Path) 
         assert first.stop(signal.SIGINT) == 0
     with serving_process("quickstart", root, "--port", "0", until="no second index") as second:
         assert second.out.replace(urlsplit(second.url).netloc, urlsplit(index).netloc) == first.out
+
+
+@pytest.mark.needs("time")
+def test_quickstart_with_public_shows_one_address_for_all_packages(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    ours, public, hidden = make_wheel("demo", "1.0"), make_wheel("left", "1.0"), make_wheel("demo")
+    with running() as upstream:
+        upstream.add(*public)
+        upstream.add("demo-9.0-py3-none-any.whl", hidden[1])
+        words = ("quickstart", root, "--port", "0", "--with_public")
+        words = (*words, "--index_url", upstream.index_url)
+        with serving_process(*words, until="no second index") as server:
+            tables = tomli.loads((root / "config.toml").read_text())
+            assert list(tables) == ["mine", "pypi", "all"]
+            # Nobody may read the mirror but through the group.
+            assert tables["pypi"] == {
+                "type": "mirror",
+                "index_url": upstream.index_url,
+                "cooldown": "3 days",
+            }
+            assert tables["all"] == {
+                "type": "group",
+                "members": ["mine", "pypi"],
+                "publish_to": "mine",
+            }
+            read, write = tables["mine"]["read_secret"], tables["mine"]["write_secret"]
+            index = server.url
+            assert index.endswith("/r/all/simple")
+            base = index.removesuffix("simple")
+            readable = index.replace("//", f"//all:{read}@")
+            for line in (
+                f"twine upload --repository-url {base} --username all --password {write} dist/*",
+                f"pip install --index-url {readable}/ PACKAGE",
+                f"uv add --default-index all={index}/ PACKAGE",
+                f"poetry source add --priority=primary all {index}/",
+            ):
+                assert f"\n    {line}\n" in server.out
+            assert "/r/mine/" not in server.out
+            content_type, body = encode_multipart(form_for(*ours), *ours)
+            published = requests.post(
+                base,
+                data=body,
+                headers={"Content-Type": content_type},
+                auth=("all", write),
+                timeout=10,
+            )
+            assert published.status_code == 200, published.text
+            for project, filename in (("demo", ours[0]), ("left", public[0])):
+                page = requests.get(f"{index}/{project}/", auth=("all", read), timeout=10)
+                assert re.findall(r">([^<]+\.whl)</a>", page.text) == [filename]
+    with serving_process("quickstart", root, "--port", "0", until="no second index") as again:
+        assert again.out.replace(urlsplit(again.url).netloc, urlsplit(index).netloc) == server.out
 
 
 @pytest.mark.needs("time")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import quote
 
@@ -25,7 +27,8 @@ from private_pypi.distributions.filenames import is_version, normalize
 from private_pypi.errors import PrivatePypiError, ProjectNotFound
 from private_pypi.pages.readme import Readmes
 from private_pypi.pages.releases import Release, current_release, releases_of
-from private_pypi.repositories import Grant
+from private_pypi.repositories import Grant, Group, ListNotRead, Mirror
+from private_pypi.repositories.collisions import known_collisions
 from private_pypi.web.http.routes import Route
 from private_pypi.web.people.explain import explanation_page
 from private_pypi.web.people.pagination import Pagination, page_number, part
@@ -52,6 +55,8 @@ _RELEASES = 50  # on one page
 _FILES = 100  # on one page
 _HIDDEN = 20  # files that are not served; all of them are on a page of their own
 _NEWEST = 6  # releases on the start page
+_COLLISIONS = 20  # private names that are public too, with their versions
+_CLAIMED_NAMES = 5  # of each claimed pattern that public names match
 _MOST_WORDS = 5  # of a search
 
 _START = re.compile("/r/[^/]+/")
@@ -114,14 +119,27 @@ def start(repository: str) -> Response:
     search = request.args.get("q", "")[:200]
     words = tuple(islice(search.split(), _MOST_WORDS))
     number = page_number("page")
-    total, lines = granted.search(words, limit=_PROJECTS, offset=(number - 1) * _PROJECTS)
+    unread = False
+    try:
+        total, lines = granted.search(words, limit=_PROJECTS, offset=(number - 1) * _PROJECTS)
+    except ListNotRead:
+        total, lines, unread = 0, [], True
     is_first = not words and number == 1
+    known = None
+    if isinstance(granted.repository, Group) and (is_first or words):
+        known = known_collisions(
+            granted.repository, granted.secret, most=_COLLISIONS, most_names=_CLAIMED_NAMES
+        )
     return send_page(
         "start.html",
         repository=granted,
         search=search,
         projects=lines,
         newest=granted.newest_releases(_NEWEST) if is_first else (),
+        kind=_kind(granted),
+        known=known,
+        is_first=is_first,
+        unread=[granted.name] if unread else [] if known is None else known.unread,
         pagination=Pagination(total, _PROJECTS, number, "page", {"q": search} if search else {}),
         settings=tool_settings(granted),
     )
@@ -178,7 +196,9 @@ def project(repository: str, name: str, version: str | None = None) -> Response:
 def setup(repository: str) -> Response:
     """How to set up pip, uv, poetry and twine for a repository."""
     granted = _grant_of_person(repository)
-    return send_page("setup.html", repository=granted, settings=tool_settings(granted))
+    return send_page(
+        "setup.html", repository=granted, settings=tool_settings(granted), kind=_kind(granted)
+    )
 
 
 def hatch_release(name: str, version: str, folders: int, repository: str | None = None) -> Response:
@@ -224,6 +244,41 @@ SERVER_ROUTES = (
 def may_wait(path: str) -> bool:
     """Whether the page at this path may have to wait for a storage or for a README."""
     return bool(_OF_PROJECT.match(path) or _START.fullmatch(path))
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A member of a group."""
+
+    name: str
+    type: str
+    claimed: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """What a repository is made of, as far as the caller may know it."""
+
+    name: str  # "mirror", "group" or "stored"
+    members: Sequence[_Member] = ()  # of a group
+    publishes_to: str | None = None  # where what is published goes; None: nothing can be
+
+
+def _kind(granted: Grant) -> _Kind:
+    repository = granted.repository
+    if isinstance(repository, Mirror):
+        return _Kind(name="mirror")
+    if not isinstance(repository, Group):
+        return _Kind(name="stored", publishes_to=repository.name)
+    seen = repository.members_for(granted.secret)
+    to = repository.publish_to
+    members = [
+        # What members of a member claim may not be for this caller.
+        _Member(each.name, each.type, each.own_claims if isinstance(each, Group) else each.claimed)
+        for each in seen
+    ]
+    publishes_to = to.name if to is not None and to in seen else None
+    return _Kind(name="group", members=members, publishes_to=publishes_to)
 
 
 def _grant_of_person(repository: str) -> Grant:
