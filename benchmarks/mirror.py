@@ -349,8 +349,8 @@ class OfDelay:
             _say(f"{self.delay} ms: a list of {self.plan.names:,} projects, {name}")
             mirror = make(self.folder / f"{name}-vast", self.upstream.vast_url)
             try:
-                mirror.start(None)
                 with self._tolerance(mirror, mirror_report.LIST_FIRST):
+                    mirror.start(None)
                     self._list_of(mirror, mirror.simple)
             finally:
                 mirror.stop()
@@ -370,9 +370,11 @@ class OfDelay:
         ended = threading.Event()
 
         def ask_meanwhile() -> None:
-            while not ended.wait(0.05):
+            while True:
                 with contextlib.suppress(OSError, http.client.HTTPException):
-                    waits.append(server.get(page, accept=JSON).seconds)
+                    waits.append(get(page).seconds)
+                if ended.wait(0.05):
+                    return
 
         watcher = threading.Thread(target=ask_meanwhile)
         watcher.start()
@@ -411,15 +413,15 @@ class OfDelay:
             for server in servers if turn % 2 == 0 else servers[::-1]:
                 _say(f"{self.delay} ms: {what}, {server.name}, {turn + 1}")
                 if isinstance(server, Mirror):
-                    if empty:
-                        # No other mirror runs, so that none has work left from what it was asked.
-                        for other in mirrors:
-                            if other is not server:
-                                other.stop()
-                        with self._tolerance(server, None):
+                    with self._tolerance(server, None):
+                        if empty:
+                            # No other mirror runs, so none has work left from what it was asked.
+                            for other in mirrors:
+                                if other is not server:
+                                    other.stop()
                             server.restart_empty()
-                    elif server.processes is None:
-                        server.start(None)
+                        elif server.processes is None:
+                            server.start(None)
                 yield turn, server
 
     def _fetch(self, server: Server, path: str, project: str) -> Fetched:

@@ -52,6 +52,8 @@ http {{
     server {{
         listen {host}:{port} backlog=1024;
         root {tree};
+        # Else redirects would lead past a proxy before it.
+        absolute_redirect off;
         index $page;
         add_header Vary "Accept, Accept-Encoding";
         gzip_static on;

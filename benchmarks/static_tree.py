@@ -53,7 +53,7 @@ def write_list(index: Path, projects: Sequence[str]) -> None:
     """The list of projects, which need not have pages."""
     listed = [(normalize(project), 0) for project in projects]
     index.mkdir(parents=True, exist_ok=True)
-    _write(index, lambda shown: project_list(listed, shown, serial=None))
+    _write(index, lambda shown: "".join(project_list(listed, shown, serial=None)))
 
 
 def _describe(path: Path) -> DistributionFile:

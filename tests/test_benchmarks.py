@@ -277,3 +277,97 @@ def test_what_a_run_over_github_cannot_do_is_refused(arguments: list[str], told:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
     assert told in done.stderr
+
+
+@pytest.fixture(scope="module")
+def over_mirrors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one quick run over ours and its upstream has put its results."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    command = [sys.executable, "-m", "benchmarks", "mirror", "--quick", "--out", str(folder)]
+    command += ["--servers", "upstream,private_pypi"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "MIRROR.md").read_text() in done.stdout
+    return folder
+
+
+OF_MIRRORS = {
+    "pages_first",
+    "pages_json",
+    "pages_html",
+    "install_cold",
+    "install_warm",
+    "large_first_byte",
+    "large_whole",
+    "large_before",
+    "large_peak",
+    "shared",
+    "shared_asked",
+    "page_first",
+    "page_again",
+    "list_page",
+    "list_first",
+    "list_again",
+    "list_meanwhile",
+    "list_peak",
+}
+COUNTED = {"pages_json", "pages_html", "install_cold", "install_warm", "large_whole"}
+
+
+@pytest.mark.needs("nginx")
+def test_a_run_over_mirrors_measures_everything_and_counts_what_was_asked(
+    over_mirrors: Path,
+) -> None:
+    """Four packages that need each other: a page, metadata and a wheel of each."""
+    samples = json.loads((over_mirrors / "mirror.json").read_text())
+    assert "## Remarks" not in (over_mirrors / "MIRROR.md").read_text()  # nothing has failed
+    for delay in (0, 5):
+        of_delay = [s for s in samples if s["delay"] == delay]
+        measured = {(s["server"], s["measure"]) for s in of_delay}
+        assert measured == {
+            *(
+                (server, measure)
+                for server in ("upstream", "private_pypi")
+                for measure in OF_MIRRORS
+            ),
+            *(("private_pypi", f"{measure}_asked") for measure in COUNTED),
+        }
+        assert [s for s in of_delay if s["unit"] != "number" and s["value"] <= 0] == []
+        ours = {
+            s["measure"].removesuffix("_asked"): s["value"]
+            for s in of_delay
+            if s["unit"] == "number" and s["server"] == "private_pypi"
+        }
+        assert ours == {
+            "pages_json": 0,
+            "pages_html": 0,
+            "install_cold": 4 * 3,
+            "install_warm": 0,
+            "large_whole": 1,
+            "shared": 1,
+        }
+
+
+@pytest.mark.needs("nginx")
+def test_the_report_over_mirrors_has_the_targets_of_each_delay(over_mirrors: Path) -> None:
+    report = (over_mirrors / "MIRROR.md").read_text()
+    groups = [
+        "### Targets",
+        "### Pages, 8 connections",
+        "### Installing 4 packages that need each other, three releases of each",
+        "### A wheel of 2 MiB, cold",
+        "### 8 clients that ask for one cold wheel of 128 KiB at once",
+        "### The page of a project with 50 files, JSON",
+        "### The list of 1,000 projects, JSON",
+    ]
+    assert [line for line in report.splitlines() if line.startswith("#")] == [
+        "# Benchmark of mirrors",
+        "## Answers without delay",
+        *groups,
+        "## Answers of the upstream after 5 ms",
+        *groups,
+    ]
+    picture = ElementTree.fromstring((over_mirrors / "mirror.svg").read_text())
+    _, *bars = [element for element in picture.iter() if element.tag.endswith("rect")]
+    assert len(bars) == 2 * 2 * 13  # delays, servers, measures
+    assert all(float(bar.attrib["width"]) > 0 for bar in bars)

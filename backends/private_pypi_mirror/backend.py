@@ -178,7 +178,9 @@ class MirrorStorage(Storage["MirrorBackend"]):
         except BaseException:
             answer.close()
             raise
-        return Stream(answer.raw(most, float("inf")), answer.length or 0)
+        # How long a file may take is limited where its bytes are kept.
+        seconds = _PAGE_SECONDS if file is None else float("inf")
+        return Stream(answer.raw(most, seconds), answer.length or 0)
 
     def read_part(self, location: str, start: int, length: int) -> bytes:
         if length <= 0:
@@ -211,7 +213,7 @@ class MirrorStorage(Storage["MirrorBackend"]):
                 f"the upstream has this file at {shown(location)}; only http: and https: addresses "
                 "are used, and file: addresses if index_url is one itself"
             )
-        is_encrypted = self.backend.settings.base_url.startswith("https:")
+        is_encrypted = _is_encrypted(self.backend.settings.base_url)
         if is_encrypted and origin[0] == "http" and not has_sha256:
             raise BackendError(
                 f"the upstream has this file at {shown(location)}, which is not encrypted, and "
@@ -281,12 +283,18 @@ def _texts(answer: Answer, body: Iterator[bytes]) -> Iterator[str]:
     yield decoder.decode(b"", final=True)
 
 
+def _is_encrypted(url: str) -> bool:
+    return url[:6].lower() == "https:"
+
+
 def _page(page: Page, url: str, validator: str) -> UpstreamPage:
     """The page, without core metadata that would arrive unencrypted from an encrypted index."""
     files, status = page
-    if url.startswith("https:"):
+    if _is_encrypted(url):
         files = [
-            replace(file, core_metadata=None) if file.url.startswith("http:") else file
+            replace(file, core_metadata=None)
+            if file.core_metadata is not None and not _is_encrypted(file.url)
+            else file
             for file in files
         ]
     return UpstreamPage(files=files, status=status, validator=validator)

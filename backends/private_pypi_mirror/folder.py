@@ -88,12 +88,20 @@ class Folder:
         """
         try:
             parse_filename(filename.removesuffix(".metadata"))
-            steps = path_of(location).parts
-        except (InvalidFilename, ValueError):
+        except InvalidFilename:
             raise FileNotFound(filename) from None
+        try:
+            steps = path_of(location).parts
+        except ValueError as error:
+            raise BackendError(f"the address of {filename} is not used: {error}") from None
         with self._opened() as root, contextlib.ExitStack() as opened:
             folder, below = self._nearest(root, steps, opened)
-            if not below or below[-1] != filename:
+            if not below:
+                raise BackendError(
+                    f"the address of {filename} is not used: it is neither in {str(self._path)!r} "
+                    "nor in the folder above"
+                )
+            if below[-1] != filename:
                 raise FileNotFound(filename)
             try:
                 for step in below[:-1]:

@@ -42,7 +42,10 @@ class IndexParser(HTMLParser):
     def take(self, text: str) -> None:
         """Parse the next piece of the page."""
         for start in range(0, len(text), _STEP):
-            self.feed(text[start : start + _STEP])
+            try:
+                self.feed(text[start : start + _STEP])
+            except AssertionError:  # for some declarations, such as `<![x[`
+                raise NotAPage("the page has a declaration that cannot be read") from None
             if len(self.rawdata) > _LONGEST:
                 raise NotAPage(f"the page has a tag of more than {_LONGEST} characters")
 

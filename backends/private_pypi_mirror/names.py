@@ -87,33 +87,40 @@ def html_names(texts: Iterable[str], url: str, *, needs_end: bool) -> Iterator[s
 
     `needs_end`: see `IndexParser.finish`.
     """
-    parser, count = IndexParser(), 0
+    parser, seen, count = IndexParser(), 0, 0
     for text in texts:
         parser.take(text)
         links, parser.links = parser.links, []
         if links:
             base = base_of(parser, url)
+            folder = urlsplit(base).path.rpartition("/")[0] + "/"
+            seen += len(links)
             for link in links:
-                name = _linked_project(base, link["href"] or "")
+                name = _linked_project(base, folder, link["href"] or "")
                 if name is not None:
                     count = _counted(count)
                     yield name
     parser.finish(needs_end=needs_end)
     parser.require_index(has_entries=count > 0)
+    if seen and not count:
+        raise NotAPage(f"none of the {seen} links in the list leads to a project below its address")
 
 
-def _linked_project(base: str, link: str) -> str | None:
-    """The project that a link in the list leads to; None: it leads to something else."""
-    name = link.removesuffix("/")
-    # The usual link is `name/`, hundreds of thousands of times.
+def _linked_project(base: str, folder: str, link: str) -> str | None:
+    """The project that a link in the list leads to; None: it leads to something else.
+
+    `folder`: the path of `base`, up to its last slash.
+    """
+    name = link.removeprefix(folder).removesuffix("/")
+    # The usual link is `name/` or `/simple/name/`, hundreds of thousands of times.
     if not name.isascii() or not name.replace("-", "").isalnum():
         try:
-            parts, own = urlsplit(resolved(base, link)[0]), urlsplit(base)
+            parts = urlsplit(resolved(base, link)[0])
         except ValueError:
             raise NotAPage("the list has a link that is not an address") from None
         path = unquote(parts.path).removesuffix("/index.html")
-        folder, _, name = path.removesuffix("/").rpartition("/")
-        is_below = (parts.netloc, folder) == (own.netloc, unquote(own.path).rpartition("/")[0])
+        parent, _, name = path.removesuffix("/").rpartition("/")
+        is_below = (parts.netloc, f"{parent}/") == (urlsplit(base).netloc, unquote(folder))
         # A query is the order of a listing of a folder.
         if not is_below or parts.query or name.lower().endswith(_FILES):
             return None

@@ -7,7 +7,7 @@ import http.server
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -24,13 +24,12 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     length: int | None = None
     chunks: bool = False  # sent as chunks, of which the last is missing if `length` is given
+    stays_open: threading.Event | None = None  # until when a connection is kept after a cut body
 
     def but(self, **headers: str) -> Reply:
         """The same with more headers, whose names have "_" in place of "-"."""
         more = {name.replace("_", "-"): value for name, value in headers.items()}
-        return Reply(
-            self.body, self.type, self.status, {**self.headers, **more}, self.length, self.chunks
-        )
+        return replace(self, headers={**self.headers, **more})
 
 
 def redirect(location: str, status: int = 302) -> Reply:
@@ -106,6 +105,8 @@ def running_upstream(certificate: tuple[Path, Path] | None = None) -> Iterator[U
             else:
                 self.wfile.write(reply.body)
             self.wfile.flush()
+            if reply.stays_open is not None:
+                assert reply.stays_open.wait(20)
             self.close_connection = reply.length is not None
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,10 +12,12 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from private_pypi.backend import Secret, UpstreamNames
 from private_pypi.errors import BackendError, BackendUnavailable, ProjectNotFound
 from private_pypi_mirror.backend import MirrorStorage
+from private_pypi_mirror.connection import Connection
 from tests.mirror.conftest import MakeMirror
 from tests.mirror.serving import HTML, JSON, Asked, Reply, Upstream, redirect, running_upstream
 from tests.proxies.authority import make_certificates
@@ -469,3 +472,34 @@ def test_lengths_that_contradict_each_other_are_trouble_or_none(
 ) -> None:
     upstream.answers[PATH] = Reply(BODY[:-5], length=-1).but(Content_Length=length)
     trouble(mirror)
+
+
+# -- time ----------------------------------------------------------------------------------------
+
+
+def test_an_upstream_that_does_not_answer_is_not_waited_for(
+    upstream: Upstream, mirror: MirrorStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "timeout", urllib3.Timeout(connect=5, read=0.05))
+    may_end = threading.Event()
+
+    def answer(_: Asked) -> Reply:
+        assert may_end.wait(20)
+        return PAGE
+
+    upstream.answers[PATH] = answer
+    assert isinstance(trouble(mirror), BackendUnavailable)
+    # The same in the middle of a body.
+    upstream.answers[PATH] = Reply(BODY, length=len(BODY) + 1, stays_open=may_end)
+    assert isinstance(trouble(mirror), BackendUnavailable)
+    may_end.set()
+
+
+def test_an_upstream_that_sends_too_slowly_is_not_waited_for(
+    upstream: Upstream, mirror: MirrorStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("private_pypi_mirror.backend._PAGE_SECONDS", 0.0)
+    upstream.answers[PATH] = PAGE
+    error = trouble(mirror)
+    assert isinstance(error, BackendUnavailable)
+    assert "sends too slowly" in str(error)

@@ -94,6 +94,8 @@ def test_names_are_relative_to_the_base(upstream: Upstream, mirror: MirrorStorag
         ("<h1>Welcome</h1><a href='/'>x</a>", "not a page of an index"),
         ("<meta name='pypi:repository-version' content='2.0'><a href='demo/'>x</a>", "version"),
         ("<a href='https://[::1/'>x</a>", "not an address"),
+        ("<h1>Simple index</h1><a href='/other/demo/'>x</a>", "none of the 1 links"),
+        ("<h1>Index of /simple/</h1><a href='../'>../</a>", "none of the 1 links"),
     ],
 )
 def test_other_html_is_trouble(
