@@ -11,7 +11,7 @@ import dataclasses
 import json
 import re
 import types
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -321,11 +321,12 @@ class _Table:
         where = f"{self.source.name}: [{self.name}]" + (f" {key}:" if key else ":")
         self.problems.append(f"{where} {sentence}")
 
-    def reject_unknown_keys(self, known: Iterable[str], but: Collection[str] = ()) -> None:
+    def reject_unknown_keys(self, known: Iterable[str], but: Iterable[str] = ()) -> None:
         """`but`: keys that are not mentioned, because their problem is told otherwise."""
-        known = tuple(key for key in known if key not in but)
+        told = frozenset(but)
+        known = tuple(key for key in known if key not in told)
         for key in self.values:
-            if key not in known and key not in but:
+            if key not in known and key not in told:
                 # The value is not shown, because it may be a secret under a misspelled key.
                 near = plugins.did_you_mean(key, known)
                 self.problem(f"unknown key{near or '; it may be: ' + ', '.join(known)}", key)
