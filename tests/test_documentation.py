@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from waitress.adjustments import Adjustments
 
@@ -349,7 +350,8 @@ def checked(text: str, folder: Path, admin_secret: str | None = None) -> config.
     for name in re.findall(r'"([^"\n]+)"', "".join(re.findall(r"_file = (.*)", text))):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("a secret\n")
+        is_certificate = path.suffix == ".pem"
+        path.write_text(certifi.contents() if is_certificate else "a secret\n")
     sources = [
         None if each is None else ConfigurationText(text=each, name=name, folder=folder)
         for each, name in ((text, "config.toml"), (admin_secret, "admin_secret.toml"))

@@ -263,7 +263,13 @@ class MirrorBackend(Backend[IndexMirrorSettings]):
     def __init__(self, settings: IndexMirrorSettings, folders: Folders) -> None:
         super().__init__(settings, folders)
         password = (settings.password or Secret("")).reveal()
-        self.connection = Connection(settings.base_url, settings.username, password)
+        self.connection = Connection(
+            settings.base_url,
+            settings.username,
+            password,
+            proxy=settings.proxy,
+            ca_file=settings.ca_file,
+        )
         self.folder = Folder(settings.base_url) if settings.is_folder else None
 
     def close(self) -> None:

@@ -1,34 +1,33 @@
 """A client of an index over HTTP: requests, redirects, credentials, conditions and bodies.
 
-The credentials are sent to the origin of the index only. Nothing is retried here. Neither ~/.netrc
-nor the proxies of the environment are used.
+The credentials are sent to the origin of the index only. Nothing is retried here, except for a
+request to which a connection that was used before gave no answer at all (see `sockets`). Neither
+~/.netrc nor the proxies of the environment are used.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import http.client
-import ssl
+import re
 import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Final, TypeVar
 
-import certifi
 import urllib3
 
 from private_pypi.backend import Usage, retry_after
 from private_pypi.errors import BackendError, BackendUnavailable, cause_of
 from private_pypi_mirror.addresses import Origin, origin_of, resolved, shown
+from private_pypi_mirror.sockets import Proxy, Sockets, basic, is_unanswered
 
 T = TypeVar("T")
 
-_POOL: Final = 64  # connections to one host that are kept
-_HOSTS: Final = 32  # hosts to which connections are kept
 _PIECE: Final = 128 << 10  # bytes
 _MOST_REDIRECTS: Final = 5
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
@@ -37,6 +36,7 @@ _READS: Final = 3  # in which they have to arrive
 _LONGEST_VALIDATOR: Final = 1000  # characters
 _BROKEN: Final = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
 """What is raised if there is no connection, or if it breaks off."""
+_NO_TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})")
 _VALIDATORS: Final = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
 
 
@@ -46,14 +46,20 @@ class Connection:
     timeout: ClassVar[urllib3.Timeout] = urllib3.Timeout(connect=10, read=60)
     """Seconds to connect, and between two packets."""
 
-    def __init__(self, index_url: str, username: str, password: str) -> None:
+    def __init__(
+        self,
+        index_url: str,
+        username: str,
+        password: str,
+        *,
+        proxy: Proxy | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
         self._index: Origin | None = origin_of(index_url)
-        self._authorization: str | None = None
-        if username:
-            pair = base64.b64encode(f"{username}:{password}".encode("utf-8", "surrogatepass"))
-            self._authorization = f"Basic {pair.decode()}"
+        self._authorization = basic(username, password) if username else None
+        self._proxy = proxy
+        self._sockets = Sockets(proxy, ca_file)
         self._lock = threading.Lock()  # guards everything below
-        self._pools: dict[bool, urllib3.PoolManager] = {}  # by whether they are encrypted
         self._requests: dict[str, int] = {}
 
     @property
@@ -63,10 +69,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the sockets that are not in use."""
-        with self._lock:
-            pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            pool.clear()
+        self._sockets.close()
 
     def usage(self) -> Usage:
         """The requests until now."""
@@ -92,6 +95,7 @@ class Connection:
                 has_credentials="Authorization" in sent,
                 is_conditional=bool(conditions),
                 response=self._send(url, sent),
+                proxy="" if self._proxy is None else self._proxy.url,
             )
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTS or location is None:
@@ -100,9 +104,12 @@ class Connection:
             url = _followed(url, location)
         raise BackendError(f"{shown(first)} leads to more than {_MOST_REDIRECTS} redirects")
 
-    def _send(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def _send(
+        self, url: str, headers: Mapping[str, str], *, is_again: bool = False
+    ) -> urllib3.BaseHTTPResponse:
+        sockets = self._sockets.for_address(url, fresh=is_again)
         try:
-            response = self._sockets(url).urlopen(
+            response = sockets.urlopen(
                 "GET",
                 url,
                 redirect=False,
@@ -116,24 +123,31 @@ class Connection:
             raise BackendError(f"{shown(url)} is not an address that can be used") from None
         except _BROKEN as error:
             self._count("none")
-            raise BackendUnavailable(f"{shown(url)} cannot be reached: {cause_of(error)}") from None
+            if is_unanswered(error) and not is_again:
+                return self._send(url, headers, is_again=True)
+            raise self._unreachable(url, error) from None
         status = response.status
         self._count("304" if status == 304 else f"{status // 100}xx")
+        if status == 407 and self._proxy is not None:
+            response.close()
+            raise _refused(url, self._proxy, status)
         return response
 
-    def _sockets(self, url: str) -> urllib3.PoolManager:
-        is_encrypted = url.startswith("https:")
-        with self._lock:
-            if is_encrypted not in self._pools:
-                context = None
-                if is_encrypted:
-                    # Authorities that the operator has added to the system are trusted as well.
-                    context = ssl.create_default_context()
-                    context.load_verify_locations(certifi.where())
-                self._pools[is_encrypted] = urllib3.PoolManager(
-                    num_pools=_HOSTS, maxsize=_POOL, block=False, ssl_context=context
-                )
-            return self._pools[is_encrypted]
+    def _unreachable(self, url: str, error: BaseException) -> BackendError:
+        """The error for a request that was not answered."""
+        cause, proxy = cause_of(error), self._proxy
+        if proxy is None:
+            return BackendUnavailable(f"{shown(url)} cannot be reached: {cause}")
+        if not isinstance(error, urllib3.exceptions.ProxyError):
+            return BackendUnavailable(
+                f"{shown(url)} cannot be reached through the proxy {shown(proxy.url)}: {cause}"
+            )
+        answered = _NO_TUNNEL.match(str(error.original_error))
+        if answered is not None:
+            return _refused(url, proxy, int(answered[1]))
+        return BackendUnavailable(
+            f"{shown(url)} cannot be reached, because the proxy {shown(proxy.url)} cannot: {cause}"
+        )
 
     def _count(self, kind: str) -> None:
         with self._lock:
@@ -148,6 +162,7 @@ class Answer:
     has_credentials: bool  # whether it was sent with the credentials
     is_conditional: bool  # whether the request had a condition, so that 304 is an answer to it
     response: urllib3.BaseHTTPResponse
+    proxy: str = ""  # the address of the proxy that was asked for it; "": there is none
 
     @property
     def status(self) -> int:
@@ -259,8 +274,9 @@ class Answer:
     def error(self, *, there_are_credentials: bool) -> BackendError:
         """The error for a status that is neither success nor absence."""
         status = self.status
-        name = http.client.responses.get(status, "")
-        said = f"{shown(self.url)} answered {status}{name and f' ({name})'}"
+        said = f"{shown(self.url)} answered {_named(status)}"
+        if self.proxy and not self.url.startswith("https:"):  # it may be the proxy's own answer
+            said += f" through the proxy {shown(self.proxy)}"
         if status == 429 or status >= 500:
             wait = min(retry_after(self.headers.get("Retry-After"), 5), 3600)
             return BackendUnavailable(said, retry_after=wait)
@@ -291,6 +307,25 @@ class Transfer(Iterator[T]):
 
     def close(self) -> None:
         self._answer.response.close()
+
+
+def _refused(url: str, proxy: Proxy, status: int) -> BackendError:
+    """The error for a proxy that refuses, or fails, to ask for an address."""
+    said = f"{shown(url)} cannot be reached, because the proxy {shown(proxy.url)} answered"
+    if status != 407:
+        kind = BackendUnavailable if status == 429 or status >= 500 else BackendError
+        return kind(f"{said} {_named(status)}")
+    help_ = (
+        "it refuses these credentials: proxy_username, proxy_password_env"
+        if proxy.username
+        else "it needs credentials; set proxy_username and proxy_password_env"
+    )
+    return BackendError(f"{said} {_named(status)}: {help_}")
+
+
+def _named(status: int) -> str:
+    name = http.client.responses.get(status, "")
+    return f"{status} ({name})" if name else f"{status}"
 
 
 def _followed(url: str, location: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from private_pypi.backend import Address, MirrorSettings, Secret
 from private_pypi.backend.public_index import public_index_url
+from private_pypi_mirror.sockets import Proxy, load_authorities
 
 # Project names and patterns of them, as the key `claimed` takes them.
 _PATTERN: Final = re.compile(r"[A-Za-z0-9._*?\[\]!-]+")
@@ -24,20 +27,33 @@ class IndexMirrorSettings(MirrorSettings):
     index_url: Address = ""  # of the list of projects; "": the public index
     username: str = ""
     password: Secret | None = None
+    proxy_url: Address = ""  # of an HTTP proxy, through which everything is asked; "": none
+    proxy_username: str = ""
+    proxy_password: Secret | None = None
+    ca_file: Path | None = None
+    """Certificate authorities in PEM format that are trusted as well as those of the system."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.index_url:
             self._check_index_url()
-        if self.password is not None and not self.username:
-            raise ValueError(
-                "username: missing; it belongs to the password, and is often '__token__' if the "
-                "password is a token"
-            )
+        if self.proxy_url:
+            wanted = "it must be an address such as 'http://proxy.acme.example:3128'"
+            keys = "proxy_username and proxy_password_env"
+            parts = _address("proxy_url", self.proxy_url, ("http", "https"), wanted, keys)
+            if parts.path not in ("", "/"):
+                raise ValueError(f"proxy_url: must not have a path; {wanted}")
+        elif self.proxy_username or self.proxy_password is not None:
+            raise ValueError("proxy_url: missing; the credentials are for a proxy")
+        if self.ca_file is not None:
+            try:
+                load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self.ca_file)
+            except ValueError as error:
+                raise ValueError(f"ca_file: {error}") from None
+        self._check_credentials("", self.username, self.password)
+        self._check_credentials("proxy_", self.proxy_username, self.proxy_password)
         if self.username and self.is_folder:
             raise ValueError("username: a folder takes no credentials; remove this key")
-        if ":" in self.username or not self.username.isprintable():
-            raise ValueError("username: must not have colons or control characters (RFC 7617)")
         for key, patterns in (("only", self.only), ("except", self.except_)):
             for pattern in patterns:
                 if not _PATTERN.fullmatch(pattern):
@@ -46,35 +62,28 @@ class IndexMirrorSettings(MirrorSettings):
                         "a pattern such as 'acme-*'"
                     )
 
-    def _check_index_url(self) -> None:
-        # The value may contain a password, so it is not repeated.
-        wanted = "it must be an address such as 'https://pypi.acme.example/simple/'"
-        try:
-            parts = urlsplit(self.index_url)
-            host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            raise ValueError(f"index_url: not an address ({error}); {wanted}") from None
-        if parts.scheme not in ("http", "https", "file"):
-            raise ValueError(f"index_url: does not begin with https:, http: or file:; {wanted}")
-        if _CONTROL.search(self.index_url):
-            raise ValueError(f"index_url: must not have spaces or control characters; {wanted}")
-        if parts.username is not None or parts.password is not None:
+    @staticmethod
+    def _check_credentials(prefix: str, username: str, password: Secret | None) -> None:
+        if password is not None and not username:
+            often = "" if prefix else ", and is often '__token__' if the password is a token"
+            raise ValueError(f"{prefix}username: missing; it belongs to the password{often}")
+        if ":" in username or not username.isprintable():
             raise ValueError(
-                "index_url: must not have a user or a password in it; use the keys username and "
-                "password_env"
+                f"{prefix}username: must not have colons or control characters (RFC 7617)"
             )
-        if parts.query or parts.fragment:
-            raise ValueError(f"index_url: must not have a query or a fragment; {wanted}")
+
+    def _check_index_url(self) -> None:
+        wanted = "it must be an address such as 'https://pypi.acme.example/simple/'"
+        keys = "username and password_env"
+        parts = _address("index_url", self.index_url, ("https", "http", "file"), wanted, keys)
         if self.is_folder:
-            if host not in (None, "localhost") or "\0" in unquote(parts.path):
+            if parts.hostname not in (None, "localhost") or "\0" in unquote(parts.path):
                 raise ValueError(
                     "index_url: a folder of this machine is meant by three slashes and its path, "
                     "such as 'file:///srv/simple/'"
                 )
             if ".." in unquote(parts.path).split("/"):
                 raise ValueError("index_url: the path must not have '..' in it")
-        elif not host:
-            raise ValueError(f"index_url: has no host; {wanted}")
 
     @property
     def reads_public_index(self) -> bool:
@@ -90,3 +99,39 @@ class IndexMirrorSettings(MirrorSettings):
     def base_url(self) -> str:
         """The address of the index, with a slash at its end."""
         return (self.index_url or public_index_url()).rstrip("/") + "/"
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """The HTTP proxy, if there is one."""
+        if not self.proxy_url:
+            return None
+        password = (self.proxy_password or Secret("")).reveal()
+        return Proxy(url=self.proxy_url, username=self.proxy_username, password=password)
+
+
+def _address(
+    key: str, value: str, schemes: tuple[str, ...], wanted: str, credentials: str
+) -> SplitResult:
+    """The parts of an address; raises `ValueError` without the value, which may have a password.
+
+    `wanted`: what would be right. `credentials`: the keys that credentials belong to.
+    """
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{key}: not an address ({error}); {wanted}") from None
+    if parts.scheme not in schemes:
+        *others, last = (f"{scheme}:" for scheme in schemes)
+        raise ValueError(f"{key}: does not begin with {', '.join(others)} or {last}; {wanted}")
+    if _CONTROL.search(value):
+        raise ValueError(f"{key}: must not have spaces or control characters; {wanted}")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(
+            f"{key}: must not have a user or a password in it; use the keys {credentials}"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError(f"{key}: must not have a query or a fragment; {wanted}")
+    if parts.scheme != "file" and not host:
+        raise ValueError(f"{key}: has no host; {wanted}")
+    return parts

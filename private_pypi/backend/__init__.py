@@ -59,6 +59,7 @@ from private_pypi.backend.retry_after import retry_after
 from private_pypi.backend.settings import (
     Address,
     BackendSettings,
+    CachedSettings,
     Contacted,
     Folders,
     ReadSecretSettings,
@@ -93,6 +94,7 @@ __all__ = [
     "AnyStorage",
     "Backend",
     "BackendSettings",
+    "CachedSettings",
     "Contacted",
     "Folders",
     "Limit",

@@ -83,18 +83,24 @@ class BackendSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemoteSettings(BackendSettings):
-    """The fields of a storage that is accessed over a network."""
+class CachedSettings(BackendSettings):
+    """The field of a storage whose files are kept in the disk cache of the server."""
 
-    download: Literal["proxy", "redirect"] = "proxy"
-    """Whether clients get files from this server ("proxy"), or are redirected to the storage if it
-    supports that ("redirect")."""
     cache_bytes: int = 5 * 2**30
     """The size of the cache on the server's disk for files that it sends, in bytes."""
 
     def __post_init__(self) -> None:
         if self.cache_bytes <= 0:
             raise ValueError(f"cache_bytes: must be greater than 0, not {self.cache_bytes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteSettings(CachedSettings):
+    """The fields of a storage that is accessed over a network."""
+
+    download: Literal["proxy", "redirect"] = "proxy"
+    """Whether clients get files from this server ("proxy"), or are redirected to the storage if it
+    supports that ("redirect")."""
 
 
 @dataclass(frozen=True, kw_only=True)

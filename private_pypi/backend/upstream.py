@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from private_pypi.backend.denials import parse_denials
-from private_pypi.backend.settings import ReadSecretSettings, RemoteSettings
+from private_pypi.backend.settings import CachedSettings, ReadSecretSettings
 from private_pypi.backend.times import parse_duration, parse_instant
 from private_pypi.model import Download, FileHandle, ProjectStatus
 
@@ -60,7 +60,7 @@ class UpstreamNames:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MirrorSettings(RemoteSettings, ReadSecretSettings):
+class MirrorSettings(CachedSettings, ReadSecretSettings):
     """The fields of every mirror. They say what it lets through (`private_pypi.policy`)."""
 
     only: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import tomli
 from packaging.utils import is_normalized_name
@@ -73,6 +73,13 @@ _COMMON: Final = {
     "anonymous_read": bool,
 }
 
+# The keys of other tables that a mirror refuses, and why.
+_REFUSED_FOR_MIRRORS: Final = {
+    "claimed": "whose names belong to its upstream",
+    "extra_index_url": "whose names belong to its upstream",
+    "download": "whose files always go through this server, which checks their hashes and applies "
+    "the policy; remove this key",
+}
 
 GROUP: Final = "group"
 """The type of a table that is no storage, but has other tables as its members."""
@@ -324,10 +331,12 @@ class _Table:
         where = f"{self.source.name}: [{self.name}]" + (f" {key}:" if key else ":")
         self.problems.append(f"{where} {sentence}")
 
-    def reject_unknown_keys(self, known: Iterable[str]) -> None:
-        known = tuple(known)
+    def reject_unknown_keys(self, known: Iterable[str], but: Iterable[str] = ()) -> None:
+        """`but`: keys that are not mentioned, because their problem is told otherwise."""
+        told = frozenset(but)
+        known = tuple(key for key in known if key not in told)
         for key in self.values:
-            if key not in known:
+            if key not in known and key not in told:
                 # The value is not shown, because it may be a secret under a misspelled key.
                 near = plugins.did_you_mean(key, known)
                 self.problem(f"unknown key{near or '; it may be: ' + ', '.join(known)}", key)
@@ -478,7 +487,12 @@ def _repository(table: _Table, load_backend: LoadBackend) -> RepositorySettings 
             table.problem(sentence, "type")
         return None
     fields = backend_fields(backend_class)
-    table.reject_unknown_keys([*_COMMON, *(key for field in fields for key in field.keys)])
+    is_mirror = can(backend_class, SupportsUpstream)
+    refused = _REFUSED_FOR_MIRRORS if is_mirror else {}
+    for key in refused.keys() & table.values.keys():
+        table.problem(f"must not be set for a mirror, {refused[key]}", key)
+    known = [*_COMMON, *(key for field in fields for key in field.keys)]
+    table.reject_unknown_keys(known, but=refused)
     largest = backend_class.traits.largest_file
     max_file_bytes = table.common("max_file_bytes", largest)
     if max_file_bytes > largest:
@@ -486,21 +500,11 @@ def _repository(table: _Table, load_backend: LoadBackend) -> RepositorySettings 
             f"must be at most {largest}, not {max_file_bytes}: {type_!r} cannot store larger files",
             "max_file_bytes",
         )
-    default_interval = (
-        DEFAULT_MIRROR_INTERVAL
-        if can(backend_class, SupportsUpstream)
-        else DEFAULT_SYNC_INDEX_INTERVAL
-    )
+    default_interval = DEFAULT_MIRROR_INTERVAL if is_mirror else DEFAULT_SYNC_INDEX_INTERVAL
     interval = table.common("sync_index_interval", default_interval.total_seconds())
     stale_for = _stale_for(table, backend_class)
     anonymous_read = table.common("anonymous_read", False)
     extra_index_url, claimed = _extra_index_url(table), _claimed(table)
-    if can(backend_class, SupportsUpstream):
-        for key in ("claimed", "extra_index_url"):
-            if key in table.values:
-                table.problem(
-                    "must not be set for a mirror, whose names belong to its upstream", key
-                )
     own = {field.name: _field(table, field) for field in fields}
     if len(table.problems) > before:
         return None
@@ -757,15 +761,36 @@ def _located(table: _Table, key: str, value: Any) -> Any:
 
 def _check_address(table: _Table, key: str, value: Any) -> None:
     submitted = table.rules.submitted
-    if submitted is None or submitted.is_trusted:
+    if submitted is None:
         return
     for text in texts_in(value):
-        if text not in submitted.allowed_addresses:
+        if text in submitted.allowed_addresses:
+            continue
+        folder = _folder_of(text)
+        if folder is not None:
+            if not submitted.may_store(folder, table.name):
+                table.problem(
+                    f"a configuration that is submitted over HTTP may not use {text!r}; a file: "
+                    "address must lead to a folder in ROOT that the server does not use itself",
+                    key,
+                )
+        elif not submitted.is_trusted:
             table.problem(
                 "a configuration that is submitted without the admin token may not make the server "
                 f"contact {text!r}; the operator can allow it with --allow_address",
                 key,
             )
+
+
+def _folder_of(address: str) -> Path | None:
+    """The path of a `file:` address; None: it is another address, or none at all."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return None
+    if parts.scheme != "file":
+        return None
+    return Path("/", unquote(parts.path).replace("\0", "").lstrip("/"))
 
 
 def _admin_secret(table: _Table, type_: object) -> Secret | None:

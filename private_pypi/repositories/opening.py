@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeVar, cast
 from private_pypi.backend import (
     AnyBackend,
     AnyStorage,
-    RemoteSettings,
+    CachedSettings,
     SupportsAliases,
     SupportsCoreMetadata,
     SupportsParts,
@@ -78,7 +78,7 @@ class Opener:
         settings, folders = backend.settings, backend.folders
         self.opens_here = backend.traits.opens_here
         self._trouble = trouble
-        limit = settings.cache_bytes if isinstance(settings, RemoteSettings) else _CACHE_BYTES
+        limit = settings.cache_bytes if isinstance(settings, CachedSettings) else _CACHE_BYTES
         self.files: FileCache = FileCache(
             folders.cache / "files",
             folders.tmp,

@@ -454,6 +454,42 @@ def test_only_the_operator_chooses_which_addresses_the_server_contacts(
     assert wrong(None) == []
 
 
+def test_the_address_of_a_folder_is_restricted_like_a_path(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("/")
+    root = tmp_path.as_uri()
+
+    def wrong(address: str, **submitted: Any) -> list[str]:
+        try:
+            read_configuration(
+                ConfigurationText(
+                    text=f"[mine]\ntype = 'x'\napi_url = '{address}'\n", name="c.toml", folder=None
+                ),
+                None,
+                environ={},
+                load_backend=lambda type_: MirroredBackend,
+                submitted=Submitted(root=tmp_path, **submitted),
+            )
+        except ConfigurationError as error:
+            return list(error.problems)
+        return []
+
+    outside = ("file:///etc", "file:///", "file:", "FILE:///etc", "file://localhost/etc")
+    tricks = ("/../x", "/out/etc", "/storage/%2e%2e/%2E./etc", "/stor%00age/../../x")
+    of_the_server = ("", "/", "/index/simple", "/tmp/x", "/cache/other", "/.configuration")
+    for address in (*outside, *(root + each for each in tricks + of_the_server)):
+        for is_trusted in (True, False):
+            assert wrong(address, is_trusted=is_trusted) == [
+                "c.toml: [mine] api_url: a configuration that is submitted over HTTP may not use "
+                f"'{address}'; a file: address must lead to a folder in ROOT that the server does "
+                "not use itself"
+            ]
+    for path in ("/storage/simple/", "/cache/mine/simple", "/a%20b"):
+        for is_trusted in (True, False):
+            assert wrong(root + path, is_trusted=is_trusted) == []
+    # What the operator allows on the command line is allowed, wherever it is.
+    assert wrong("file:///etc", allowed_addresses=frozenset({"file:///etc"})) == []
+
+
 @pytest.mark.parametrize("line", ['api_url = "https://api.example"', 'title = "http://x"', ""])
 def test_a_stranger_may_name_the_default_and_what_is_no_address(tmp_path: Path, line: str) -> None:
     checked = read_configuration(
@@ -469,8 +505,9 @@ def test_a_stranger_may_name_the_default_and_what_is_no_address(tmp_path: Path, 
 @pytest.mark.parametrize("type_", plugins.backend_types())
 def test_every_installed_backend_marks_its_addresses(type_: str) -> None:
     # A field looks like an address if its name does, or if its default is one.
+    words = "url|uri|host|endpoint|address|server|proxy(?!_(username|password)$)"
     for field in fields.backend_fields(plugins.load_backend(type_)):
-        looks_so = re.search("url|uri|host|endpoint|address|server|proxy", field.name) is not None
+        looks_so = re.search(words, field.name) is not None
         if looks_so or "://" in str(field.default):
             assert fields.names_addresses(field.annotation), field.name
 

@@ -108,6 +108,21 @@ def test_a_mistake_names_the_table() -> None:
     assert "config.toml: [pypi]: index_url: does not begin with https:" in str(caught.value)
 
 
+@pytest.mark.parametrize("download", ["redirect", "proxy"])
+def test_files_are_never_redirected(download: str) -> None:
+    text = f'[pypi]\ntype = "mirror"\ndownload = "{download}"\ncooldwn = "7 days"\n'
+    with pytest.raises(ConfigurationError) as caught:
+        read_configuration(
+            ConfigurationText(text=text, name="config.toml", folder=None), None, environ={}
+        )
+    first, second = caught.value.problems
+    assert first == (
+        "config.toml: [pypi] download: must not be set for a mirror, whose files always go through "
+        "this server, which checks their hashes and applies the policy; remove this key"
+    )
+    assert "did you mean 'cooldown'" in second
+
+
 def test_secrets_may_read_and_nothing_else(mirror_of: MakeMirror) -> None:
     backend = mirror_of(INDEX).backend
     for project in (None, "demo"):

@@ -684,6 +684,9 @@ class Exchange:
             if hold.after:
                 yield body[: hold.after]
             hold.wait(self.ended)
+            if self.ended.is_set():
+                self.close()
+                return
             body = body[hold.after :]
         size = 1 if reply.pause else _PIECE
         for begin in range(0, len(body), size):
@@ -725,7 +728,9 @@ class _Handler(BaseHTTPRequestHandler):
         exchange = Exchange(self, upstream, asked, self.server.ended)
         try:
             exchange.wait()
-            if fault is None:
+            if self.server.ended.is_set():
+                self.close_connection = True  # nobody who has waited is answered any more
+            elif fault is None:
                 exchange.send(exchange.good())
             else:
                 fault.answer(exchange)

@@ -22,12 +22,12 @@ class Certificates:
     key: Path
 
 
-def make_certificates(folder: Path) -> Certificates:
+def make_certificates(folder: Path, issuer_name: str = "private_pypi tests") -> Certificates:
     """For `localhost` and 127.0.0.1, valid for a day."""
     issuer_key, own_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer, own = (
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        for name in ("private_pypi tests", "localhost")
+        for name in (issuer_name, "localhost")
     )
     names = x509.SubjectAlternativeName(
         [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]

@@ -27,7 +27,8 @@ by compare and swap.
             place.unlink()
 
 For a storage that can only list the files of one project at a time, derive from `LookupContract`
-and from the contracts of its other abilities.
+and from the contracts of its other abilities. For a storage that is another index, derive from
+`UpstreamContract`.
 
 Give the tests an empty storage that nothing else uses. They write and delete files of the projects
 `demo`, `demo-extra` and `other`, replace the index document, and kill their own child processes
@@ -68,6 +69,7 @@ from private_pypi.testing.contract.parts import (
 from private_pypi.testing.contract.processes import ProcessesContract
 from private_pypi.testing.contract.publishing import PublishContract
 from private_pypi.testing.contract.records import KeptRecordsContract, RecordsContract
+from private_pypi.testing.contract.upstream import UpstreamContract
 from private_pypi.testing.contract.yanking import YankingContract
 
 
@@ -106,6 +108,7 @@ __all__ = [
     "RightsPerProjectContract",
     "StorageContract",
     "SweepContract",
+    "UpstreamContract",
     "UsageContract",
     "YankingContract",
 ]

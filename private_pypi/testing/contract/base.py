@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -107,6 +107,10 @@ class StorageContract:
         """All files of the projects that the tests write."""
         raise NotImplementedError("derive from ListContract or from LookupContract")
 
+    def rights(self) -> Mapping[str, Access]:
+        """What the right secrets may do."""
+        return {self.read_secret: Access.READ, self.write_secret: Access.WRITE}
+
     def record_of(self, upload: Upload) -> Record | None:
         """The record that the storage should return for an uploaded file."""
         return upload.record if self.keeps_records else None
@@ -166,8 +170,7 @@ class StorageContract:
     def test_a_secret_may_do_what_the_storage_says(self, place: Any, tmp_path: Path) -> None:
         """Only exactly the right secrets are accepted; similar and empty ones may do nothing."""
         expected = {
-            self.read_secret: Access.READ,
-            self.write_secret: Access.WRITE,
+            **self.rights(),
             self.wrong_secret: Access.NONE,
             "": Access.NONE,
             self.write_secret + "x": Access.NONE,

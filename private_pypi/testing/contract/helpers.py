@@ -22,7 +22,7 @@ from typing import Any
 from private_pypi.backend import (
     Access,
     Folders,
-    SecretsSettings,
+    ReadSecretSettings,
     SupportsAliases,
     SupportsCoreMetadata,
     SupportsDelete,
@@ -41,6 +41,7 @@ from private_pypi.backend import (
     SupportsReplaceIndex,
     SupportsRestore,
     SupportsSweep,
+    SupportsUpstream,
     SupportsYank,
     capability,
 )
@@ -139,6 +140,13 @@ def calls_of(
         SupportsAliases: {"find_alias": lambda: storage.find_alias("1", file.filename)},
         SupportsPublicAddresses: {"public_addresses": lambda: storage.public_addresses([file])},
         SupportsSweep: {"sweep": lambda: storage.sweep()},
+        SupportsUpstream: {
+            "project_page": lambda: storage.project_page("demo", ""),
+            "project_page of a missing project": lambda: storage.project_page("never-was", "x"),
+            "project_names": lambda: list(storage.project_names("").names),
+            "file_size": lambda: storage.file_size(file),
+            "open_metadata": lambda: content_of(storage.open_metadata(file)),
+        },
         SupportsPublish: {"put_file": lambda: storage.put_file(new)},
         SupportsDelete: {"delete_file": lambda: storage.delete_file(file)},
         SupportsRestore: {"restore_name": lambda: storage.restore_name("demo", file.filename)},
@@ -150,7 +158,7 @@ def calls_of(
     found: dict[str, Callable[[], object]] = {
         "open_file": lambda: content_of(storage.open_file(file))
     }
-    if not isinstance(storage.backend.settings, SecretsSettings):  # else nothing is asked
+    if not isinstance(storage.backend.settings, ReadSecretSettings):  # else nothing is asked
         found["access"] = lambda: storage.access()
     for protocol, verbs in calls.items():
         if capability(storage, protocol) is not None:

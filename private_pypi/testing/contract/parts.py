@@ -31,7 +31,7 @@ class PartsContract(StorageContract):
         """Parts at the beginning, at the end, across the end and after it are right."""
         content = random.Random(7).randbytes(300_000)
         upload = make_upload(tmp_path, "demo-1.0.tar.gz", content)
-        location = storage.put_file(upload).location
+        location = self.put(storage, upload).location
         for start, length in (
             (0, 1),
             (0, 300_000),
@@ -49,7 +49,7 @@ class PartsContract(StorageContract):
         """A location that the storage did not give to a file is an error, as for whole files."""
         secret = tmp_path / "secret.txt"
         secret.write_text("secret")
-        storage.put_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"content"))
+        self.put(storage, make_upload(tmp_path, "demo-1.0.tar.gz", b"content"))
         for location in (str(secret), secret.as_uri(), "", "/", "..", "\x00"):
             with pytest.raises(PrivatePypiError):
                 storage.read_part(location, 0, 6)
