@@ -398,9 +398,11 @@ class Mirror(Repository):
                 f"this mirror has no project of this name, because of `{key}` in its table"
             )
             return Explanation(project=project, is_found=False, notes=notes)
-        page, freshness = self._look_up(project)
         if self._own.offline:
+            page, freshness = self._page(project), FRESH
             notes.append("this mirror is offline: it shows what the upstream had before")
+        else:
+            page, freshness = self._look_up(project)
         denied = self._policy.denied_project(project)
         if denied is not None:
             notes.append(denied)

@@ -17,7 +17,7 @@ from private_pypi.index import connections
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from private_pypi.web import create_app
 from tests.faults.servers import table
-from tests.mirror.mirrors import Asking, Clock, Mirrored, forget_trouble, mirror_table
+from tests.mirror.mirrors import Asking, Clock, Mirrored, cached, forget_trouble, mirror_table
 from tests.mirror.upstream import JSON, Upstream
 from tests.waiting import eventually
 from tests.web.conftest import Deploy, basic, publish
@@ -197,6 +197,7 @@ def test_an_offline_mirror_has_what_is_here(
     for name in ("demo", "known", "missing"):
         online.page(name)
     assert online.file(WHEEL[0]).data == WHEEL[1]
+    eventually(lambda: cached(online.deployment.root), "it is kept")
     online.deployment.close()
     index.forget()
     clock.go(9 * HOUR)
@@ -335,7 +336,9 @@ def test_names_and_filenames_that_are_odd(index: Upstream, mirrored: Mirrored) -
     assert set(asking.files()) == {"Demo-2.0.tar.gz"}
     assert asking.file("Demo-2.0.tar.gz").data == odd[1]
     assert asking.file("demo-2.0.tar.gz").status_code == 404
-    hidden = {each.filename: each.rule for each in asking.mirror.hidden(normalize("demo"))}
+    mirror = asking.mirror
+    explained = mirror.explain(normalize("demo"), mirror.public_secret())
+    hidden = {each.filename: each.rule for each in explained.hidden}
     assert hidden.keys() == {
         "torch-2.5.1+cu124-cp311-cp311-linux_x86_64.whl",
         "notes.txt",
