@@ -387,7 +387,16 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
         """The id that the storage at this path had when this server used it last."""
         try:
             identity, path = self._memory.read_text().split("\n", 1)
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
+            # A server makes this folder when it starts. If it was moved away since, and perhaps the
+            # storage in it as well, it is not known which storage was used.
+            if not self.folders.cache.is_dir():
+                raise BackendError(
+                    f"the folder {str(self.folders.cache)!r} is gone; put it back, or restart the "
+                    "server to begin with an empty one"
+                ) from None
+            return None
+        except ValueError:
             return None
         return identity if path == str(self._storage) else None
 

@@ -118,6 +118,34 @@ def test_an_unmounted_storage_is_not_an_empty_one(
     assert list(listed(after_restart)) == ["demo-1.0.tar.gz"]
 
 
+@pytest.mark.parametrize("path", [None, "storage"])
+def test_a_server_whose_own_folder_is_gone_has_no_empty_storage(
+    path: str | None, folders: Folders, tmp_path: Path
+) -> None:
+    """Without it, names of this storage would be called absent, and be taken from elsewhere."""
+    backend = over(None if path is None else tmp_path / path, folders)
+    if path is not None:
+        (tmp_path / path).mkdir()
+    use(backend, tmp_path)
+    aside = folders.cache.rename(tmp_path / "aside")
+    if path is not None:
+        (tmp_path / path).rename(tmp_path / "unmounted")
+        (tmp_path / path).mkdir()
+    upload = make_upload(tmp_path, "demo-2.0.tar.gz", b"content")
+    calls: list[Callable[[], object]] = [
+        lambda: list(backend.list_files()),
+        lambda: backend.open_file(upload.file),
+        lambda: backend.put_file(upload),
+    ]
+    for call in calls:
+        with pytest.raises(BackendError, match="is gone; put it back"):
+            call()
+    assert not folders.cache.exists()
+    aside.rename(folders.cache)
+    if path is None:
+        assert list(listed(backend)) == ["demo-1.0.tar.gz"]
+
+
 def test_another_storage_can_be_accepted(
     backend: FileSystemStorage, storage: Path, folders: Folders, tmp_path: Path
 ) -> None:
