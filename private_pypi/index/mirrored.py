@@ -54,6 +54,7 @@ CREATE TABLE pages (
     status TEXT,
     status_reason TEXT
 ) WITHOUT ROWID;
+CREATE INDEX absent_pages ON pages (checked_at) WHERE is_there = 0;
 CREATE TABLE files (
     project TEXT NOT NULL,
     filename TEXT NOT NULL,
@@ -99,15 +100,24 @@ _INSERT = f"""
 INSERT INTO files (project, first_seen_at, {", ".join(_FROM_UPSTREAM)})
 VALUES (?, ?, {", ".join("?" * len(_FROM_UPSTREAM))})
 ON CONFLICT (project, filename) DO UPDATE SET
+    -- A file of the same name with other bytes is another file, and was not seen before.
+    first_seen_at = CASE WHEN sha256 = excluded.sha256 THEN first_seen_at
+        WHEN sha256 <> excluded.sha256 OR learned_sha256 <> excluded.sha256
+            OR size <> excluded.size
+            OR (hashes <> excluded.hashes AND '{{}}' NOT IN (hashes, excluded.hashes))
+        THEN excluded.first_seen_at ELSE first_seen_at END,
     -- What was learned of other bytes does not count, if the upstream says that they are others.
     learned_metadata = CASE WHEN metadata IS excluded.metadata AND sha256 IS excluded.sha256
         AND hashes = excluded.hashes THEN learned_metadata END,
-    learned_sha256 = CASE WHEN hashes = excluded.hashes OR '{{}}' IN (hashes, excluded.hashes)
+    -- A hash that the upstream does not tell any more counts as one that was learned.
+    learned_sha256 = CASE WHEN excluded.sha256 IS NULL AND sha256 IS NOT NULL THEN sha256
+        WHEN hashes = excluded.hashes OR '{{}}' IN (hashes, excluded.hashes)
         THEN learned_sha256 END,
     learned_size = CASE WHEN hashes = excluded.hashes OR '{{}}' IN (hashes, excluded.hashes)
         THEN learned_size END,
     {", ".join(f"{name} = excluded.{name}" for name in _FROM_UPSTREAM)}
 """
+_MOST_ABSENT = 10_000  # projects that are absent, because anybody can ask for names made up
 _BATCH = 5_000  # names in one transaction, so that others can write in between
 
 
@@ -201,7 +211,8 @@ class MirroredIndex(IndexFile):
         """Make a page what the upstream has (None: it has no such project), in one transaction.
 
         `asked_at` (unix seconds): when the upstream was asked. An answer to an earlier question
-        than the last one is ignored.
+        than the last one is ignored. Absent projects are only remembered up to `_MOST_ABSENT`, the
+        oldest answers are forgotten.
 
         The files of a project that is absent are kept for the case that it comes back, because only
         this file knows when they were seen first, and which hashes were learned.
@@ -236,6 +247,12 @@ class MirroredIndex(IndexFile):
                     *("" if page is None else page.validator, *facts, is_new or is_changed),
                 ),
             )
+            if is_new and page is None:
+                connection.execute(
+                    "DELETE FROM pages WHERE project IN (SELECT project FROM pages"
+                    " WHERE is_there = 0 ORDER BY checked_at DESC LIMIT -1 OFFSET ?)",
+                    (_MOST_ABSENT,),
+                )
 
     def confirm_page(self, project: str, *, asked_at: float) -> None:
         """Note that the upstream has not changed a page since it was asked before."""

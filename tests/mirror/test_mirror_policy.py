@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -113,6 +114,41 @@ def test_a_file_without_upload_time_is_as_old_as_our_first_sight_of_it(
     index.add(*YOUNG)
     clock.go(3601)
     assert set(asking.files()) == {OLD[0]}
+
+
+@pytest.mark.parametrize("hashes", [("sha256",), ("md5",), ()])
+def test_a_file_that_was_replaced_waits_as_a_new_one(
+    hashes: tuple[str, ...], index: Upstream, mirrored: Mirrored, clock: Clock
+) -> None:
+    def add(content: bytes) -> None:
+        known = {each: hashlib.new(each, content).hexdigest() for each in hashes}
+        index.add(name, content, upload_time=None, hashes=known)
+
+    name, content = make_wheel("demo", "1.0")
+    add(content)
+    asking = mirrored(cooldown="7 days", sync_index_interval=60)
+    assert asking.files() == {}
+    clock.go(8 * DAY)
+    assert list(asking.files()) == [name]
+    index.change(name, requires_python=">=3.9")  # the same bytes
+    clock.go(100)
+    assert list(asking.files()) == [name]
+    _, other = make_wheel("demo", "1.0", files={"demo.py": b"import evil"})
+    add(other)
+    clock.go(100)
+    assert asking.files() == {}
+    assert "first seen here" in refused(asking, name)
+
+
+def test_a_hash_that_is_not_told_any_more_still_counts(index: Upstream, mirrored: Mirrored) -> None:
+    name, content = make_wheel("demo", "1.0")
+    index.add(name, content)
+    asking = mirrored(sync_index_interval=0.001)
+    assert asking.files()[name]["hashes"]
+    _, other = make_wheel("demo", "1.0", files={"demo.py": b"import evil"})
+    index.add(name, other, hashes={}, size=None)
+    assert asking.files()[name]["hashes"] == {"sha256": hashlib.sha256(content).hexdigest()}
+    assert asking.file(name).status_code == 502
 
 
 def test_an_allowance_counts_at_once_and_each_download_is_audited(
