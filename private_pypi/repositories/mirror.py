@@ -46,6 +46,7 @@ from private_pypi.distributions.core_metadata import (
     require_release,
     require_sound,
 )
+from private_pypi.distributions.filenames import project_name
 from private_pypi.errors import (
     BackendError,
     BackendUnavailable,
@@ -301,6 +302,8 @@ class Mirror(Repository):
         page = self._page(project)
         if page is not None and 0 <= time.time() - page.checked_at < self._believed(page):
             return None
+        if page is None and project_name(project) is None:
+            return None
         return self._background.begin(("page", project), partial(self._ask_page, project))
 
     def _lets_all_through(self, page: PageState) -> bool:
@@ -447,6 +450,8 @@ class Mirror(Repository):
         While the upstream is in trouble, this is what was known before, with its age, or an error.
         """
         page = self._page(project)
+        if page is None and project_name(project) is None:
+            return None, FRESH  # no index can have it, so nothing is asked, and nothing remembered
         if self._own.offline:
             if page is None:
                 self._require_unlisted(project)

@@ -629,3 +629,34 @@ def test_who_may_read(index: Upstream, mirrored: Mirrored) -> None:
     assert deleted.status_code in (403, 405)
     assert asking.file(WHEEL[0]).data == WHEEL[1]
     assert all("authorization" not in each.headers for each in index.asked)
+
+
+def test_names_that_strangers_make_up_do_not_fill_the_disk(
+    index: Upstream, mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("private_pypi.index.mirrored._MOST_ABSENT", 3)
+    index.add(*make_wheel("demo", "1.0"))
+    asking = mirrored(anonymous_read=True)
+    assert list(asking.files())
+    for number in range(6):
+        assert asking.page(f"made-up-{number}").status_code == 404
+    known = [asking.mirror.index.page(f"made-up-{number}") is not None for number in range(6)]
+    assert known == [False, False, False, True, True, True]
+    assert list(asking.files())
+    index.forget()
+    assert asking.page("made-up-5").status_code == 404
+    assert index.count("page") == 0
+    assert asking.page("made-up-0").status_code == 404
+    assert index.count("page") == 1
+
+
+@pytest.mark.parametrize("name", ["a" * 6000, "tool-", "-tool", "%C3%A9", "a%00b"])
+def test_what_cannot_be_a_name_is_neither_asked_for_nor_remembered(
+    name: str, index: Upstream, mirrored: Mirrored
+) -> None:
+    asking = mirrored()
+    for path in (f"simple/{name}/", f"simple/{name}/demo-1.0.zip"):
+        assert asking.get(path).status_code == 404
+    assert "not known to have such a project" in asking.get(f"explain/{name}").text
+    assert index.count() == 0
+    assert asking.mirror.index._all("SELECT project FROM pages") == []
