@@ -10,6 +10,7 @@ import codecs
 import contextlib
 import io
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
@@ -28,6 +29,7 @@ from private_pypi.backend import (
 from private_pypi.distributions.filenames import project_name
 from private_pypi.errors import (
     BackendError,
+    BackendUnavailable,
     FileNotFound,
     ProjectNotFound,
     Unsupported,
@@ -42,6 +44,8 @@ from private_pypi_mirror.pages import Page, html_page, json_page
 from private_pypi_mirror.settings import IndexMirrorSettings
 
 _LARGEST_PAGE: Final = 64 << 20  # bytes
+_SMALL_PAGE: Final = 1 << 20  # bytes of a page that does not wait for its turn
+_MOST_LARGE: Final = 4  # larger pages that are read at the same time
 _LARGEST_LIST: Final = 1 << 30  # bytes
 _LARGEST_FILE: Final = 1 << 40  # bytes
 _LARGEST_METADATA: Final = 64 << 20  # bytes
@@ -81,11 +85,11 @@ class MirrorStorage(Storage["MirrorBackend"]):
         answer = self._get_page(url, validator)
         if answer is None:
             return None
-        with contextlib.closing(answer):
+        with contextlib.closing(answer), contextlib.ExitStack() as turn:
             if answer.status in _GONE:
                 raise ProjectNotFound(project)
             self._require_page(answer)
-            body = answer.body(_LARGEST_PAGE, _PAGE_SECONDS)
+            body = self._in_turn(answer.body(_LARGEST_PAGE, _PAGE_SECONDS), answer.url, turn)
             with _no_page(answer.url):
                 if answer.media_type in _JSON:
                     page = json_page(b"".join(body), answer.url, project)
@@ -93,6 +97,22 @@ class MirrorStorage(Storage["MirrorBackend"]):
                     needs_end = not answer.is_delimited
                     page = html_page(_texts(answer, body), answer.url, needs_end=needs_end)
         return _page(page, answer.url, answer.validator)
+
+    def _in_turn(
+        self, body: Iterator[bytes], url: str, turn: contextlib.ExitStack
+    ) -> Iterator[bytes]:
+        """The body of a page. A large one takes a turn, which `turn` ends: it needs much memory."""
+        size, is_large = 0, False
+        for piece in body:
+            size += len(piece)
+            if size > _SMALL_PAGE and not is_large:
+                if not self.backend.large_pages.acquire(timeout=_PAGE_SECONDS):
+                    raise BackendUnavailable(
+                        f"{shown(url)} is large, and too many large pages are read at the same time"
+                    )
+                turn.callback(self.backend.large_pages.release)
+                is_large = True
+            yield piece
 
     def project_names(self, validator: str) -> UpstreamNames | None:
         if self.backend.folder is not None:
@@ -270,6 +290,7 @@ class MirrorBackend(Backend[IndexMirrorSettings]):
             proxy=settings.proxy,
             ca_file=settings.ca_file,
         )
+        self.large_pages = threading.BoundedSemaphore(_MOST_LARGE)
         self.folder = Folder(settings.base_url) if settings.is_folder else None
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ T = TypeVar("T")
 _PIECE: Final = 128 << 10  # bytes
 _MOST_REDIRECTS: Final = 5
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
+_MOST_STREAMS: Final = 1000  # that are compressed one by one in a body
 _SMALL: Final = 64 << 10  # bytes of a body that are read so that the connection can be kept
 _READS: Final = 3  # in which they have to arrive
 _LONGEST_VALIDATOR: Final = 1000  # characters
@@ -252,13 +253,19 @@ class Answer:
         )
 
     def _decompressed(self, pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
-        size, stream = 0, None
+        size, streams, stream = 0, 0, None
         try:
             for piece in pieces:
                 rest = piece
                 while rest:
                     if stream is None or stream.eof:
                         stream = zlib.decompressobj(wbits=47)  # gzip or zlib, as the header says
+                        streams += 1
+                        if streams > _MOST_STREAMS:
+                            raise BackendError(
+                                f"{shown(self.url)} is compressed in more than {_MOST_STREAMS} "
+                                "parts"
+                            )
                     found = stream.decompress(rest, _PIECE)
                     rest = stream.unconsumed_tail or stream.unused_data
                     size += len(found)

@@ -16,6 +16,13 @@ _HEADINGS: Final = ("title", "h1")
 _TITLES: Final = ("links for", "simple index", "index of", "directory listing for")
 _DECLARATION: Final = "pypi:"
 _MOST_DECLARED: Final = 100
+_OF_LINKS: Final = frozenset(
+    (
+        *("href", "data-core-metadata", "data-dist-info-metadata", "data-provenance"),
+        *("data-requires-python", "data-size", "data-upload-time", "data-yanked"),
+    )
+)
+"""The attributes of links that are used."""
 
 Attributes = Mapping[str, str | None]
 """The attributes of a tag by name in lower case; None: an attribute without a value."""
@@ -91,7 +98,8 @@ class IndexParser(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "a":
-            found = dict(attrs)
+            # Others are left out, because a page may have millions of them.
+            found = {name: value for name, value in attrs if name in _OF_LINKS}
             if found.get("href") is not None:
                 self.links.append(found)
         elif tag == "meta":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,7 +22,8 @@ from private_pypi_mirror.html import Attributes, IndexParser, NotAPage
 _HEX: Final = re.compile("[0-9a-f]+")
 _DIGITS: Final = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}
 """How many digits the hashes have that links may name after a `#`."""
-_MOST_VALUES: Final = 5_000_000  # on a page
+_MOST_VALUES: Final = 2_000_000  # on a page
+_MOST_FILES: Final = 100_000  # on a page, each of which takes about 1 KiB of memory
 _MOST_BYTES: Final = 2**53  # of a file; larger numbers are not exact in JSON
 ENDINGS: Final = (
     *(".whl", ".egg", ".tar.gz", ".tgz", ".zip", ".tar.bz2", ".tbz", ".tar.xz", ".tar.z", ".tar"),
@@ -43,6 +44,7 @@ def json_page(content: bytes, url: str, project: str) -> Page:
     files = page.get("files")
     if not isinstance(files, list):
         raise NotAPage("the JSON has no list 'files'")
+    _require_few(files)
     meta = page["meta"]
     status = page.get("project-status", meta.get("project-status"))
     return _once(_json_file(each, url) for each in files), _json_status(status)
@@ -56,6 +58,7 @@ def html_page(texts: Iterable[str], url: str, *, needs_end: bool) -> Page:
     parser = IndexParser()
     for text in texts:
         parser.take(text)
+        _require_few(parser.links)
     parser.finish(needs_end=needs_end)
     base = base_of(parser, url)
     files = _once(found for link in parser.links if (found := _html_file(link, base)) is not None)
@@ -93,6 +96,11 @@ def require_version(meta: object) -> None:
         raise NotAPage(
             "the JSON does not say that it has version 1 of the simple API (meta.api-version)"
         )
+
+
+def _require_few(files: Sequence[object]) -> None:
+    if len(files) > _MOST_FILES:
+        raise NotAPage(f"the page has more than {_MOST_FILES} files")
 
 
 def _once(files: Iterator[UpstreamFile]) -> list[UpstreamFile]:

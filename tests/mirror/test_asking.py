@@ -434,6 +434,14 @@ def test_a_body_without_a_length_must_have_an_end(
     assert "may be cut off" in str(trouble(mirror))
 
 
+def test_a_body_of_many_empty_parts_is_refused(upstream: Upstream, mirror: MirrorStorage) -> None:
+    """Each of them takes a thousand times as long as a byte of a page."""
+    body = gzip.compress(b"") * 1001
+    upstream.answers["/simple/demo/"] = Reply(body).but(Content_Encoding="gzip")
+    with pytest.raises(BackendError, match="more than 1000 parts"):
+        mirror.project_page("demo", "")
+
+
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "compress"])
 def test_other_compression_is_trouble(
     upstream: Upstream, mirror: MirrorStorage, encoding: str

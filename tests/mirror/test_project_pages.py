@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from private_pypi.backend import UpstreamFile, UpstreamPage
-from private_pypi.errors import BackendError
+from private_pypi.errors import BackendError, BackendUnavailable
 from private_pypi.model import ProjectStatus
+from private_pypi_mirror import backend, pages
 from private_pypi_mirror.backend import MirrorStorage
+from private_pypi_mirror.html import IndexParser
 from tests.mirror.serving import HTML, JSON, Reply, Upstream
 
 WHEEL = "demo-1.0-py3-none-any.whl"
@@ -454,7 +456,7 @@ def test_other_html_is_trouble(
         (b"\xff\xfe{}", "not JSON"),
         (b'{"a":' + b"1" * 10_000 + b"}", "not JSON"),
         (b"[" * 200_000, "not JSON"),
-        (b"[" + b"1," * 5_000_001, "more than 5000000 values"),
+        (b"[" + b"1," * 2_000_001, "more than 2000000 values"),
         (b"[]", "not an object"),
         (b"{}", "api-version"),
         (in_json(meta=None), "api-version"),
@@ -506,3 +508,45 @@ def test_charsets(upstream: Upstream, mirror: MirrorStorage, charset: str) -> No
     body = in_html(f'<a href="{WHEEL}" data-yanked="ä">x</a>').decode().encode("latin-1")
     (file,) = page_of(upstream, mirror, body, f"text/html; charset={charset}").files
     assert file.yanked == ("ä" if "1" in charset else "�")
+
+
+@pytest.mark.parametrize("type_", [JSON, HTML])
+def test_a_page_has_a_limited_number_of_files(
+    type_: str, upstream: Upstream, mirror: MirrorStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "_MOST_FILES", 3)
+
+    def page(count: int) -> bytes:
+        names = [f"demo-{number}.zip" for number in range(count)]
+        if type_ == JSON:
+            return in_json(*({"filename": name, "url": name} for name in names))
+        return in_html(*(f'<a href="{name}">{name}</a>' for name in names))
+
+    assert len(page_of(upstream, mirror, page(3), type_).files) == 3
+    assert "more than 3 files" in refusal_of(upstream, mirror, page(4), type_)
+
+
+def test_attributes_that_are_not_used_take_no_memory() -> None:
+    parser = IndexParser()
+    parser.take(f"<a {' '.join(f'data-{n}' for n in range(9))} href=demo-1.zip data-yanked>")
+    assert parser.links == [{"href": "demo-1.zip", "data-yanked": None}]
+
+
+def test_large_pages_take_turns(
+    upstream: Upstream, mirror: MirrorStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "_SMALL_PAGE", 1000)
+    monkeypatch.setattr(backend, "_PAGE_SECONDS", 0.05)
+    small = in_json({"filename": WHEEL, "url": WHEEL})
+    large = in_json({"filename": WHEEL, "url": WHEEL}, more="x" * 1000)
+    turns = mirror.backend.large_pages
+    for _ in range(backend._MOST_LARGE):
+        turns.acquire()
+    assert page_of(upstream, mirror, small).files
+    with pytest.raises(BackendUnavailable, match="too many large pages"):
+        page_of(upstream, mirror, large)
+    turns.release()
+    monkeypatch.setattr(backend, "_PAGE_SECONDS", 20)
+    for _ in range(2):  # the turn is over after each of them, also after one that is refused
+        assert page_of(upstream, mirror, large).files
+        assert "not JSON" in refusal_of(upstream, mirror, large[:-1], JSON)
