@@ -84,6 +84,7 @@ def update_index(
         private_pypi update_index mine --config config.toml --admin_secret admin_secret.toml
     """
     from private_pypi.index.rebuilding import update_index as update
+    from private_pypi.repositories import require_storage
     from private_pypi.storage.retrying import retrying
 
     for flag, path in (("config", config), ("admin_secret", admin_secret), ("root", root)):
@@ -94,6 +95,7 @@ def update_index(
         settings = _from_flags(type, name, fields, admin_secret, environ)
     else:
         settings = _from_configuration(type, name, Path(config), admin_secret, environ)
+    require_storage(settings)
     has_document = can(settings.backend_class, SupportsList)
     if not has_document and not can(settings.backend_class, SupportsProjectList):
         raise ConfigurationError(
@@ -172,7 +174,7 @@ def restore_name(
     Example:
         private_pypi restore_name ./root mine demo-1.0.tar.gz --config config.toml
     """
-    from private_pypi.repositories import has_state, make_stored
+    from private_pypi.repositories import has_state, make_stored, require_storage
     from private_pypi.storage.verdicts import Expiry
     from private_pypi.web.operations.audit import AuditLog, entry_time
 
@@ -197,6 +199,7 @@ def restore_name(
     settings = read_configuration(source, admin_source, environ=environ, only=name).repositories[
         name.lower()
     ]
+    require_storage(settings)
     if not has_state(folder, settings.name):
         raise ConfigurationError(
             f"ROOT: {root!r} does not contain a repository {settings.name!r}; it must be the "

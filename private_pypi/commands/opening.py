@@ -22,7 +22,7 @@ from private_pypi.configuration.config import (
 )
 from private_pypi.errors import BackendUnavailable, ConfigurationError
 from private_pypi.model import FRESH, DistributionFile
-from private_pypi.repositories import Found, Grant, StoredRepository, make_stored
+from private_pypi.repositories import Found, Grant, StoredRepository, make_stored, require_storage
 from private_pypi.system.background import StillRunning
 
 LOOKUP_SECONDS = 600
@@ -34,13 +34,18 @@ _TROUBLE_SECONDS = 30  # for which a storage in trouble is asked again
 def read_table(
     name: str, config: str | Path, admin_secret: str | None, environ: Mapping[str, str]
 ) -> RepositorySettings:
-    """The table of one repository. The secrets of others may not be on this machine."""
-    return read_configuration(
+    """The table of one repository that has a storage, for a command that works on that.
+
+    The secrets of others may not be on this machine.
+    """
+    table = read_configuration(
         read_source(Path(config)),
         None if admin_secret is None else read_source(Path(admin_secret)),
         environ=environ,
         only=name,
     ).repositories[name.lower()]
+    require_storage(table)
+    return table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from private_pypi.repositories.folders import has_state, make_folders
 from private_pypi.repositories.grants import Grant
 from private_pypi.repositories.group import Group
 from private_pypi.repositories.looked_up import LookedUp
-from private_pypi.repositories.making import make_repository, make_stored
+from private_pypi.repositories.making import make_repository, make_stored, require_storage
 from private_pypi.repositories.mirror import ListNotRead, Mirror
 from private_pypi.repositories.opening import Opened, whole
 from private_pypi.repositories.repository import Repository, RepositoryState
@@ -42,5 +42,6 @@ __all__ = [
     "make_folders",
     "make_repository",
     "make_stored",
+    "require_storage",
     "whole",
 ]

@@ -220,6 +220,9 @@ class Repositories:
             return bound, secret
         if name is None or bound is None:
             return named, secret
+        # ~/.netrc has one entry for each host, which may be that of a member.
+        if named.user is None and _has_member(bound.table, named.table):
+            return bound, secret
         # The path and the user both name a repository, and one of them may name a tenant of it.
         if bound.table is not named.table or len({bound.user, named.user, None}) > 2:
             raise WrongSecret
@@ -250,6 +253,10 @@ class _Place(NamedTuple):
 
     table: Repository
     user: str | None  # the name of a tenant, in lower case; None: the table itself
+
+
+def _has_member(table: Repository, other: Repository) -> bool:
+    return isinstance(table, Group) and table.has_member(other)
 
 
 def _repository_at(place: _Place) -> Repository:

@@ -54,8 +54,8 @@ class Grant:
 
     @property
     def state(self) -> RepositoryState:
-        """The state of the repository. No storage is asked."""
-        return self.repository.state()
+        """The state of the repository, as the caller may know it."""
+        return self.repository.state_for(self.secret)
 
     def at(self, instant: datetime) -> Grant:
         """The same right in the repository as it was at an instant (UTC); see `Repository.at`."""

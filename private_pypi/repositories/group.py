@@ -50,11 +50,11 @@ from private_pypi.index.rows import version_key
 from private_pypi.model import DistributionFile, Freshness, ListedFile, ProjectPage, Upload
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
 from private_pypi.repositories.explaining import Explanation, mixed
-from private_pypi.repositories.group_lists import GroupLists, Leaf, Patterns, Step
+from private_pypi.repositories.group_lists import TROUBLE, GroupLists, Leaf, Patterns, Step, untold
 from private_pypi.repositories.mirror import Mirror
 from private_pypi.repositories.opening import Opened
 from private_pypi.repositories.releases import files_of_release
-from private_pypi.repositories.repository import Repository, RepositoryState
+from private_pypi.repositories.repository import NotAtHand, Repository, RepositoryState
 from private_pypi.repositories.stored import key_of
 from private_pypi.storage.arriving import Arriving
 from private_pypi.system.background import Pending
@@ -112,6 +112,13 @@ class Group(Repository):
         """The patterns of the group itself, without those of its members."""
         return self._claims.patterns
 
+    def has_member(self, repository: Repository) -> bool:
+        """Whether a repository is a member, or one of a group that is a member, and so on."""
+        return any(
+            each is repository or (isinstance(each, Group) and each.has_member(repository))
+            for each in self._members
+        )
+
     def members_for(self, secret: Secret) -> list[Repository]:
         """The mirrors, and the members that let the caller in; in order."""
 
@@ -149,8 +156,12 @@ class Group(Repository):
                 yield Leaf((member.name,), member, (step,))
 
     def _others(self, member: Repository) -> Iterator[Repository]:
-        """The members that may have private names, without one of them."""
-        return (each for each in self._members if each is not member and not each.is_mirror)
+        """The private repositories of all members but one."""
+        for each in self._members:
+            if isinstance(each, Group) and each is not member:
+                yield from each._private
+            elif each is not member and not each.is_mirror:
+                yield each
 
     # -- rights ----------------------------------------------------------------------------------
 
@@ -191,7 +202,7 @@ class Group(Repository):
                 continue
             except (NotAllowed, BackendError) as error:  # a refusal with a reason, or trouble
                 if not isinstance(trouble, BackendError):
-                    trouble = error
+                    trouble = untold(error) if isinstance(error, BackendError) else error
                 continue
             best = max(best, access if publishes else min(access, Access.READ))
             if best >= need:
@@ -205,21 +216,29 @@ class Group(Repository):
     # -- state -----------------------------------------------------------------------------------
 
     def require_ready(self) -> None:
-        """Raise an error unless all private members can answer."""
+        """Raise an error unless all private members can answer; it does not name them."""
         for member in self._private:
-            member.require_ready()
+            try:
+                member.require_ready()
+            except TROUBLE as error:
+                raise untold(error) from error
 
     def state(self) -> RepositoryState:
         """Ready if all members are; with the first error of any."""
-        states = {member.name: member.state() for member in self._members}
-        errors = (f"{name}: {state.error}" for name, state in states.items() if state.error)
-        stale = (f"{name}: {state.stale}" for name, state in states.items() if state.stale)
-        return RepositoryState(
-            ready=all(state.ready for state in states.values()),
-            synced_at=None,
-            error=next(errors, None),
-            stale=next(stale, None),
-        )
+        return _together([(member.name, member.state()) for member in self._members])
+
+    def state_for(self, secret: Secret) -> RepositoryState:
+        """The same; of members that refuse the caller, neither names nor messages."""
+        states = []
+        for member in self._members:
+            state = member.state_for(secret)
+            name, has_words = member.name, state.error is not None or state.stale is not None
+            if has_words and not _may_be_named(member, secret):
+                name = "a member"
+                error, stale = (text and "is in trouble" for text in (state.error, state.stale))
+                state = replace(state, error=error, stale=stale)
+            states.append((name, state))
+        return _together(states)
 
     def serial(self) -> int:
         """The sum of the serials of the members."""
@@ -260,24 +279,32 @@ class Group(Repository):
         for member in claimants or self._members:
             if _cannot_tell(member) and not claimants:
                 continue
-            may_mirror = partial(self._mirrors_may, project, member, mirrors_may)
+            may_mirror = partial(self._mirrors_may, project, member, secret, mirrors_may, ask=ask)
             answers += self._of_member(member, project, secret, ask=ask, mirrors_may=may_mirror)
             if answers and not is_mixed:
                 break
         return answers
 
     def _mirrors_may(
-        self, project: NormalizedName, member: Repository, around: Callable[[], bool]
+        self,
+        project: NormalizedName,
+        member: Repository,
+        secret: Secret,
+        around: Callable[[], bool],
+        *,
+        ask: bool,
     ) -> bool:
         """Whether a mirror may answer for a project: `member`, or a mirror in it."""
         if self._claims.match(project):
             return False
-        trouble: BackendError | None = None
+        trouble: PrivatePypiError | None = None
         try:
             # A group that is the member looks at its own members itself.
-            if not self._is_mixed(project) and _any_had(self._others(member), project):
+            if not self._is_mixed(project) and _any_had(
+                self._others(member), project, secret, ask=ask
+            ):
                 return False
-        except BackendError as error:
+        except TROUBLE as error:
             trouble = error  # it does not matter if the group around knows that it was private
         if not around():
             return False
@@ -322,7 +349,7 @@ class Group(Repository):
                 raise
             own = None
         if own is None:
-            if member.claims(project) or member.ever_had(project):
+            if member.claims(project) or _any_had([member], project, secret, ask=ask):
                 raise _HiddenFromCaller
             return []
         if not isinstance(found, Found):
@@ -398,20 +425,15 @@ class Group(Repository):
                 yield from (f"{name}: {note}" for note in notes)
 
     def begin_find(self, project: NormalizedName, secret: Secret) -> Pending | None:
-        """Begin to ask the first mirror that may answer, if no private member does."""
+        """Begin to ask the first mirror that has to be asked, if mirrors may answer."""
         try:
-            for leaf in self._leaves.values():
-                if not leaf.may_answer(project):
-                    continue
-                if not leaf.repository.is_mirror:
-                    if leaf.repository.ever_had(project):
-                        break
-                    continue
-                if self.ever_had(project):
-                    break
-                pending = leaf.repository.begin_find(project, Secret(""))
+            for mirror in self.mirrors_for(project):
+                pending = mirror.begin_find(project, Secret(""))
                 if pending is not None:
                     return pending
+                is_there = isinstance(mirror.find(project, Secret(""), ask=False), Found)
+                if is_there and not self._is_mixed(project):
+                    break
         except PrivatePypiError:
             pass  # `find` meets it as well
         return None
@@ -565,7 +587,7 @@ class Group(Repository):
         if not published.may_answer(project):
             claimant = next((each for each in self._leaves.values() if each.claims(project)), None)
             raise NotAllowed(
-                f"project {project!r} is claimed by repository {claimant.repository.name!r}, "
+                f"project {project!r} is claimed by {_told_name(claimant.repository, secret)}, "
                 f"{unseen}"
                 if claimant is not None
                 else f"project {project!r} is not among the names that repository {name!r} claims "
@@ -578,10 +600,9 @@ class Group(Repository):
                 continue
             if project in leaf.mix_with(published):
                 continue
-            if _cannot_tell(leaf.repository) or leaf.repository.ever_had(project):
-                # Somebody who may not read that member is not told that it has the project.
-                other = leaf.repository.name
-                where = f"{other!r}" if _reads(leaf.repository, secret) else "another member"
+            other = leaf.repository
+            if _cannot_tell(other) or _any_had([other], project, secret):
+                where = _told_name(other, secret)
                 raise NotAllowed(f"project {project!r} belongs to {where}, {unseen}")
         return published.repository
 
@@ -616,7 +637,8 @@ class Group(Repository):
 def secret_for(member: Repository, secret: Secret, *, ask: bool = True) -> Secret | None:
     """The secret with which a member is asked; None: it does not let the caller in.
 
-    `member` is not a group. The secret was accepted by one of the members.
+    `member` is not a group. The secret was accepted by one of the members. Trouble is raised
+    without the name of the member, because it is not known whether the caller may know that.
     """
     if member.is_mirror:
         return Secret("")  # whoever may read the group may read its mirrors
@@ -628,14 +650,36 @@ def secret_for(member: Repository, secret: Secret, *, ask: bool = True) -> Secre
                 return secret
         except AccessError:
             pass
+        except NotAtHand:
+            raise
+        except BackendError as error:
+            raise untold(error) from error
     return member.public_secret(ask=ask) if member.is_public else None
 
 
-def _reads(member: Repository, secret: Secret) -> bool:
+def _may_be_named(member: Repository, secret: Secret, *, ask: bool = True) -> bool:
+    """Whether the caller may know of a member. False if that cannot be found out now."""
+    if isinstance(member, Group):
+        return any(_may_be_named(each, secret, ask=ask) for each in member.members)
     try:
-        return member.access(secret, Access.READ) >= Access.READ
-    except (AccessError, BackendError):
+        return secret_for(member, secret, ask=ask) is not None
+    except PrivatePypiError:
         return False
+
+
+def _told_name(member: Repository, secret: Secret) -> str:
+    return f"repository {member.name!r}" if _may_be_named(member, secret) else "another member"
+
+
+def _together(states: Sequence[tuple[str, RepositoryState]]) -> RepositoryState:
+    errors = (f"{name}: {state.error}" for name, state in states if state.error)
+    stale = (f"{name}: {state.stale}" for name, state in states if state.stale)
+    return RepositoryState(
+        ready=all(state.ready for _, state in states),
+        synced_at=None,
+        error=next(errors, None),
+        stale=next(stale, None),
+    )
 
 
 def _cannot_tell(member: Repository) -> bool:
@@ -643,15 +687,25 @@ def _cannot_tell(member: Repository) -> bool:
     return member.rights_per_project and not isinstance(member, Group)
 
 
-def _any_had(repositories: Iterable[Repository], project: NormalizedName) -> bool:
-    """Whether one of them has or had a project; if that is not known, the trouble is raised."""
-    trouble: BackendError | None = None
+def _any_had(
+    repositories: Iterable[Repository],
+    project: NormalizedName,
+    secret: Secret | None = None,
+    *,
+    ask: bool = True,
+) -> bool:
+    """Whether one of them has or had a project; if that is not known, the trouble is raised.
+
+    It names a repository only if `secret`, that of the caller, may read it.
+    """
+    trouble: PrivatePypiError | None = None
     for repository in repositories:
         try:
             if repository.ever_had(project):
                 return True
-        except BackendError as error:
-            trouble = trouble or error
+        except TROUBLE as error:
+            is_told = secret is not None and _may_be_named(repository, secret, ask=ask)
+            trouble = trouble or (error if is_told else untold(error))
     if trouble is not None:
         raise trouble
     return False

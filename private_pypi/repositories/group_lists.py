@@ -7,6 +7,7 @@ there, are applied to the names that each member lists.
 from __future__ import annotations
 
 import heapq
+import logging
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,14 +17,24 @@ from fnmatch import translate
 from packaging.utils import NormalizedName
 
 from private_pypi.backend import Secret
-from private_pypi.errors import PrivatePypiError
+from private_pypi.errors import (
+    BackendError,
+    BackendUnavailable,
+    NotConfigured,
+    PrivatePypiError,
+)
 from private_pypi.index.local import ProjectLine
 from private_pypi.model import Freshness
 from private_pypi.repositories.answers import Found, ProjectList
 from private_pypi.repositories.mirror import ListNotRead
 from private_pypi.repositories.repository import Repository
 
+_log = logging.getLogger(__name__)
+
 _MOST_READ = 10_000  # lines of a search that are read of one member
+
+TROUBLE = (BackendError, NotConfigured)
+"""What a member raises that does not know its names, or cannot tell them now."""
 
 _Holds = Callable[[NormalizedName], bool]
 
@@ -230,8 +241,28 @@ class GroupLists:
     def _had_by(self, repository: Repository) -> frozenset[NormalizedName]:
         had = self._had.get(id(repository))
         if had is None:
-            had = self._had[id(repository)] = frozenset(repository.had_names())
+            try:
+                had = self._had[id(repository)] = frozenset(repository.had_names())
+            except TROUBLE as error:
+                is_seen = any(
+                    own is not None and leaf.repository is repository for leaf, own in self._entries
+                )
+                if is_seen:
+                    raise
+                raise untold(error) from error
         return had
+
+
+def untold(error: PrivatePypiError) -> BackendUnavailable:
+    """The trouble of a member, for callers who may not know its name: messages have names.
+
+    What is not told is logged for the operator.
+    """
+    _log.warning("a group answers 503: %s", error)
+    return BackendUnavailable(
+        "a member of this group is in trouble, so it is not known what it has or whom it lets in",
+        retry_after=error.retry_after if isinstance(error, BackendUnavailable) else 30,
+    )
 
 
 @dataclass(frozen=True, slots=True)

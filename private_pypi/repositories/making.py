@@ -42,11 +42,7 @@ def make_stored(
     settings: RepositorySettings, *, root: Path, tmp: Path, expiry: Expiry, extra_index_url: str
 ) -> StoredRepository:
     """The same for a repository that has a storage; raises `ConfigurationError` for a mirror."""
-    if can(settings.backend_class, SupportsUpstream):
-        raise ConfigurationError(
-            f"repository {settings.name!r} is of type {settings.type!r}: it has no storage of its "
-            "own, so this command cannot be used for it"
-        )
+    require_storage(settings)
     kind = Synchronized if can(settings.backend_class, SupportsList) else LookedUp
     return kind(
         settings,
@@ -55,3 +51,12 @@ def make_stored(
         extra_index_url=extra_index_url,
         expiry=expiry,
     )
+
+
+def require_storage(settings: RepositorySettings) -> None:
+    """Raise `ConfigurationError` if this is the table of a mirror."""
+    if can(settings.backend_class, SupportsUpstream):
+        raise ConfigurationError(
+            f"repository {settings.name!r} is of type {settings.type!r}: it has no storage of its "
+            "own, so this command cannot be used for it"
+        )

@@ -147,6 +147,13 @@ class Repository(abc.ABC):
     def state(self) -> RepositoryState:
         """The state of the repository. No storage is asked."""
 
+    def state_for(self, secret: Secret) -> RepositoryState:
+        """The state as a caller may know it, who may read the repository.
+
+        Storages are asked only about the rights of the caller.
+        """
+        return self.state()
+
     def synced_at(self) -> float | None:
         """When it was synchronised last (unix seconds); None: never.
 

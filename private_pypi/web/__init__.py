@@ -28,7 +28,7 @@ from private_pypi.web.deployment import Deployment
 from private_pypi.web.http.answers import answer_error, answer_text
 from private_pypi.web.http.content import LONGEST_KEPT, PageCache
 from private_pypi.web.http.credentials import parse_credentials
-from private_pypi.web.http.routes import add_routes
+from private_pypi.web.http.routes import MatchedRule, add_routes
 from private_pypi.web.operations.logs import Log, RequestLog
 from private_pypi.web.operations.request_statistics import ROUTE, RequestStatistics, Tell, template
 from private_pypi.web.operations.telemetry import Telemetry
@@ -172,6 +172,7 @@ def create_app(
 ) -> Flask:
     """The WSGI application for a deployment. It also runs under any other WSGI server."""
     app = Flask(__name__, static_folder=None, template_folder="people/templates")
+    app.url_rule_class = MatchedRule
     app.url_map.merge_slashes = False
     app.url_map.redirect_defaults = False
     app.url_map.converters["version"] = pages.VersionConverter

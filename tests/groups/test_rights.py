@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from werkzeug.test import Client
 
-from private_pypi.errors import BackendUnavailable
+from private_pypi.backend import Access
+from private_pypi.errors import BackendUnavailable, NotConfigured
 from private_pypi.pages.simple_api import Representation
+from private_pypi.storage.verdicts import Verdicts
 from private_pypi.testing.distributions import make_wheel
 from private_pypi.web import HOT_PATH, create_app
 from private_pypi.web.api.hot_path import WSGI, HotPath
 from tests.groups.conftest import TABLES, Serve, Served
 from tests.mirror.upstream import Upstream
-from tests.web.conftest import basic
+from tests.web.conftest import basic, publish
 from tests.web.people.test_sign_in import Person
 
 PLANS, _ = make_wheel("plans", "1.0")
@@ -242,3 +245,95 @@ def test_addresses_in_answers_are_those_of_the_group(served: Served) -> None:
         (file,) = answer.json["urls"]
         assert f"/packages/{repository}/tool/" in file["url"]
         assert f"/r/{repository}/project/tool/" in answer.json["info"]["package_url"]
+
+
+def test_a_member_can_be_the_user(serve: Serve) -> None:
+    """~/.netrc has one entry for each host; the secret decides as it does with the group's name."""
+    served = serve(
+        '[inner]\ntype = "group"\nmembers = ["mine", "pypi"]\npublish_to = "mine"\n'
+        '[all]\ntype = "group"\nmembers = ["inner"]\npublish_to = "inner"\n'
+        '[other]\ntype = "group"\nmembers = ["pypi"]\n'
+    )
+
+    def status(path: str, user: str, secret: str) -> int:
+        return served.client.get(path, headers=basic(user, secret)).status_code
+
+    filename, content = make_wheel("tool", "1.0")
+    sent = publish(
+        served.client, filename, content, path="/r/all/", headers=basic("mine", "writer")
+    )
+    assert sent.status_code == 200, sent.text
+    for user in ("all", "inner", "mine", "MINE", "pypi"):
+        assert status("/r/all/simple/tool/", user, "reader") == 200, user
+        assert status(f"/r/all/simple/tool/{filename}", user, "reader") == 200, user
+        assert status("/r/all/simple/tool/", user, "stranger") == 401, user
+        assert status("/r/all/simple/tool/", user, "closed-writer") == 401, user
+    # Not the other way round, nor for others.
+    for path, user in (
+        ("/r/mine/simple/tool/", "all"),
+        ("/r/mine/simple/tool/", "pypi"),
+        ("/r/other/simple/tool/", "mine"),
+    ):
+        assert status(path, user, "reader") == 401, (path, user)
+    headers = {"Authorization": "Bearer mine:reader"}
+    assert served.client.get("/r/all/simple/tool/", headers=headers).status_code == 200
+
+
+def test_who_is_no_member_is_refused_after_the_same_work(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a repository that does not exist."""
+    asked: list[str] = []
+    real = Verdicts.access
+
+    def access(verdicts: Verdicts, *arguments: Any, **keywords: Any) -> Access:
+        asked.append(verdicts._name)
+        return real(verdicts, *arguments, **keywords)
+
+    monkeypatch.setattr(Verdicts, "access", access)
+    told = []
+    for path, user in (("/r/pypi/simple/x/", "closed"), ("/r/nowhere/simple/x/", "nowhere")):
+        answer = served.client.get(path, headers=basic(user, "boss"))
+        told.append((answer.status_code, answer.text, tuple(asked)))
+        asked.clear()
+    assert told[0] == told[1]
+    assert told[0][0] == 401 and told[0][2]
+
+
+def test_trouble_does_not_name_a_member_that_refuses(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither pages and lists, nor uploads, nor what says whether the server is ready."""
+    paths = (*addresses("public"), "/explain/public", "/simple/", "/", "/?q=x", "/rss/updates.xml")
+
+    def check(*arguments: object, **keywords: object) -> None:
+        for path in paths:
+            answer = served.get(path, "reader")
+            assert "closed" not in answer.text, (path, answer.text)
+        sent = served.publish("another", "1.0", "all")
+        assert "closed" not in sent.text
+        ready = served.client.get("/health/ready", headers=basic("all", "reader"))
+        assert ready.text.startswith(("ready\nall: ready", "not ready\nall: not ready"))
+        assert "closed" not in ready.text
+
+    with served.down("closed"):
+        assert served.status("/simple/public/", "reader") == 503
+        assert "'closed'" in served.get("/simple/public/", "boss").text  # who may know of it
+        check()
+
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise NotConfigured("repository 'closed' needs a secret of its own")
+
+    for name in ("require_ready", "ever_had", "had_names", "find"):
+        monkeypatch.setattr(served.stored("closed"), name, fail)
+    assert served.status("/simple/public/", "reader") == 503
+    check()
+
+    def fail_too(*arguments: object, **keywords: object) -> None:
+        raise BackendUnavailable("the provider of 'closed' does not answer")
+
+    monkeypatch.setattr(served.stored("closed"), "access", fail_too)
+    assert served.status("/simple/public/", "reader") == 503
+    check()
+    stranger = served.get("/simple/public/", "stranger")
+    assert (stranger.status_code, "closed" in stranger.text) == (503, False)

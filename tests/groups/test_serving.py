@@ -172,7 +172,7 @@ def test_a_file_that_would_not_be_seen_is_refused(serve: Serve) -> None:
     claimed = served.publish("acme-new", "1.0", "theirs", "closed-writer")
     assert claimed.status_code == 403
     assert (
-        "project 'acme-new' is claimed by repository 'mine', so a file that is published in "
+        "project 'acme-new' is claimed by another member, so a file that is published in "
         "'closed' would not be seen in 'theirs'"
     ) in claimed.text
     assert served.publish("new", "1.0", "theirs", "closed-writer").status_code == 200
@@ -326,7 +326,7 @@ def test_health_and_metrics_have_groups(serve: Serve) -> None:
     answer = deployed.client.get("/health/ready", headers=basic("all", "reader"))
     assert answer.text.splitlines() == ["ready", "all: ready"]
     with deployed.down("closed"):
-        answer = deployed.client.get("/health/ready", headers=basic("all", "reader"))
+        answer = deployed.client.get("/health/ready", headers=basic("all", "boss"))
         assert answer.status_code == 200  # it answers from its local index
         assert "all: ready, stale" in answer.text and "closed: " in answer.text
     metrics = deployed.client.get("/metrics", headers=basic("", "operator")).text

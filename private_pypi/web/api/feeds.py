@@ -11,7 +11,7 @@ from private_pypi.distributions.filenames import normalize
 from private_pypi.pages.feeds import Item, feed
 from private_pypi.pages.releases import current_release
 from private_pypi.repositories import Grant
-from private_pypi.web.api.simple import conditions_of_request, send
+from private_pypi.web.api.simple import conditions_of_request, send, wait_without_thread
 from private_pypi.web.http.content import make_page, page_content
 from private_pypi.web.http.routes import Route
 from private_pypi.web.releases import find_releases
@@ -60,6 +60,7 @@ def project_releases(name: str, repository: str | None = None) -> Response:
     normalized = normalize(name)
     if name != normalized:
         return redirect_within("..", normalized, "releases.xml")
+    wait_without_thread(granted, normalized)
     releases, _ = find_releases(granted, normalized)
     address = f"{_address(granted)}project/{normalized}/"
     items = [

@@ -17,7 +17,12 @@ from private_pypi.model import ListedFile
 from private_pypi.pages.legacy_json import project_json
 from private_pypi.pages.releases import current_release
 from private_pypi.repositories import Grant
-from private_pypi.web.api.simple import conditions_of_request, file_of, send
+from private_pypi.web.api.simple import (
+    conditions_of_request,
+    file_of,
+    send,
+    wait_without_thread,
+)
 from private_pypi.web.http.content import Page, PageKey, make_page, page_content
 from private_pypi.web.http.routes import Route
 from private_pypi.web.releases import core_metadata_of, find_release, find_releases
@@ -36,6 +41,7 @@ def json_of_project(
         if version is None:
             return redirect_within("..", normalized, "json")
         return redirect_within("..", "..", normalized, version, "json")
+    wait_without_thread(granted, normalized)
     releases, found = find_releases(granted, normalized)
     shown = (
         current_release(releases)
@@ -73,7 +79,9 @@ def json_of_project(
 def file_below_packages(repository: str, name: str, filename: str) -> Response:
     """A file under the address that these answers give."""
     granted = grant(repository, Access.READ)
-    return send(file_of(granted, normalize(name), filename, conditions_of_request()))
+    project = normalize(name)
+    wait_without_thread(granted, project)
+    return send(file_of(granted, project, filename, conditions_of_request()))
 
 
 def no_xml_rpc(repository: str | None = None) -> Response:

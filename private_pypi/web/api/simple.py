@@ -93,6 +93,7 @@ def project_page_of_hatch(name: str, to_root: str, repository: str | None = None
     """
     granted = grant(repository, Access.READ)
     normalized = normalize(name)
+    wait_without_thread(granted, normalized)
     found = granted.find(normalized)
     if not isinstance(found, Found):
         raise ProjectNotFound(normalized)
@@ -111,6 +112,7 @@ def project_file(
     normalized = normalize(name)
     if name != normalized:
         return redirect_within("..", normalized, filename)
+    wait_without_thread(granted, normalized)
     return send(file_of(granted, normalized, filename, conditions_of_request()))
 
 
@@ -307,6 +309,20 @@ def conditions_of_request() -> Conditions:
     return conditions_of(request.environ)
 
 
+def wait_without_thread(granted: Grant, project: NormalizedName) -> None:
+    """Raise `Later` if another index has to be asked for a page, and the server supports that.
+
+    Every view that is about one project calls it before it asks for the project, because installers
+    ask for dozens of projects at the same time.
+    """
+    waiting = conditions_of_request().waiting
+    if waiting is None or waiting.awaited is not None or waiting.is_over:
+        return
+    pending = granted.begin_find(project)
+    if pending is not None:
+        raise Later(pending, pending.call_when_over, pending.forget)
+
+
 def send(content: Content) -> Response:
     """Content as a response of Flask."""
     if isinstance(content.body, bytes):
@@ -325,7 +341,7 @@ def _project(
     granted: Grant, project: NormalizedName, representation: Representation, *, base: str = ""
 ) -> Response:
     """The page of a project, a redirect to another index, or `ProjectNotFound`."""
-    _wait_without_thread(granted, project)
+    wait_without_thread(granted, project)
     match granted.find(project):
         case Found() as found:
             conditions = conditions_of_request()
@@ -338,19 +354,6 @@ def _project(
             return Response(status=302, headers=headers)
         case Absent():
             raise ProjectNotFound(project)
-
-
-def _wait_without_thread(granted: Grant, project: NormalizedName) -> None:
-    """Raise `Later` if another index has to be asked for a page, and the server supports that.
-
-    Installers ask for dozens of pages at the same time.
-    """
-    waiting = conditions_of_request().waiting
-    if waiting is None or waiting.awaited is not None or waiting.is_over:
-        return
-    pending = granted.begin_find(project)
-    if pending is not None:
-        raise Later(pending, pending.call_when_over, pending.forget)
 
 
 def _representation(version: str | None) -> Representation | None:

@@ -9,7 +9,7 @@ from flask import Response, request
 from private_pypi.distributions.filenames import normalize
 from private_pypi.repositories import Explanation, Grant
 from private_pypi.web.api.explain import PARAMETERS, asked_of_request, explain, report_of
-from private_pypi.web.api.simple import readable
+from private_pypi.web.api.simple import readable, wait_without_thread
 from private_pypi.web.http.routes import Route
 from private_pypi.web.people.pagination import Pagination, page_number, part
 from private_pypi.web.people.rendering import send_page
@@ -26,6 +26,7 @@ def explanation(name: str, repository: str | None = None, instant: str | None = 
         is_folder = request.path.endswith("/")
         return redirect_within(*(("..", normalized, "") if is_folder else (normalized,)))
     asked = asked_of_request()
+    wait_without_thread(granted, normalized)
     accepted = request.accept_mimetypes.best_match(("text/plain", "application/json", "text/html"))
     if accepted != "text/html":
         return explain(granted, normalized, asked)

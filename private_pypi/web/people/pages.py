@@ -29,6 +29,7 @@ from private_pypi.pages.readme import Readmes
 from private_pypi.pages.releases import Release, current_release, releases_of
 from private_pypi.repositories import Grant, Group, ListNotRead, Mirror
 from private_pypi.repositories.collisions import known_collisions
+from private_pypi.web.api.simple import wait_without_thread
 from private_pypi.web.http.routes import Route
 from private_pypi.web.people.explain import explanation_page
 from private_pypi.web.people.pagination import Pagination, page_number, part
@@ -152,6 +153,7 @@ def project(repository: str, name: str, version: str | None = None) -> Response:
     if name != normalized:
         tail = ("",) if version is None else (version, "")
         return redirect_within(*[".."] * len(tail), normalized, *tail)
+    wait_without_thread(granted, normalized)
     said = granted.explain(normalized)
     releases = releases_of(said.files)
     if any(_is_of(each.version, version) for each in said.hidden) and not any(
