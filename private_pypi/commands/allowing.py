@@ -176,7 +176,7 @@ def _warn_of_unknown(root: Path, repository: str) -> None:
     if not has_state(root, repository):
         warn(
             f"warning: {root} has no data of a repository {repository!r}; the exception counts "
-            "once a mirror of this name is served from there"
+            "once a mirror of this name is served from there; in a group, name the mirror itself"
         )
 
 

@@ -33,6 +33,7 @@ from private_pypi.commands.opening import (
     found_files,
     listed_names,
     open_repository,
+    sources_of_command,
 )
 from private_pypi.configuration.config import (
     Configuration,
@@ -40,7 +41,6 @@ from private_pypi.configuration.config import (
     RepositorySettings,
     check_repository,
     read_configuration,
-    read_source,
 )
 from private_pypi.errors import BackendError, ConfigurationError, PrivatePypiError
 from private_pypi.repositories import Repository, make_repository
@@ -63,7 +63,7 @@ _PUBLIC = "the-public-index"  # the name of a mirror that is in no configuration
 def check(
     name: str,
     *,
-    config: str,
+    config: str | None = None,
     admin_secret: str | None = None,
     root: str | None = None,
     index_url: str = public_index_url(),
@@ -89,6 +89,7 @@ def check(
     Args:
         name: The name of a group, or of a repository that is no mirror.
         config: Path of a configuration file with a table for NAME, and for the members of a group.
+            Without it, the configuration in ROOT is read.
         admin_secret: Path of the file of admin secrets (TOML), for storages that need one.
         root: The folder of the server. It is needed for a file_system repository without a path
             of its own, whose files are stored inside this folder. With it, deleted projects are
@@ -139,7 +140,7 @@ class _Checked:
 
 def _check(
     name: str,
-    config: str,
+    config: str | None,
     admin_secret: str | None,
     root: str | None,
     index_url: str,
@@ -147,10 +148,12 @@ def _check(
     stack: ExitStack,
     progress: Progress,
 ) -> _Report:
-    source = read_source(Path(config))
+    source, admin_source = sources_of_command(
+        config, admin_secret, None if root is None else Path(root)
+    )
     configuration = read_configuration(
         source,
-        None if admin_secret is None else read_source(Path(admin_secret)),
+        admin_source,
         environ=environ,
         only=name,
         with_members=True,

@@ -95,9 +95,9 @@ def _is_installable(report: Report) -> bool:
 
 def _from_server(client: IndexClient, project: str, query: Mapping[str, str]) -> Report | None:
     """What a server of private_pypi says; None: this is something else, or of an older version."""
-    if not client.url.endswith(f"/{_PAGES}"):
-        return None
-    url = f"{client.url.removesuffix(_PAGES)}explain/{project}"
+    # The address of the repository, without `simple/`, is given by mistake.
+    base = client.url.removesuffix(_PAGES) if client.url.endswith(f"/{_PAGES}") else client.url
+    url = f"{base}explain/{project}"
     with closing(
         client.request("GET", url, "application/json", params=query, stream=True)
     ) as answer:

@@ -21,16 +21,19 @@ from private_pypi.backend import (
 )
 from private_pypi.commands.command_line import REQUIRED, Parameter, Texts, UsageError
 from private_pypi.commands.files import one_secret, say, usable_root, warn
-from private_pypi.commands.opening import existing_root, read_table, secret_for
+from private_pypi.commands.opening import (
+    existing_root,
+    read_table,
+    secret_for,
+    sources_of_command,
+)
 from private_pypi.configuration.config import (
     ConfigurationText,
     RepositorySettings,
     check_repository,
     read_configuration,
-    read_source,
 )
 from private_pypi.configuration.fields import BackendField, backend_fields, in_words
-from private_pypi.configuration.kept import CONFIG, KeptConfiguration
 from private_pypi.distributions.filenames import parse_filename
 from private_pypi.errors import ConfigurationError, NotAllowed, WrongSecret
 from private_pypi.storage import plugins
@@ -184,18 +187,7 @@ def restore_name(
         raise ConfigurationError(f"ROOT: there is no folder {root!r}")
     folder = usable_root(root)
     project = parse_filename(filename).project
-    # If they are not given, they are in ROOT, as for a server.
-    source, admin_source = (
-        None if path is None else read_source(Path(path)) for path in (config, admin_secret)
-    )
-    if source is None:
-        kept = KeptConfiguration(folder)
-        if kept.state() is None:
-            raise UsageError(f"there is no file {str(folder / CONFIG)!r}: give --config")
-        with kept.locked():
-            source, kept_admin_secret = kept.read()
-        admin_source = admin_source or kept_admin_secret
-        assert source is not None
+    source, admin_source = sources_of_command(config, admin_secret, folder)
     settings = read_configuration(source, admin_source, environ=environ, only=name).repositories[
         name.lower()
     ]

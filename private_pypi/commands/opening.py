@@ -16,10 +16,12 @@ from private_pypi.backend import Access, Secret
 from private_pypi.commands.command_line import UsageError
 from private_pypi.commands.files import usable_root
 from private_pypi.configuration.config import (
+    ConfigurationText,
     RepositorySettings,
     read_configuration,
     read_source,
 )
+from private_pypi.configuration.kept import CONFIG, KeptConfiguration
 from private_pypi.errors import BackendUnavailable, ConfigurationError
 from private_pypi.model import FRESH, DistributionFile
 from private_pypi.repositories import Found, Grant, StoredRepository, make_stored, require_storage
@@ -46,6 +48,27 @@ def read_table(
     ).repositories[name.lower()]
     require_storage(table)
     return table
+
+
+def sources_of_command(
+    config: str | None, admin_secret: str | None, root: Path | None
+) -> tuple[ConfigurationText, ConfigurationText | None]:
+    """The configuration and the admin secrets: the given files, or else those in ROOT.
+
+    Raises `UsageError` if there is no configuration.
+    """
+    admin_source = None if admin_secret is None else read_source(Path(admin_secret))
+    if config is not None:
+        return read_source(Path(config)), admin_source
+    if root is None:
+        raise UsageError("missing --config, or --root of a server that has a configuration in it")
+    kept = KeptConfiguration(root)
+    if kept.state() is None:
+        raise UsageError(f"there is no file {str(root / CONFIG)!r}: give --config")
+    with kept.locked():
+        source, kept_admin_secret = kept.read()
+    assert source is not None
+    return source, admin_source or kept_admin_secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

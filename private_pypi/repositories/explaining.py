@@ -27,7 +27,14 @@ class Explanation:
     """By filename, for served files that a rule would hide: why it does not, as a sentence."""
     notes: Sequence[str] = ()
     """Sentences about the whole project: from where it is, why there is nothing, what is wrong."""
+    elsewhere: str | None = None
+    """The address of the page of another index to which clients are sent, except by a group."""
     freshness: Freshness = FRESH
+
+
+def about_member(path: Sequence[str], note: str) -> str:
+    """A sentence about the member of a group that is reached by a path of names."""
+    return f"member {'/'.join(path)!r}: {note}"
 
 
 def hidden_file(filename: str, rule: str, reason: str) -> HiddenFile:
@@ -77,9 +84,7 @@ def mixed(explanations: Mapping[tuple[str, ...], Explanation]) -> Explanation:
         hidden=ordered(each for name, each in hidden.items() if name not in files),
         exceptions=exceptions,
         notes=[
-            f"{'/'.join(path)}: {note}"
-            for path, each in explanations.items()
-            for note in each.notes
+            about_member(path, note) for path, each in explanations.items() for note in each.notes
         ],
         freshness=Freshness(max(ages, default=None)),
     )

@@ -47,7 +47,7 @@ class Frozen(Repository):
         came = (
             "its upload time is not known"
             if file.uploaded_at is None
-            else f"it was uploaded {show_instant(file.uploaded_at)}"
+            else f"uploaded {show_instant(file.uploaded_at)}"
         )
         return f"{came}, and this is the index of {show_instant(self._instant)}"
 

@@ -49,7 +49,7 @@ from private_pypi.index.local import ProjectLine
 from private_pypi.index.rows import version_key
 from private_pypi.model import DistributionFile, Freshness, ListedFile, ProjectPage, Upload
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
-from private_pypi.repositories.explaining import Explanation, mixed
+from private_pypi.repositories.explaining import Explanation, about_member, mixed
 from private_pypi.repositories.group_lists import TROUBLE, GroupLists, Leaf, Patterns, Step, untold
 from private_pypi.repositories.mirror import Mirror
 from private_pypi.repositories.opening import Opened
@@ -396,11 +396,13 @@ class Group(Repository):
         names = ", ".join(repr("/".join(each.path)) for each in answers)
         steps = self._leaves[answers[0].path].steps
         if any(project in step.mix for step in steps):
-            why = f"it is in `mix`, so its files come from all members that have it: {names}"
+            why = (
+                f"the name is in `mix`, so the files are those of all members that have it: {names}"
+            )
         elif answers[0].repository.claims(project):
-            why = f"member {names} has it and claims its name"
+            why = f"the files are those of member {names}, which claims the name"
         else:
-            why = f"member {names} is the first one that has it, and answers for it alone"
+            why = f"the files are those of member {names}, the first one that has this project"
         return replace(said, notes=[why, *said.notes])
 
     def _is_open_to(self, secret: Secret) -> bool:
@@ -414,15 +416,17 @@ class Group(Repository):
         """Sentences about why nobody has a project, for those who may read all members."""
         was_private = self.ever_had(project)
         for leaf in self._leaves.values():
-            name, repository = "/".join(leaf.path), leaf.repository
+            repository = leaf.repository
             own = secret_for(repository, secret)
             if not leaf.may_answer(project):
-                yield f"{name}: it is not asked, because this name is claimed"
+                yield about_member(leaf.path, "it is not asked, because this name is claimed")
             elif repository.is_mirror and was_private:
-                yield f"{name}: it is not asked, because this name was that of a private project"
+                yield about_member(
+                    leaf.path, "it is not asked, because this name was that of a private project"
+                )
             elif own is not None:
                 notes = repository.explain(project, own).notes or ["it has no such project"]
-                yield from (f"{name}: {note}" for note in notes)
+                yield from (about_member(leaf.path, note) for note in notes)
 
     def begin_find(self, project: NormalizedName, secret: Secret) -> Pending | None:
         """Begin to ask the first mirror that has to be asked, if mirrors may answer."""

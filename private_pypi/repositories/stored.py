@@ -357,10 +357,9 @@ class StoredRepository(Repository):
             answer = None
         stale = self._stale()
         notes = [] if stale is None else [stale]
-        if isinstance(answer, Elsewhere):
-            notes.append(f"it has no such project; clients are sent to {answer.url}")
         if isinstance(answer, (Elsewhere, Absent)):
-            return Explanation(project=project, is_found=False, notes=notes)
+            elsewhere = answer.url if isinstance(answer, Elsewhere) else None
+            return Explanation(project=project, is_found=False, notes=notes, elsewhere=elsewhere)
         unshown = self.index.unshown(project) if self.has_index() else {}
         return Explanation(
             project=project,

@@ -61,6 +61,8 @@ REQUEST_STATISTICS = "private_pypi.request_statistics"
 
 _OF_REPOSITORY = re.compile("/r/([^/]+)/?")
 
+_AT_AN_INSTANT = re.compile("(/r/[^/]+)?/at/[^/]+(/|$)")
+
 # They use the threads of pages, so that they are answered even if all others wait for a storage.
 _AT_HAND = ("/health", "/health/", "/health/ready", "/health/ready/", "/metrics", "/metrics/")
 
@@ -266,6 +268,8 @@ def _answer_http_exception(error: HTTPException) -> Response:
         sentence = (
             f"nothing is at {request.path!r}; an index is at /simple/ and /r/<repository>/simple/"
         )
+        if _AT_AN_INSTANT.match(request.path):
+            sentence += ", and that of an earlier day at /r/<repository>/at/<instant>/simple/"
     elif isinstance(error, InternalServerError):
         sentence = "the server failed; its log says why"
     elif isinstance(error, MethodNotAllowed):
@@ -273,7 +277,11 @@ def _answer_http_exception(error: HTTPException) -> Response:
         headers.append(("Allow", allowed))
         sentence = f"{request.method} is not possible here; use one of {allowed}"
         if request.method == "POST":
-            sentence += "; uploads go to /simple/ or /legacy/, not to a project's page"
+            sentence += (
+                "; an index of an earlier day cannot be changed: upload to /r/<repository>/"
+                if _AT_AN_INSTANT.match(request.path)
+                else "; uploads go to /r/<repository>/, not to the page of a project"
+            )
     answer = answer_text(error.code or 500, sentence, request.headers.get("Accept"), headers)
     return _respond_with(answer, sentence)
 

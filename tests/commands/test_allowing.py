@@ -100,7 +100,7 @@ def test_a_repository_that_is_not_known_yet_is_a_warning(run: Run, root: Path) -
     assert ended.code == 0
     assert ended.err == (
         f"warning: {root} has no data of a repository 'pipi'; the exception counts once a mirror "
-        "of this name is served from there\n"
+        "of this name is served from there; in a group, name the mirror itself\n"
     )
 
 

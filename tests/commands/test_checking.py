@@ -72,6 +72,26 @@ def test_a_private_name_that_is_public_too_is_a_warning_with_both_versions(
     assert upstream.count("file") == upstream.count("metadata") == 0
 
 
+def test_the_configuration_in_root_is_read_without_config(
+    run: Run, tmp_path: Path, upstream: Upstream
+) -> None:
+    root = tmp_path / "server"
+    (root / "cache/mine/storage").mkdir(parents=True)
+    ended = run("check", "all", "--root", str(root))
+    assert (ended.code, f"there is no file '{root / 'config.toml'}'" in ended.err) == (2, True)
+    upstream.add(*make_wheel("acme-core", "2.0"))
+    (root / "config.toml").write_text(
+        '[mine]\ntype = "file_system"\nwrite_secret = "w"\nclaimed = ["acme-*"]\n'
+        f'[pypi]\ntype = "mirror"\nindex_url = "{upstream.index_url}"\n'
+        '[all]\ntype = "group"\nmembers = ["mine", "pypi"]\n'
+    )
+    ended = run("check", "all", "--root", str(root))
+    assert (ended.code, ended.err) == (0, "")
+    assert "warning: claimed acme-*: pypi has acme-core\n" in ended.out
+    ended = run("check", "all")
+    assert (ended.code, "missing --config, or --root" in ended.err) == (2, True)
+
+
 def test_names_that_are_free_are_told_as_compared(
     run: Run, make: Make, publish: Callable[[str, str], None], upstream: Upstream
 ) -> None:

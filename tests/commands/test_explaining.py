@@ -100,6 +100,11 @@ def test_an_index_at_an_instant(run: Run, server: str) -> None:
     assert "as_of: uploaded" in ended.out
 
 
+def test_the_address_of_the_repository_stands_for_its_index(run: Run, server: str) -> None:
+    ended = run("explain", at(server, "/r/pypi/"), "demo")
+    assert (ended.code, ended.out) == (0, run("explain", at(server), "demo").out)
+
+
 def test_a_wrong_secret_is_told(run: Run, server: str) -> None:
     ended = run("explain", at(server, secret="wrong"), "demo")
     assert (ended.code, ended.out) == (1, "")

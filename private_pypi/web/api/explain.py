@@ -64,6 +64,8 @@ def report_of(granted: Grant, explanation: Explanation, asked: Mapping[str, str]
                 )
             )
     notes = list(explanation.notes)
+    if explanation.elsewhere is not None:
+        notes.append(f"it has no such project; clients are sent to {explanation.elsewhere}")
     if explanation.freshness.age is not None:
         notes.append(
             f"the index that is read is in trouble: this is what it had "

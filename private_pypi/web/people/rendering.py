@@ -10,6 +10,7 @@ from flask import Flask, Response, current_app, g, render_template, request
 from jinja2 import ChoiceLoader, FileSystemLoader, StrictUndefined
 from werkzeug.exceptions import NotFound
 
+from private_pypi.distributions.filenames import normalize
 from private_pypi.pages import formatting
 from private_pypi.pages.assets import (
     CACHE_CONTROL,
@@ -151,10 +152,13 @@ def to_sign_in(refused: str | None = None) -> Response:
 def error_page(answer: Answer, sentence: str) -> Response:
     """An error page: the status and headers that a tool would get, and what to do next."""
     kept: Grant | None = g.get("grant")
+    asked = request.view_args or {}
     page = send_page(
         "error.html",
         status=answer.status,
         repository=kept,
+        # A page of a project, whose absence can be explained.
+        project=normalize(asked["name"]) if kept is not None and "name" in asked else None,
         code=answer.status,
         phrase=_phrase(answer.status),
         sentence=sentence,

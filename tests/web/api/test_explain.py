@@ -271,6 +271,22 @@ def test_a_project_that_clients_look_for_elsewhere(deploy: Deploy) -> None:
     assert (said["is_found"], said["notes"]) == (False, [])
 
 
+def test_a_group_does_not_name_the_index_to_which_its_members_send_clients(
+    deploy: Deploy, upstream: Upstream
+) -> None:
+    config = MINE + mirror(upstream) + group("mine", "pypi")
+    served_by = deploy(config, extra_index_url="https://index.example/simple/")
+    client = create_app(served_by).test_client()
+    served_by.repositories.start(wait=20)
+    said = explained(client, "/r/all/explain/nowhere", GROUP)
+    assert said["notes"] == [
+        "no member of this group answers for this project",
+        "member 'mine': it has no such project",
+        "member 'pypi': the upstream has no such project",
+    ]
+    assert "index.example" in explained(client, "/r/mine/explain/nowhere", READER)["notes"][0]
+
+
 def test_a_storage_at_an_instant(client: FlaskClient) -> None:
     publish(client, *make_wheel("demo", "1.0"))
     said = explained(client, "/at/2020-01-01/explain/demo", READER)
@@ -280,6 +296,8 @@ def test_a_storage_at_an_instant(client: FlaskClient) -> None:
 
 
 # -- groups --------------------------------------------------------------------------------------
+
+FIRST = "the files are those of member '{}', the first one that has this project"
 
 
 def group(*members: str, name: str = "all", more: str = "") -> str:
@@ -302,10 +320,10 @@ def grouped(deploy: Deploy, upstream: Upstream) -> FlaskClient:
 
 def test_a_group_says_which_member_answers_and_why(grouped: FlaskClient) -> None:
     said = explained(grouped, "/r/all/explain/ours", GROUP)
-    assert said["notes"] == ["member 'mine' is the first one that has it, and answers for it alone"]
+    assert said["notes"] == [FIRST.format("mine")]
     assert [each["source"] for each in said["files"]] == [["mine"]]
     said = explained(grouped, "/r/all/explain/demo", GROUP)
-    assert said["notes"] == ["member 'pypi' is the first one that has it, and answers for it alone"]
+    assert said["notes"] == [FIRST.format("pypi")]
     assert rules(said) == {"demo-2.0-py3-none-any.whl": "cooldown"}
 
 
@@ -338,21 +356,24 @@ def test_those_who_may_read_everything_are_told_why_nobody_answers(
         name: explained(client, f"/r/all/explain/{name}", GROUP)["notes"][1:]
         for name in ("gone", "acme-x", "own-x", "nowhere")
     }
-    not_asked = "pypi: it is not asked, because "
+    not_asked = "member 'pypi': it is not asked, because "
     assert told == {
         "gone": [
-            "mine: it has no such project",
+            "member 'mine': it has no such project",
             not_asked + "this name was that of a private project",
         ],
         "acme-x": [
-            "mine: it has no such project",
+            "member 'mine': it has no such project",
             not_asked + "this name is claimed",
         ],
         "own-x": [
-            "mine: it has no such project",
+            "member 'mine': it has no such project",
             not_asked + "this name is claimed",
         ],
-        "nowhere": ["mine: it has no such project", "pypi: the upstream has no such project"],
+        "nowhere": [
+            "member 'mine': it has no such project",
+            "member 'pypi': the upstream has no such project",
+        ],
     }
 
 
@@ -372,7 +393,7 @@ def test_names_in_mix_are_explained_by_all_members_that_have_them(
         "demo-0.9-py3-none-any.whl": ["pypi"],
     }
     assert rules(said) == {"demo-1.1-py3-none-any.whl": "deny"}
-    assert "come from all members that have it: 'mine', 'pypi'" in said["notes"][0]
+    assert "the files are those of all members that have it: 'mine', 'pypi'" in said["notes"][0]
 
 
 def test_a_group_of_a_group_gives_away_no_more(deploy: Deploy, upstream: Upstream) -> None:

@@ -251,3 +251,13 @@ def test_posting_to_a_page_says_where_uploads_go(client: FlaskClient) -> None:
     assert answer.status_code == 405  # protocol 47
     assert "uploads go to" in answer.text
     assert "GET" in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize("path", ["/at/2026-01-01/", "/r/mine/at/2026-01-01/"])
+def test_posting_to_an_index_of_an_earlier_day_says_that_it_cannot_be_changed(
+    client: FlaskClient, path: str
+) -> None:
+    answer = client.post(path, headers=WRITER)
+    assert answer.status_code in (404, 405)
+    expected = "cannot be changed" if answer.status_code == 405 else "/at/<instant>/simple/"
+    assert expected in answer.text

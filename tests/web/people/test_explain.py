@@ -55,7 +55,19 @@ def test_the_page_of_a_project_lists_what_is_not_served(
     # They are not links, because they cannot be downloaded.
     assert f'{repository}/simple/demo/demo-2.0-py3-none-any.whl"' not in page.text
     assert f'href="../../../../r/{repository}/explain/demo"' in page.text
-    assert ("member 'pypi' is the first one that has it" in text) == (repository == "all")
+    assert ("those of member 'pypi', the first one" in text) == (repository == "all")
+
+
+@pytest.mark.parametrize("repository", ["pypi", "all"])
+def test_the_page_of_an_unknown_project_leads_to_the_explanation(
+    client: FlaskClient, repository: str
+) -> None:
+    page = go(client, f"/r/{repository}/project/no-where/", 404)
+    assert f'href="../../../../r/{repository}/explain/no-where"' in page.text
+    text = words(go(client, f"/r/{repository}/explain/no-where"))
+    assert "There is no such project here." in text
+    # An address of no project has no such link.
+    assert "/explain/" not in go(client, "/nothing/", 404).text
 
 
 def test_a_page_without_hidden_files_has_no_such_section(
