@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar
 
 from private_pypi.errors import NotFound
 from private_pypi.model import Download, Stream
@@ -54,7 +53,7 @@ class ObjectStore(abc.ABC):
     What a key has before its last slash is called its folder here.
     """
 
-    lists_from_anywhere: ClassVar[bool] = False
+    lists_from_anywhere: bool = False
     """Whether a listing that begins in the middle costs no more than its own pages. A large store
     is then listed by several threads."""
 

@@ -23,6 +23,7 @@ replaced is ignored. The core opens such a file once.
 from __future__ import annotations
 
 import abc
+import base64
 import contextlib
 import hashlib
 import json
@@ -33,7 +34,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from private_pypi.backend.access import Access
 from private_pypi.backend.capabilities import NO_INDEX
@@ -70,7 +71,9 @@ from private_pypi.model import (
 _INDEX = "index.toml"
 _LARGEST_SIDECAR = 32 * 2**20  # bytes of a record or of core metadata
 _SUFFIXES = (".whl", ".tar.gz", ".zip")
-_SIDECAR = re.compile(r"(?P<filename>.+)\.(?P<sha256>[0-9a-f]{64})\.(?P<kind>record|metadata)")
+_SIDECAR = re.compile(r"(.+)\.([0-9a-f]{64}|[A-Za-z0-9_-]{43})\.(record|metadata)")
+_LONGEST_SEGMENT = 255  # bytes of a key between two slashes, in stores that are folders themselves
+_LONGEST_FILENAME = _LONGEST_SEGMENT - len(".metadata") - 1 - 43
 _BELONGS = timedelta(days=1)
 """How much later than its record a file may be stored. A later one has replaced the first file."""
 _DAY = timedelta(days=1)
@@ -146,7 +149,8 @@ class ObjectsStorage(Storage["ObjectsBackend[Any]"]):
 
     def put_file(self, upload: Upload) -> StoredFile:
         file = upload.file
-        if not _is_filename(file.filename) or not _is_plain(file.project):
+        is_short = len(file.filename.encode()) <= _LONGEST_FILENAME
+        if not is_short or not _is_filename(file.filename) or not _is_plain(file.project):
             raise InvalidFilename(file.filename, "this storage cannot store such a name")
         key = self._key(file.project, file.filename, file.location)
         beside = list(self._store.list(key))
@@ -185,16 +189,16 @@ class ObjectsStorage(Storage["ObjectsBackend[Any]"]):
         if leftovers is None:
             return
         for key in leftovers:
-            match = _SIDECAR.fullmatch(key)
+            match = _Sidecar.parse(key)
             if match is None:
                 continue
             # They are looked at again: somebody may be storing the file just now.
-            beside = list(self._store.list(match["filename"]))
+            beside = list(self._store.list(match.file))
             if key not in _leftovers(beside):
                 continue
-            file = _find(beside, match["filename"])
+            file = _find(beside, match.file)
             # Beside a file there may be those of a writer that lost, or was killed before.
-            if file is None or match["sha256"] != self._sha256(file.key):
+            if file is None or match.sha256 != self._sha256(file.key):
                 self._store.delete(key)
         now = datetime.now(UTC)
         parts = [each.key for each in self._store.list(PARTS) if now - each.modified_at > _DAY]
@@ -295,8 +299,8 @@ class ObjectsBackend(Backend[ObjectsSettingsT]):
     `ObjectsSettings`.
     """
 
-    Settings = ObjectsSettings
-    View = ObjectsStorage
+    Settings: ClassVar[type[ObjectsSettings]] = ObjectsSettings
+    View: ClassVar[type[ObjectsStorage]] = ObjectsStorage
 
     def __init__(self, settings: ObjectsSettingsT, folders: Folders) -> None:
         super().__init__(settings, folders)
@@ -374,13 +378,13 @@ def _sidecars(
 ) -> list[str]:
     """The keys of the records and the core metadata of a file: of one hash, or all of them."""
     now = datetime.now(UTC)
-    matches = [(each, _SIDECAR.fullmatch(each.key)) for each in objects]
+    matches = [(each, _Sidecar.parse(each.key)) for each in objects]
     return [
         each.key
         for each, match in matches
         if match is not None
-        and match["filename"] == key
-        and sha256 in (None, match["sha256"])
+        and match.file == key
+        and sha256 in (None, match.sha256)
         and (not older_than or now - each.modified_at > older_than)
     ]
 
@@ -397,11 +401,11 @@ def _leftovers(objects: Sequence[StoredObject]) -> list[str]:
     hashes: dict[str, set[str]] = {}
     old: list[tuple[str, str]] = []
     for each in objects:
-        match = _SIDECAR.fullmatch(each.key)
+        match = _Sidecar.parse(each.key)
         if match is not None:
-            hashes.setdefault(match["filename"], set()).add(match["sha256"])
+            hashes.setdefault(match.file, set()).add(match.sha256)
             if now - each.modified_at > _BELONGS:
-                old.append((each.key, match["filename"]))
+                old.append((each.key, match.file))
     return [key for key, file in old if file not in files or len(hashes[file]) > 1]
 
 
@@ -414,12 +418,12 @@ def _files(objects: Iterable[StoredObject]) -> list[StoredFile]:
     found: list[StoredObject] = []
     records: dict[str, list[tuple[str, datetime]]] = {}
     for each in objects:
-        match = _SIDECAR.fullmatch(each.key)
+        match = _Sidecar.parse(each.key)
         if match is None:
             if _is_location(each.key):
                 found.append(each)
-        elif match["kind"] == "record":
-            records.setdefault(match["filename"], []).append((match["sha256"], each.modified_at))
+        elif match.kind == "record":
+            records.setdefault(match.file, []).append((match.sha256, each.modified_at))
     files = []
     for each in found:
         known = records.get(each.key, [])
@@ -447,8 +451,33 @@ def _absent_file(filename: str) -> Iterator[None]:
         raise FileNotFound(filename) from None
 
 
+class _Sidecar(NamedTuple):
+    """The key of a record or of core metadata, in its parts."""
+
+    file: str  # the key of the file
+    sha256: str
+    kind: str
+
+    @classmethod
+    def parse(cls, key: str) -> _Sidecar | None:
+        match = _SIDECAR.fullmatch(key)
+        if match is None:
+            return None
+        file, digest, kind = match.groups()
+        return cls(file, digest if len(digest) == 64 else _long(digest), kind)
+
+
 def _sidecar(key: str, sha256: str, kind: str) -> str:
-    return f"{key}.{sha256}.{kind}"
+    """The key of a record or of core metadata. If it would be too long, the hash is in base64."""
+    usual = f"{key}.{sha256}.{kind}"
+    if len(usual.rpartition("/")[2].encode()) <= _LONGEST_SEGMENT:
+        return usual
+    short = base64.urlsafe_b64encode(bytes.fromhex(sha256)).decode().rstrip("=")
+    return f"{key}.{short}.{kind}"
+
+
+def _long(digest: str) -> str:
+    return base64.urlsafe_b64decode(f"{digest}=").hex()
 
 
 def _is_location(key: str) -> bool:

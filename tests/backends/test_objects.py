@@ -33,7 +33,7 @@ from private_pypi.backend.object_store import (
     StoredObject,
 )
 from private_pypi.backend.objects import ObjectsBackend, ObjectsSettings
-from private_pypi.errors import BackendUnavailable
+from private_pypi.errors import BackendUnavailable, InvalidFilename
 from private_pypi.model import Download, StoredFile, Stream
 from private_pypi.testing.contract import (
     BackendContract,
@@ -466,3 +466,19 @@ def test_a_listing_that_cannot_go_on_is_no_shorter_one() -> None:
 
     with pytest.raises(BackendUnavailable):
         list(list_folders(Failing(LONG, set())))
+
+
+def test_no_part_of_a_key_is_longer_than_folders_allow(
+    bucket: Path, storage: Any, tmp_path: Path
+) -> None:
+    """Stores that keep objects in folders refuse more than 255 bytes between two slashes."""
+    for length in (180, 202):
+        name = f"demo-1.0-py3-none-any{'x' * (length - 25)}.whl"
+        upload = make_upload(tmp_path, name, b"content")
+        stored = storage.put_file(upload)
+        assert len(name) == length
+        assert (stored.sha256, stored.record) == (upload.file.sha256, upload.record)
+        assert content_of(storage.open_core_metadata(published(upload, stored)))
+    assert max(len(part) for key in keys(bucket) for part in key.split("/")) <= 255
+    with pytest.raises(InvalidFilename):
+        storage.put_file(make_upload(tmp_path, f"demo-1.0-py3-none-any{'x' * 178}.whl", b""))
