@@ -282,6 +282,9 @@ def _open(settings: ObjectStorageSettings, **more: Any) -> Store:
                 "access_key_id": settings.access_key_id,
                 "secret_access_key": settings.secret_access_key,
                 "session_token": settings.session_token,
+                # The store compares it with what it received. It is not enough that the signature
+                # of a request has it as well: SeaweedFS does not compare that.
+                "checksum_algorithm": None if "copy_if_not_exists" in more else "SHA256",
                 # Not every store that speaks S3 knows how to delete many objects at once.
                 "disable_bulk_delete": True if endpoint else None,
                 **more,

@@ -36,6 +36,8 @@ _FULL: Final = {
 _BUSY: Final = {"ConditionalRequestConflict", "OperationAborted", "SlowDown", "RequestTimeout"}
 """Codes of passing trouble, whatever the status is. The first one: another writer is storing the
 same object just now, and it is not known which one will succeed."""
+_DAMAGED: Final = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
+"""What arrived is not what was sent."""
 _PASSING: Final = {408, 425, 429, 500, 502, 503, 504}
 _NO_ANSWER: Final = re.compile(
     r"HTTP error|error sending request|operation timed out|[Tt]imed? ?out"
@@ -63,7 +65,7 @@ def translated(error: BaseException, what: str, key: str = "") -> Exception:
     text, status = str(error), status_of(error)
     match = _CODE.search(text)
     code = "" if match is None else match[1]
-    if code in _BUSY:
+    if code in _BUSY | _DAMAGED:
         return BackendUnavailable(f"{what}: {_told(status, code)}", retry_after=_SOON)
     if isinstance(error, AlreadyExistsError | PreconditionError):
         return ObjectChanged()
@@ -73,7 +75,7 @@ def translated(error: BaseException, what: str, key: str = "") -> Exception:
         return ObjectNotFound(key)
     if code in _FULL or status == 507:
         return StorageFull(f"{what}: {_told(status, code)}")
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in (401, 403):
         return BackendError(
             f"{what}: the store refuses the credentials of this server ({_told(status, code)})"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -27,8 +27,8 @@ class Relay:
 
 
 @contextlib.contextmanager
-def relay(to: str) -> Iterator[Relay]:
-    """A relay to the server with this address."""
+def relay(to: str, change: Callable[[bytes], bytes] = bytes) -> Iterator[Relay]:
+    """A relay to the server with this address. `change` is applied to what clients send."""
     parts = urlsplit(to)
     assert parts.hostname is not None and parts.port is not None
     address = (parts.hostname, parts.port)
@@ -41,8 +41,9 @@ def relay(to: str) -> Iterator[Relay]:
                 client, _ = listener.accept()
                 server = socket.create_connection(address)
                 running._open.extend((client, server))
-                for source, sink in ((client, server), (server, client)):
-                    threading.Thread(target=_pass_on, args=(source, sink), daemon=True).start()
+                for source, sink, how in ((client, server, change), (server, client, bytes)):
+                    arguments = (source, sink, how)
+                    threading.Thread(target=_pass_on, args=arguments, daemon=True).start()
 
     thread = threading.Thread(target=accept, daemon=True)
     thread.start()
@@ -53,9 +54,9 @@ def relay(to: str) -> Iterator[Relay]:
         thread.join()
 
 
-def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+def _pass_on(source: socket.socket, sink: socket.socket, change: Callable[[bytes], bytes]) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(1 << 16):
-            sink.sendall(data)
+            sink.sendall(change(data))
     with contextlib.suppress(OSError):
         sink.shutdown(socket.SHUT_WR)
