@@ -27,7 +27,7 @@ from private_pypi.backend.object_store import (
 from private_pypi.errors import BackendError, BackendUnavailable
 from private_pypi.model import Download, Redirect, Stream
 from private_pypi_object_storage.settings import ObjectStorageSettings
-from private_pypi_object_storage.trouble import status_of, store_errors
+from private_pypi_object_storage.trouble import is_behind_the_end, store_errors
 
 Store = S3Store | AzureStore | GCSStore
 
@@ -105,7 +105,7 @@ class CloudStore(ObjectStore):
                 found = obstore.get(self._reading, key, options=options)
                 return bytes(found.bytes())[:length]
             except BaseError as error:
-                if status_of(error) == 416:  # the object ends before this
+                if is_behind_the_end(error):
                     return b""
                 raise
 

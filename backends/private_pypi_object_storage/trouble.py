@@ -29,6 +29,8 @@ _CODE: Final = re.compile(r"<Code>([A-Za-z]{1,80})</Code>")
 _ABSENT: Final = {"NoSuchKey", "BlobNotFound"}
 """What a store says of an object that does not exist. A 404 without it may be that of a proxy, or
 be about the bucket."""
+_ABSENT_IN_WORDS: Final = "The specified blob does not exist."
+"""What Azure says of one that is to be deleted; there, its answer has no code."""
 _FULL: Final = {
     *("QuotaExceeded", "StorageFull", "XMinioStorageFull", "InsufficientStorage"),
     *("AccountStorageLimitExceeded", "EntityTooLargeForQuota"),
@@ -54,6 +56,11 @@ def store_errors(what: str, key: str = "") -> Iterator[None]:
         raise translated(error, what, key) from None
 
 
+def is_behind_the_end(error: BaseException) -> bool:
+    """Whether a part was asked for that begins where the object has ended already."""
+    return status_of(error) == 416 or "StartTooLarge" in str(error)
+
+
 def status_of(error: BaseException) -> int | None:
     """The status of the answer that led to an error of `obstore`; None if there was no answer."""
     match = _STATUS.search(str(error))
@@ -71,7 +78,7 @@ def translated(error: BaseException, what: str, key: str = "") -> Exception:
         return ObjectChanged()
     if isinstance(error, NotModifiedError):
         return ObjectUnchanged()
-    if code in _ABSENT:
+    if code in _ABSENT or (not code and _ABSENT_IN_WORDS in text):
         return ObjectNotFound(key)
     if code in _FULL or status == 507:
         return StorageFull(f"{what}: {_told(status, code)}")

@@ -16,6 +16,7 @@ Entries that are older than the index document are not needed any more, because 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -29,6 +30,10 @@ JOURNAL: Final = f"{RESERVED}journal/"
 _MARGIN: Final = timedelta(minutes=5)
 """How much further back entries are read than the caller asks for. The time of a file may be that
 at which the store began to receive it, so that its entry appears later than entries before it."""
+_AGAIN: Final = timedelta(minutes=10)
+"""How far before the newest entry that is known reading goes, for entries that appear late."""
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+_MOST: Final = 50_000  # entries that are remembered
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST: Final = 10**16 - 1  # microseconds since 1970, of the year 2286
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -36,50 +41,84 @@ _PAGE: Final = 1000  # entries that are removed with one call
 
 
 class Journal:
-    """The journal of a repository."""
+    """The journal of a repository.
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+    What was read is remembered, so that the next reading takes one request, however many entries
+    there are since the last index document.
+    """
 
-    def add(self, file: StoredFile) -> None:
+    def __init__(self) -> None:
+        self._document: str | None = None
+        self._since = _NEVER
+        self._known: list[StoredFile] = []  # those stored at or after `_since`, newest first
+        self._lock = threading.Lock()  # guards everything above
+
+    def add(self, store: ObjectStore, file: StoredFile) -> None:
         """Note that a file was stored. `file` is as a listing gives it."""
         with contextlib.suppress(ObjectChanged):  # it was noted already
-            self._store.put(_key_of(file), b"", replaces=NO_OBJECT)
+            store.put(_key_of(file), b"", replaces=NO_OBJECT)
 
-    def read(self, since: datetime) -> Iterator[StoredFile]:
+    def is_of(self, document: str) -> None:
+        """The index document has this revision.
+
+        With another document, entries may have been removed, because a deletion changes both.
+        """
+        with self._lock:
+            if document != self._document:
+                self._document, self._since, self._known = document, _NEVER, []
+
+    def read(self, store: ObjectStore, since: datetime) -> list[StoredFile]:
         """The files that were stored at or after `since`, as listings give them, newest first.
 
         For each name only the newest is given. Some older ones may be included.
         """
-        given = set()
-        for each in self._store.list(JOURNAL):
-            file = _file_of(each.key)
-            if file is None:
-                continue
-            assert file.modified_at is not None
-            if file.modified_at < since - _MARGIN:
-                return
-            if file.location not in given:
-                given.add(file.location)
-                yield file
+        since -= _MARGIN
+        with self._lock:
+            document, known = self._document, self._known if self._since <= since else []
+        # What is newer than this is read again: an entry may appear later than newer ones.
+        again = max(since, _time(known[0]) - _AGAIN) if known else since
+        found = list(_read(store, again))
+        found += (each for each in known if since <= _time(each) < again)
+        with self._lock:
+            if document == self._document and len(found) <= _MOST:
+                self._since, self._known = since, found
+        newest: dict[str, StoredFile] = {}
+        for each in found:
+            newest.setdefault(each.location, each)
+        return list(newest.values())
 
-    def forget(self, location: str) -> None:
+    def forget(self, store: ObjectStore, location: str) -> None:
         """Remove the entries of a file that is being deleted."""
-        self._remove(
-            each.key
-            for each in self._store.list(JOURNAL)
-            if each.key.endswith(f"/{location}") and _location_of(each.key) == location
-        )
+        _remove(store, [k for k in _keys(store) if _location_of(k) == location])
+        with self._lock:
+            self._since, self._known = _NEVER, []
 
-    def compact(self, before: datetime) -> None:
+    def compact(self, store: ObjectStore, before: datetime) -> None:
         """Remove the entries of files that were stored earlier."""
-        after = f"{JOURNAL}{_count_down(before)}"
-        self._remove(each.key for each in self._store.list(JOURNAL, after) if each.key > after)
+        _remove(store, list(_keys(store, f"{JOURNAL}{_count_down(before)}")))
 
-    def _remove(self, found: Iterator[str]) -> None:
-        keys = list(found)
-        for start in range(0, len(keys), _PAGE):
-            self._store.delete(*keys[start : start + _PAGE])
+
+def _read(store: ObjectStore, since: datetime) -> Iterator[StoredFile]:
+    for key in _keys(store):
+        file = _file_of(key)
+        if file is not None:
+            if _time(file) < since:
+                return
+            yield file
+
+
+def _keys(store: ObjectStore, after: str = "") -> Iterator[str]:
+    return (each.key for each in store.list(JOURNAL, after))
+
+
+def _remove(store: ObjectStore, keys: list[str]) -> None:
+    for start in range(0, len(keys), _PAGE):
+        store.delete(*keys[start : start + _PAGE])
+
+
+def _time(file: StoredFile) -> datetime:
+    assert file.modified_at is not None
+    return file.modified_at
 
 
 def _count_down(moment: datetime) -> str:
@@ -88,8 +127,7 @@ def _count_down(moment: datetime) -> str:
 
 
 def _key_of(file: StoredFile) -> str:
-    assert file.modified_at is not None
-    facts = (_count_down(file.modified_at), str(file.size), file.sha256 or "", file.stamp)
+    facts = (_count_down(_time(file)), str(file.size), file.sha256 or "", file.stamp)
     return f"{JOURNAL}{'.'.join(quote(each, safe='').replace('.', '%2E') for each in facts)}/" + (
         file.location
     )

@@ -111,7 +111,7 @@ class ObjectsStorage(Storage["ObjectsBackend[Any]"]):
 
     def recent_files(self, since: datetime) -> Iterator[StoredFile]:
         """What the journal has; once a day also what a listing of the whole store finds."""
-        yield from Journal(self._store).read(since)
+        yield from self.backend.journal.read(self._store, since)
         if self.backend.is_listing_due():
             yield from self.list_files()
 
@@ -177,7 +177,7 @@ class ObjectsStorage(Storage["ObjectsBackend[Any]"]):
         key = self._key(file.project, file.filename, file.location)
         beside = list(self._store.list(key))
         # First, so that a deletion that is interrupted leaves no entry of a file that is gone.
-        Journal(self._store).forget(key)
+        self.backend.journal.forget(self._store, key)
         self._store.delete(key, *_sidecars(beside, key))
 
     def sweep(self) -> None:
@@ -210,13 +210,14 @@ class ObjectsStorage(Storage["ObjectsBackend[Any]"]):
     def read_index(self, into: Path, unless: str | None = None) -> str:
         try:
             content, revision = self._store.get(_INDEX, unless or NO_OBJECT)
+            with into.open("wb") as file:
+                for chunk in content.chunks:
+                    file.write(chunk)
         except ObjectNotFound:
-            return NO_INDEX
+            revision = NO_INDEX
         except ObjectUnchanged:
-            return unless or NO_INDEX
-        with into.open("wb") as file:
-            for chunk in content.chunks:
-                file.write(chunk)
+            revision = unless or NO_INDEX
+        self.backend.journal.is_of(revision)
         return revision
 
     def write_index(self, content: Path, replaces: str) -> str:
@@ -237,7 +238,7 @@ class ObjectsStorage(Storage["ObjectsBackend[Any]"]):
         with contextlib.suppress(BackendError):  # the document was written all the same
             before = datetime.fromtimestamp(listed_at, UTC)
             # An hour, because servers may know only the document before this one.
-            Journal(self._store).compact(before - _HOUR)
+            self.backend.journal.compact(self._store, before - _HOUR)
 
     # -- how -------------------------------------------------------------------------------------
 
@@ -287,7 +288,7 @@ class ObjectsStorage(Storage["ObjectsBackend[Any]"]):
         found = next(iter(_files(self._store.list(key))), None)
         if found is None or found.location != key:
             raise BackendError(f"{upload.file.filename!r} vanished from the storage")
-        Journal(self._store).add(found)
+        self.backend.journal.add(self._store, found)
         record = self._read_record(key, upload.file.sha256)
         return replace(found, record=record or upload.record)
 
@@ -304,10 +305,11 @@ class ObjectsBackend(Backend[ObjectsSettingsT]):
 
     def __init__(self, settings: ObjectsSettingsT, folders: Folders) -> None:
         super().__init__(settings, folders)
+        self.journal = Journal()
         self._store: ObjectStore | None = None
         self._leftovers: Sequence[str] | None = None
         self._listed_at = 0  # of the newest document that was written here, in unix seconds
-        self._lock = threading.Lock()  # guards everything above
+        self._lock = threading.Lock()  # guards everything above but the journal
 
     @property
     def store(self) -> ObjectStore:

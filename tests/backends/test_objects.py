@@ -482,3 +482,45 @@ def test_no_part_of_a_key_is_longer_than_folders_allow(
     assert max(len(part) for key in keys(bucket) for part in key.split("/")) <= 255
     with pytest.raises(InvalidFilename):
         storage.put_file(make_upload(tmp_path, f"demo-1.0-py3-none-any{'x' * 178}.whl", b""))
+
+
+def test_of_a_long_journal_only_the_beginning_is_read_again(
+    bucket: Path, storage: Any, tmp_path: Path
+) -> None:
+    """Until the index document changes, as it does with each deletion."""
+    old = [f"demo-1.{number}.zip" for number in range(5)]
+    new = ["demo-2.0.zip", "demo-2.1.zip"]
+    since = datetime.now(UTC) - timedelta(hours=1)
+    for name, age in [(name, timedelta(minutes=30)) for name in old] + [
+        (name, timedelta()) for name in new
+    ]:
+        file = storage.put_file(make_upload(tmp_path, name, b""))
+        storage.backend.journal.forget(storage._store, file.location)
+        aged_file = replace(file, modified_at=file.modified_at - age)
+        storage.backend.journal.add(storage._store, aged_file)
+    read: list[str] = []
+    store_list = storage._store.list
+
+    def noting(prefix: str, after: str = "") -> Iterator[StoredObject]:
+        for each in store_list(prefix, after):
+            read.append(each.key)
+            yield each
+
+    storage._store.list = noting
+
+    def names() -> list[str]:
+        read.clear()
+        return sorted(each.filename for each in storage.recent_files(since))
+
+    storage.read_index(tmp_path / "index.toml")
+    assert names() == old + new
+    assert len(read) == 7
+    assert names() == old + new
+    assert len(read) == 3  # both, and the first one that is too old
+    assert sorted(e.filename for e in storage.recent_files(since - timedelta(days=1))) == old + new
+    assert len(read) == 10  # an earlier time needs all of them
+    other = over(bucket, new_folders(tmp_path)).seen_with(storage.secret)
+    other.delete_file(make_upload(tmp_path, old[0], b"").file)
+    other.write_index(document_of(since, tmp_path), "")
+    storage.read_index(tmp_path / "index.toml")
+    assert names() == old[1:] + new
