@@ -28,6 +28,7 @@ from private_pypi.errors import BackendError, BackendUnavailable
 from private_pypi.model import Download, Redirect, Stream
 from private_pypi_object_storage.settings import ObjectStorageSettings
 from private_pypi_object_storage.trouble import is_behind_the_end, store_errors
+from private_pypi_object_storage.unfinished import give_up
 
 Store = S3Store | AzureStore | GCSStore
 
@@ -44,6 +45,7 @@ _SILENCE: Final = timedelta(seconds=30)  # of a store that is sending
 _SHORT: Final = timedelta(minutes=2)  # for a request that sends at most `_WHOLE`
 _LONG: Final = timedelta(hours=1)  # for 5 GiB
 
+_DAY: Final = timedelta(days=1)
 _PROBE: Final = f"{RESERVED}probe"
 
 # How S3 is asked to copy an object unless there is one already. The first keeps Content-Disposition
@@ -206,6 +208,9 @@ class CloudStore(ObjectStore):
         for key in keys:
             with contextlib.suppress(ObjectNotFound), self._errors(key):
                 obstore.delete(self._writing, key)
+
+    def sweep(self) -> None:
+        give_up(self._settings, older_than=_DAY)
 
     # -- what the store can do -------------------------------------------------------------------
 

@@ -96,5 +96,8 @@ class ObjectStore(abc.ABC):
         The answer there should have the name `filename` in Content-Disposition.
         """
 
+    def sweep(self) -> None:  # noqa: B027 - most stores have nothing of this kind
+        """Remove what killed writers left more than a day ago, and what no listing shows."""
+
     def close(self) -> None:  # noqa: B027 - most stores have nothing to close
         """Close all connections."""

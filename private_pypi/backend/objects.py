@@ -204,6 +204,7 @@ class ObjectsStorage(Storage["ObjectsBackend[Any]"]):
         parts = [each.key for each in self._store.list(PARTS) if now - each.modified_at > _DAY]
         if parts:
             self._store.delete(*parts)
+        self._store.sweep()
 
     # -- the index document ----------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ def shared(folder: Path) -> Iterator[Seaweed]:
             found["users"] -= 1
             state.write_text(json.dumps(found))
             if not found["users"]:
-                os.kill(found["pid"], signal.SIGKILL)  # it takes 25 s to end by itself
+                os.killpg(found["pid"], signal.SIGKILL)  # it takes 25 s to end by itself
                 shutil.rmtree(found["folder"], ignore_errors=True)
 
 
@@ -99,6 +99,7 @@ def _start(folder: Path) -> dict[str, Any]:
         )
     }
     arguments = [
+        *("timeout", "--signal=KILL", "3600"),  # for a run that is killed
         str(program),
         f"-logdir={at}",
         "server",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from private_pypi.backend import Secret
 from private_pypi.backend.object_journal import JOURNAL
@@ -33,6 +34,7 @@ from private_pypi_object_storage import ObjectStorageBackend
 from private_pypi_object_storage import store as stores
 from private_pypi_object_storage.backend import ObjectStorageView
 from private_pypi_object_storage.store import NO_COPY, CloudStore
+from private_pypi_object_storage.unfinished import _request, give_up
 from tests.object_storage.relay import relay
 from tests.object_storage.seaweed import Seaweed
 from tests.object_storage.servers import backend_of, server, settings_of
@@ -157,6 +159,31 @@ def test_what_arrives_otherwise_than_it_was_sent_is_refused(
         assert isinstance(found, BackendUnavailable)  # sending it again may help
         assert "BadDigest" in str(found)
         assert list(storage.list_files()) == []
+
+
+def test_an_upload_in_parts_that_was_killed_is_given_up_after_a_day(
+    prefix: str, storage: ObjectStorageView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No listing shows its parts."""
+    settings = storage.backend.settings
+    with urllib3.PoolManager() as pool:
+        for key in (f"{prefix}/.private_pypi/parts/x", f"{prefix}-other/x"):
+            assert "UploadId" in _request(pool, settings, "POST", key, {"uploads": ""})
+    assert give_up(settings, older_than=timedelta(days=1)) == 0
+    monkeypatch.setattr(stores, "_DAY", timedelta(seconds=-5))
+    list(storage.list_files())
+    storage.sweep()
+    assert give_up(settings, older_than=timedelta(seconds=-5)) == 0
+    elsewhere = replace(settings, url=f"{settings.url}-other")
+    assert give_up(elsewhere, older_than=timedelta(seconds=-5)) == 1
+    with pytest.raises(BackendError, match="the store answered 403"):
+        give_up(replace(settings, secret_access_key=Secret("wrong")), older_than=timedelta())
+    assert (
+        give_up(
+            replace(settings, access_key_id=None, secret_access_key=None), older_than=timedelta()
+        )
+        == 0
+    )
 
 
 # -- downloads -----------------------------------------------------------------------------------
