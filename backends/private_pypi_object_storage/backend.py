@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from private_pypi.backend import Folders, Secret, Traits, system_errors
+from private_pypi.backend import Folders, Traits, system_errors
 from private_pypi.backend.objects import ObjectsBackend, ObjectsStorage
 from private_pypi.model import StoredFile, Upload
 from private_pypi_object_storage.settings import ObjectStorageSettings
@@ -24,9 +24,6 @@ class ObjectStorageView(ObjectsStorage):
 
     backend: ObjectStorageBackend
 
-    def __init__(self, backend: ObjectStorageBackend, secret: Secret) -> None:
-        super().__init__(backend, secret)
-
     def read_index(self, into: Path, unless: str | None = None) -> str:
         self.backend.check_store()
         return super().read_index(into, unless)
@@ -38,6 +35,10 @@ class ObjectStorageView(ObjectsStorage):
     def put_file(self, upload: Upload) -> StoredFile:
         self.backend.check_store()
         return super().put_file(upload)
+
+    def sweep(self) -> None:
+        if any(self.backend.settings.write_secret):  # else the credentials may only read
+            super().sweep()
 
 
 class ObjectStorageBackend(ObjectsBackend[ObjectStorageSettings]):

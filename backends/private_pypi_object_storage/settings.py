@@ -40,26 +40,26 @@ class ObjectStorageSettings(ObjectsSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         parts = urlsplit(self.url)
+        if "@" in self.url or ":" in parts.netloc:
+            raise ValueError(
+                "url: names a bucket only; the address of the store is `endpoint`, and credentials "
+                "have keys of their own"
+            )
         if parts.scheme not in _KEYS or not parts.netloc or parts.query or parts.fragment:
             raise ValueError(
                 f"url: must be s3://bucket/prefix, az://container/prefix or gs://bucket/prefix, "
                 f"not {self.url!r}"
             )
-        if "@" in parts.netloc or ":" in parts.netloc:
-            raise ValueError(
-                "url: names a bucket only; the address of the store is `endpoint`, and credentials "
-                "have keys of their own"
-            )
         if any(each in ("", ".", "..") for each in self.prefix.split("/") if self.prefix):
             raise ValueError(f"url: {parts.path!r} has an empty part, '.' or '..'")
         if self.endpoint is not None:
             endpoint = urlsplit(self.endpoint)
+            if "@" in self.endpoint:
+                raise ValueError("endpoint: must not contain credentials; they have keys")
             if endpoint.scheme not in ("http", "https") or not endpoint.hostname:
                 raise ValueError(
                     f"endpoint: must begin with https:// or http://, not {self.endpoint!r}"
                 )
-            if "@" in endpoint.netloc:
-                raise ValueError("endpoint: must not contain credentials; they have keys")
         for scheme, keys in _KEYS.items():
             for key in keys:
                 if scheme != self.scheme and getattr(self, key) is not None:

@@ -240,8 +240,8 @@ class CloudStore(ObjectStore):
         return BackendError(
             f"{self._settings.url}: this store overwrites objects although the request has the "
             f"condition {header}, so two servers could overwrite each other's files; it needs "
-            "conditional writes, which S3, Azure Blob Storage, Google Cloud Storage, MinIO (since "
-            "2024), SeaweedFS, Ceph and Cloudflare R2 have"
+            "conditional writes, as Amazon S3, Azure Blob Storage, Google Cloud Storage (gs://) "
+            "and SeaweedFS have them"
         )
 
     def _copies_safely(self, way: str) -> bool:

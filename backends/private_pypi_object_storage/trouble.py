@@ -44,6 +44,8 @@ _PASSING: Final = {408, 425, 429, 500, 502, 503, 504}
 _NO_ANSWER: Final = re.compile(
     r"HTTP error|error sending request|operation timed out|[Tt]imed? ?out"
 )
+_NO_ROLE: Final = re.compile(r"/latest/api/token|/computeMetadata/|/metadata/identity/")
+"""Where a machine is asked for its role, if there are no other credentials."""
 _SOON: Final = 2  # seconds after which a busy store is asked again
 
 
@@ -72,6 +74,11 @@ def translated(error: BaseException, what: str, key: str = "") -> Exception:
     text, status = str(error), status_of(error)
     match = _CODE.search(text)
     code = "" if match is None else match[1]
+    if _NO_ROLE.search(text):
+        return BackendUnavailable(
+            f"{what}: neither the table nor the environment has credentials for the store, and "
+            "the machine does not answer when it is asked for its role"
+        )
     if code in _BUSY | _DAMAGED:
         return BackendUnavailable(f"{what}: {_told(status, code)}", retry_after=_SOON)
     if isinstance(error, AlreadyExistsError | PreconditionError):

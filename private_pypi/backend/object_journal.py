@@ -27,11 +27,13 @@ from private_pypi.model import StoredFile
 
 JOURNAL: Final = f"{RESERVED}journal/"
 
-_MARGIN: Final = timedelta(minutes=5)
-"""How much further back entries are read than the caller asks for. The time of a file may be that
-at which the store began to receive it, so that its entry appears later than entries before it."""
+_MARGIN: Final = timedelta(minutes=10)
+"""How much further back entries are read than the caller asks for, which is five minutes before the
+index document. Its time is that of the server that made it. S3 refuses requests of servers whose
+clock differs from its own by more than fifteen minutes."""
 _AGAIN: Final = timedelta(minutes=10)
-"""How far before the newest entry that is known reading goes, for entries that appear late."""
+"""How far before the newest entry that is known reading goes. The time of a file may be that at
+which the store began to receive it, so that its entry appears after newer ones."""
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 _MOST: Final = 50_000  # entries that are remembered
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -76,6 +76,8 @@ ANSWERED = "Error performing PUT https://x.example/b?sig=SECRET in 1ms - Server 
         (GenericError(f"{ANSWERED}status code: 500 Internal Server Error: "), BackendUnavailable,
          "500"),
         (GenericError("HTTP error: error sending request"), BackendUnavailable, "not answer"),
+        (GenericError("Error performing PUT http://169.254.169.254/latest/api/token in 1s - HTTP"),
+         BackendUnavailable, "neither the table nor the environment has credentials"),
         (GenericError(f"{ANSWERED}status code: 507 : "), StorageFull, "507"),
         (GenericError(f"{ANSWERED}status code: 403 : <Code>QuotaExceeded</Code>"), StorageFull,
          "QuotaExceeded"),

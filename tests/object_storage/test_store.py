@@ -36,7 +36,7 @@ from private_pypi_object_storage.backend import ObjectStorageView
 from private_pypi_object_storage.store import NO_COPY, CloudStore
 from private_pypi_object_storage.unfinished import _request, give_up
 from tests.object_storage.relay import relay
-from tests.object_storage.seaweed import Seaweed
+from tests.object_storage.seaweed import WRITER, Seaweed
 from tests.object_storage.servers import backend_of, server, settings_of
 
 pytestmark = pytest.mark.needs("weed")
@@ -206,6 +206,16 @@ def test_clients_are_redirected_to_a_signed_address(
     unsigned = found.url.partition("?")[0]
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(unsigned)
+
+
+def test_credentials_may_come_from_the_environment(
+    seaweed: Seaweed, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", WRITER[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", WRITER[1])
+    storage = server(seaweed.url, prefix, tmp_path, access_key_id=None, secret_access_key=None)
+    stored = storage.put_file(make_upload(tmp_path, WHEEL, b"content"))
+    assert [each.filename for each in storage.list_files()] == [stored.filename]
 
 
 # -- what the store is asked ---------------------------------------------------------------------
