@@ -35,7 +35,7 @@ Store = S3Store | AzureStore | GCSStore
 _MIB: Final = 2**20
 _CHUNK: Final = _MIB  # bytes that are read at a time
 _WHOLE: Final = 64 * _MIB  # bytes up to which a file is stored with one request
-_PART: Final = 16 * _MIB  # bytes of a part of a larger file; at most 10,000 parts are possible
+_PART: Final = 8 * _MIB  # bytes of a part of a larger file; at most 10,000 parts are possible
 _PARTS_AT_ONCE: Final = 3
 _PAGE: Final = 1000  # objects of a listing that are given at a time
 _LINK_VALID: Final = timedelta(minutes=10)
