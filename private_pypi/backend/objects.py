@@ -1,17 +1,20 @@
 """A complete backend for object stores, which only needs a class with six methods for the store.
 
-An object has a key, content, a revision and a time. These are the keys in a repository:
+These are the keys in a repository:
 
     index.toml                                 the index document
     <project>/<filename>                       the file
     <project>/<filename>.<sha256>.metadata     its core metadata
     <project>/<filename>.<sha256>.record       its record, as JSON
+    .private_pypi/journal/…                    what is new (`object_journal`)
 
 The core metadata and the record are stored first. Their keys contain the hash of the file, so that
 two writers with different files do not overwrite each other's. Then the file itself is stored, on
-the condition that it does not exist yet; this decides which of two writers succeeds. A writer that
-is killed in between leaves a record or core metadata without a file. They are not visible, and are
-removed after a day (`sweep`).
+the condition that it does not exist yet; this decides which of two writers succeeds. At last it is
+noted in the journal. A writer that is killed before the file is stored leaves a record or core
+metadata without a file. They are not visible, and are removed after a day (`sweep`). One that is
+killed after that leaves a file that is not in the journal. It is found by the next listing of the
+whole store, or when it is uploaded again.
 
 A file that did not come from a server has no record, and the record of a file whose content was
 replaced is ignored. The core opens such a file once.
@@ -20,28 +23,40 @@ replaced is ignored. The core opens such a file once.
 from __future__ import annotations
 
 import abc
+import base64
 import contextlib
 import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from private_pypi.backend.access import Access
 from private_pypi.backend.capabilities import NO_INDEX
+from private_pypi.backend.object_journal import Journal
+from private_pypi.backend.object_listing import list_folders
+from private_pypi.backend.object_store import (
+    NO_OBJECT,
+    PARTS,
+    ObjectChanged,
+    ObjectNotFound,
+    ObjectStore,
+    ObjectUnchanged,
+    StoredObject,
+)
 from private_pypi.backend.settings import Folders, RemoteSettings, Secret, SecretsSettings
 from private_pypi.backend.storage import Backend, Storage
+from private_pypi.backend.system_errors import system_errors
 from private_pypi.errors import (
     BackendError,
     FileAlreadyExists,
     FileNotFound,
     InvalidFilename,
-    NotFound,
     StaleIndex,
 )
 from private_pypi.model import (
@@ -50,75 +65,20 @@ from private_pypi.model import (
     FileHandle,
     Record,
     StoredFile,
-    Stream,
     Upload,
 )
-
-NO_OBJECT = ""
-"""The revision of an object that does not exist."""
 
 _INDEX = "index.toml"
 _LARGEST_SIDECAR = 32 * 2**20  # bytes of a record or of core metadata
 _SUFFIXES = (".whl", ".tar.gz", ".zip")
-_SIDECAR = re.compile(r"(?P<filename>.+)\.(?P<sha256>[0-9a-f]{64})\.(?P<kind>record|metadata)")
+_SIDECAR = re.compile(r"(.+)\.([0-9a-f]{64}|[A-Za-z0-9_-]{43})\.(record|metadata)")
+_LONGEST_SEGMENT = 255  # bytes of a key between two slashes, in stores that are folders themselves
+_LONGEST_FILENAME = _LONGEST_SEGMENT - len(".metadata") - 1 - 43
 _BELONGS = timedelta(days=1)
 """How much later than its record a file may be stored. A later one has replaced the first file."""
-
-
-class ObjectNotFound(NotFound):
-    """There is no object with this key. Do not raise it for failures such as a missing bucket."""
-
-
-class ObjectChanged(Exception):
-    """The object was not replaced, because it no longer has the expected revision."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredObject:
-    """An object in a listing."""
-
-    key: str
-    size: int  # bytes
-    revision: str  # a different one for each content; never `NO_OBJECT`
-    modified_at: datetime  # UTC, by the clock of the store
-
-
-class ObjectStore(abc.ABC):
-    """An object store. Its methods raise the same errors as a `Storage`, and do not retry."""
-
-    @abc.abstractmethod
-    def get(self, key: str) -> tuple[Stream, str]:
-        """The content of an object and its revision. Raises `ObjectNotFound`."""
-
-    @abc.abstractmethod
-    def get_part(self, key: str, start: int, length: int) -> bytes:
-        """The `length` bytes from position `start`; fewer at the end. Raises `ObjectNotFound`."""
-
-    @abc.abstractmethod
-    def put(self, key: str, content: Path | bytes, *, replaces: str) -> str:
-        """Store an object if its revision is still `replaces`, and return the new revision.
-
-        With `NO_OBJECT`, store it only if there is no such object. Otherwise, raise
-        `ObjectChanged`. When the call returns, the object must survive a power cut.
-        """
-
-    @abc.abstractmethod
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        """The objects whose keys begin with `prefix`, ordered by their keys as bytes."""
-
-    @abc.abstractmethod
-    def delete(self, key: str) -> None:
-        """Delete an object if it exists."""
-
-    @abc.abstractmethod
-    def link(self, key: str, filename: str) -> Download | None:
-        """An address where clients can fetch an object without credentials; None if impossible.
-
-        The answer there should have the name `filename` in Content-Disposition.
-        """
-
-    def close(self) -> None:  # noqa: B027 - most stores have nothing to close
-        """Close all connections."""
+_DAY = timedelta(days=1)
+_HOUR = timedelta(hours=1)
+_MTIME = re.compile(rb"(?m)^mtime = ([0-9]{1,12})$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,9 +103,17 @@ class ObjectsStorage(Storage["ObjectsBackend[Any]"]):
     # -- reading ---------------------------------------------------------------------------------
 
     def list_files(self) -> Iterator[StoredFile]:
-        for folder, objects in groupby(self._store.list(""), key=_folder):
-            if folder:
-                yield from _files(objects)
+        leftovers: list[str] = []
+        for _, objects in list_folders(self._store):
+            leftovers += _leftovers(objects)
+            yield from _files(objects)
+        self.backend.note_listing(leftovers)
+
+    def recent_files(self, since: datetime) -> Iterator[StoredFile]:
+        """What the journal has; once a day also what a listing of the whole store finds."""
+        yield from self.backend.journal.read(self._store, since)
+        if self.backend.is_listing_due():
+            yield from self.list_files()
 
     def read_record(self, file: StoredFile) -> Record | None:
         key = self._key(file.project or "", file.filename, file.location)
@@ -181,68 +149,97 @@ class ObjectsStorage(Storage["ObjectsBackend[Any]"]):
 
     def put_file(self, upload: Upload) -> StoredFile:
         file = upload.file
-        if not _is_filename(file.filename) or not _is_plain(file.project):
+        is_short = len(file.filename.encode()) <= _LONGEST_FILENAME
+        if not is_short or not _is_filename(file.filename) or not _is_plain(file.project):
             raise InvalidFilename(file.filename, "this storage cannot store such a name")
         key = self._key(file.project, file.filename, file.location)
-        existing = self._stat(key)
+        beside = list(self._store.list(key))
+        existing = _find(beside, key)
         if existing is None:
             # A writer that was killed may have left older ones, which would not belong to the file.
-            self._remove_sidecars(key, file.sha256, older_than=_BELONGS / 2)
+            self._store.delete(*_sidecars(beside, key, file.sha256, older_than=_BELONGS / 2))
             self._put_sidecars(key, upload)
             with contextlib.suppress(ObjectChanged):
-                revision = self._store.put(key, upload.content, replaces=NO_OBJECT)
-                return self._stored(upload, key, revision)
-            existing = self._stat(key)
+                self._store.put(key, upload.content, replaces=NO_OBJECT)
+                return self._stored(upload, key)
+            beside = list(self._store.list(key))
+            existing = _find(beside, key)
             if existing is None:
                 raise BackendError(f"{file.filename!r} vanished from the storage during the upload")
         if existing.size != file.size or self._sha256(key) != file.sha256:
-            self._remove_sidecars(key, file.sha256)  # those that we have just stored
+            # Those that we have just stored, or that an upload like this one has left.
+            self._store.delete(*_sidecars(beside, key, file.sha256))
             raise FileAlreadyExists(file.filename)
         self._put_sidecars(key, upload)
-        return self._stored(upload, key, existing.revision)
+        return self._stored(upload, key)
 
     def delete_file(self, file: FileHandle) -> None:
         key = self._key(file.project, file.filename, file.location)
-        self._store.delete(key)
-        self._remove_sidecars(key)
+        beside = list(self._store.list(key))
+        # First, so that a deletion that is interrupted leaves no entry of a file that is gone.
+        self.backend.journal.forget(self._store, key)
+        self._store.delete(key, *_sidecars(beside, key))
 
     def sweep(self) -> None:
-        """Remove records and metadata whose file was not stored within a day."""
-        for folder, objects in groupby(self._store.list(""), key=_folder):
-            if not folder:
+        """Remove what killed writers have left more than a day ago: records, metadata and parts.
+
+        They were found by the last listing of the whole store. Without one, nothing is done.
+        """
+        leftovers = self.backend.take_leftovers()
+        if leftovers is None:
+            return
+        for key in leftovers:
+            match = _Sidecar.parse(key)
+            if match is None:
                 continue
-            found = list(objects)
-            files = {each.key: each for each in found}
-            now = max(datetime.now(UTC), *(each.modified_at for each in found))
-            for each in found:
-                match = _SIDECAR.fullmatch(each.key)
-                if match is None or now - each.modified_at <= _BELONGS:
-                    continue
-                file = files.get(match["filename"])
-                # Beside a file there may be those of a writer that lost, or was killed before.
-                if file is None or (
-                    len(_hashes(found, file.key)) > 1 and match["sha256"] != self._sha256(file.key)
-                ):
-                    self._store.delete(each.key)
+            # They are looked at again: somebody may be storing the file just now.
+            beside = list(self._store.list(match.file))
+            if key not in _leftovers(beside):
+                continue
+            file = _find(beside, match.file)
+            # Beside a file there may be those of a writer that lost, or was killed before.
+            if file is None or match.sha256 != self._sha256(file.key):
+                self._store.delete(key)
+        now = datetime.now(UTC)
+        parts = [each.key for each in self._store.list(PARTS) if now - each.modified_at > _DAY]
+        if parts:
+            self._store.delete(*parts)
+        self._store.sweep()
 
     # -- the index document ----------------------------------------------------------------------
 
     def read_index(self, into: Path, unless: str | None = None) -> str:
         try:
-            content, revision = self._store.get(_INDEX)
-        except ObjectNotFound:
-            return NO_INDEX
-        if revision != unless:
+            content, revision = self._store.get(_INDEX, unless or NO_OBJECT)
             with into.open("wb") as file:
                 for chunk in content.chunks:
                     file.write(chunk)
+        except ObjectNotFound:
+            revision = NO_INDEX
+        except ObjectUnchanged:
+            revision = unless or NO_INDEX
+        self.backend.journal.is_of(revision)
         return revision
 
     def write_index(self, content: Path, replaces: str) -> str:
         try:
-            return self._store.put(_INDEX, content, replaces=replaces)
+            revision = self._store.put(_INDEX, content, replaces=replaces)
         except ObjectChanged:
             raise StaleIndex("the index was written by somebody else since it was read") from None
+        self._tidy_up(content)
+        return revision
+
+    def _tidy_up(self, content: Path) -> None:
+        """After a listing was written into the document: remove what is not needed any more."""
+        with content.open("rb") as file:
+            match = _MTIME.search(file.read(4096))
+        listed_at = int(match[1]) if match is not None else 0
+        if not self.backend.is_newer_listing(listed_at):
+            return
+        with contextlib.suppress(BackendError):  # the document was written all the same
+            before = datetime.fromtimestamp(listed_at, UTC)
+            # An hour, because servers may know only the document before this one.
+            self.backend.journal.compact(self._store, before - _HOUR)
 
     # -- how -------------------------------------------------------------------------------------
 
@@ -250,10 +247,6 @@ class ObjectsStorage(Storage["ObjectsBackend[Any]"]):
         """The key of a file. The location is only used if it has the right filename."""
         is_it = _is_location(location) and location.partition("/")[2] == filename
         return location if is_it else f"{project}/{filename}"
-
-    def _stat(self, key: str) -> StoredObject | None:
-        first = next(self._store.list(key), None)
-        return first if first is not None and first.key == key else None
 
     def _put_sidecars(self, key: str, upload: Upload) -> None:
         """Store the core metadata and the record of a file, unless they exist already."""
@@ -288,24 +281,17 @@ class ObjectsStorage(Storage["ObjectsBackend[Any]"]):
             digest.update(chunk)
         return digest.hexdigest()
 
-    def _stored(self, upload: Upload, key: str, revision: str) -> StoredFile:
-        """The file that was just stored, with the record of the first writer."""
+    def _stored(self, upload: Upload, key: str) -> StoredFile:
+        """The file that was just stored, with the record of the first writer, and in the journal.
+
+        It is as in a listing, apart from the record.
+        """
         found = next(iter(_files(self._store.list(key))), None)
         if found is None or found.location != key:
             raise BackendError(f"{upload.file.filename!r} vanished from the storage")
+        self.backend.journal.add(self._store, found)
         record = self._read_record(key, upload.file.sha256)
-        return replace(found, stamp=revision, record=record or upload.record)
-
-    def _remove_sidecars(
-        self, key: str, sha256: str | None = None, *, older_than: timedelta = timedelta(0)
-    ) -> None:
-        prefix = f"{key}." if sha256 is None else f"{key}.{sha256}."
-        now = datetime.now(UTC)
-        for each in list(self._store.list(prefix)):
-            match = _SIDECAR.fullmatch(each.key)
-            is_old = not older_than or now - each.modified_at > older_than
-            if match is not None and match["filename"] == key and is_old:
-                self._store.delete(each.key)
+        return replace(found, record=record or upload.record)
 
 
 class ObjectsBackend(Backend[ObjectsSettingsT]):
@@ -315,13 +301,16 @@ class ObjectsBackend(Backend[ObjectsSettingsT]):
     `ObjectsSettings`.
     """
 
-    Settings = ObjectsSettings
-    View = ObjectsStorage
+    Settings: ClassVar[type[ObjectsSettings]] = ObjectsSettings
+    View: ClassVar[type[ObjectsStorage]] = ObjectsStorage
 
     def __init__(self, settings: ObjectsSettingsT, folders: Folders) -> None:
         super().__init__(settings, folders)
+        self.journal = Journal()
         self._store: ObjectStore | None = None
-        self._lock = threading.Lock()  # guards _store
+        self._leftovers: Sequence[str] | None = None
+        self._listed_at = 0  # of the newest document that was written here, in unix seconds
+        self._lock = threading.Lock()  # guards everything above but the journal
 
     @property
     def store(self) -> ObjectStore:
@@ -335,6 +324,42 @@ class ObjectsBackend(Backend[ObjectsSettingsT]):
     def open_store(self) -> ObjectStore:
         """Create the store from the settings. This does no I/O."""
 
+    # -- listings of the whole store -------------------------------------------------------------
+
+    def is_listing_due(self) -> bool:
+        """Whether the last listing was a day ago. The first one is due a day after the first call.
+
+        A new server does not begin with one, because the index document has the files.
+        """
+        noted = self.folders.cache / "object-store-listed"
+        with system_errors("cannot note when the storage was listed"):
+            try:
+                listed_at = noted.stat().st_mtime
+            except FileNotFoundError:
+                noted.touch()
+                return False
+        return not 0 <= time.time() - listed_at < _DAY.total_seconds()
+
+    def note_listing(self, leftovers: Sequence[str]) -> None:
+        """The whole store was listed. `leftovers` are keys that `sweep` looks at."""
+        with system_errors("cannot note when the storage was listed"):
+            (self.folders.cache / "object-store-listed").touch()
+        with self._lock:
+            self._leftovers = leftovers
+
+    def take_leftovers(self) -> Sequence[str] | None:
+        """What the last listing has found, once; None if there was no listing since then."""
+        with self._lock:
+            found, self._leftovers = self._leftovers, None
+        return found
+
+    def is_newer_listing(self, listed_at: int) -> bool:
+        """Whether a document is of a later listing (unix seconds) than those written before."""
+        with self._lock:
+            is_newer = listed_at > self._listed_at
+            self._listed_at = max(listed_at, self._listed_at)
+        return is_newer
+
     def close(self) -> None:
         """Close the store, if it was opened."""
         with self._lock:
@@ -343,10 +368,48 @@ class ObjectsBackend(Backend[ObjectsSettingsT]):
             found.close()
 
 
-def _hashes(objects: Iterable[StoredObject], key: str) -> set[str]:
-    """The hashes for which there is a record or core metadata of a file."""
-    matches = (_SIDECAR.fullmatch(each.key) for each in objects)
-    return {match["sha256"] for match in matches if match is not None and match["filename"] == key}
+def _find(objects: Iterable[StoredObject], key: str) -> StoredObject | None:
+    return next((each for each in objects if each.key == key), None)
+
+
+def _sidecars(
+    objects: Iterable[StoredObject],
+    key: str,
+    sha256: str | None = None,
+    *,
+    older_than: timedelta = timedelta(0),
+) -> list[str]:
+    """The keys of the records and the core metadata of a file: of one hash, or all of them."""
+    now = datetime.now(UTC)
+    matches = [(each, _Sidecar.parse(each.key)) for each in objects]
+    return [
+        each.key
+        for each, match in matches
+        if match is not None
+        and match.file == key
+        and sha256 in (None, match.sha256)
+        and (not older_than or now - each.modified_at > older_than)
+    ]
+
+
+def _leftovers(objects: Sequence[StoredObject]) -> list[str]:
+    """The keys of records and core metadata that are a day old, and may belong to no file.
+
+    Those without a file belong to none. Of those of several hashes beside a file, some do.
+    """
+    if not objects:
+        return []
+    now = max(datetime.now(UTC), *(each.modified_at for each in objects))
+    files = {each.key for each in objects}
+    hashes: dict[str, set[str]] = {}
+    old: list[tuple[str, str]] = []
+    for each in objects:
+        match = _Sidecar.parse(each.key)
+        if match is not None:
+            hashes.setdefault(match.file, set()).add(match.sha256)
+            if now - each.modified_at > _BELONGS:
+                old.append((each.key, match.file))
+    return [key for key, file in old if file not in files or len(hashes[file]) > 1]
 
 
 def _files(objects: Iterable[StoredObject]) -> list[StoredFile]:
@@ -358,12 +421,12 @@ def _files(objects: Iterable[StoredObject]) -> list[StoredFile]:
     found: list[StoredObject] = []
     records: dict[str, list[tuple[str, datetime]]] = {}
     for each in objects:
-        match = _SIDECAR.fullmatch(each.key)
+        match = _Sidecar.parse(each.key)
         if match is None:
             if _is_location(each.key):
                 found.append(each)
-        elif match["kind"] == "record":
-            records.setdefault(match["filename"], []).append((match["sha256"], each.modified_at))
+        elif match.kind == "record":
+            records.setdefault(match.file, []).append((match.sha256, each.modified_at))
     files = []
     for each in found:
         known = records.get(each.key, [])
@@ -391,13 +454,33 @@ def _absent_file(filename: str) -> Iterator[None]:
         raise FileNotFound(filename) from None
 
 
+class _Sidecar(NamedTuple):
+    """The key of a record or of core metadata, in its parts."""
+
+    file: str  # the key of the file
+    sha256: str
+    kind: str
+
+    @classmethod
+    def parse(cls, key: str) -> _Sidecar | None:
+        match = _SIDECAR.fullmatch(key)
+        if match is None:
+            return None
+        file, digest, kind = match.groups()
+        return cls(file, digest if len(digest) == 64 else _long(digest), kind)
+
+
 def _sidecar(key: str, sha256: str, kind: str) -> str:
-    return f"{key}.{sha256}.{kind}"
+    """The key of a record or of core metadata. If it would be too long, the hash is in base64."""
+    usual = f"{key}.{sha256}.{kind}"
+    if len(usual.rpartition("/")[2].encode()) <= _LONGEST_SEGMENT:
+        return usual
+    short = base64.urlsafe_b64encode(bytes.fromhex(sha256)).decode().rstrip("=")
+    return f"{key}.{short}.{kind}"
 
 
-def _folder(each: StoredObject) -> str:
-    folder, slash, rest = each.key.partition("/")
-    return folder if slash and "/" not in rest and _is_plain(folder) else ""
+def _long(digest: str) -> str:
+    return base64.urlsafe_b64decode(f"{digest}=").hex()
 
 
 def _is_location(key: str) -> bool:

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from io import BufferedReader
 from pathlib import Path
@@ -20,20 +20,26 @@ from typing import Any, ClassVar
 import pytest
 
 from private_pypi.backend import Folders, Secret, Traits, system_errors
-from private_pypi.backend.objects import (
+from private_pypi.backend.object_journal import JOURNAL
+from private_pypi.backend.object_listing import list_folders
+from private_pypi.backend.object_store import (
     NO_OBJECT,
+    PARTS,
+    RESERVED,
     ObjectChanged,
     ObjectNotFound,
-    ObjectsBackend,
-    ObjectsSettings,
     ObjectStore,
+    ObjectUnchanged,
     StoredObject,
 )
+from private_pypi.backend.objects import ObjectsBackend, ObjectsSettings
+from private_pypi.errors import BackendUnavailable, InvalidFilename
 from private_pypi.model import Download, StoredFile, Stream
 from private_pypi.testing.contract import (
     BackendContract,
     DeletingContract,
     PartsContract,
+    RecentContract,
     RecordsContract,
     RemoteContract,
     SweepContract,
@@ -41,6 +47,7 @@ from private_pypi.testing.contract import (
 from private_pypi.testing.contract.helpers import (
     at_once,
     content_of,
+    document,
     make_upload,
     new_folders,
     published,
@@ -56,8 +63,13 @@ class FolderStore(ObjectStore):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def get(self, key: str) -> tuple[Stream, str]:
+    lists_from_anywhere = True
+
+    def get(self, key: str, unless: str = NO_OBJECT) -> tuple[Stream, str]:
         file, found = self._open(key)
+        if found.revision == unless:
+            file.close()
+            raise ObjectUnchanged
         return Stream(iter(lambda: file.read(_CHUNK), b""), found.size), found.revision
 
     def get_part(self, key: str, start: int, length: int) -> bytes:
@@ -87,7 +99,7 @@ class FolderStore(ObjectStore):
         file.close()
         return found.revision
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
+    def list(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
         found = []
         with system_errors("cannot list"):
             for path in self._folder.glob("[!.]*"):
@@ -95,12 +107,13 @@ class FolderStore(ObjectStore):
                     found.append(self._read_head(file))
             self._folder.stat()  # a store that vanished is not an empty one
         found.sort(key=lambda each: each.key.encode())
-        return (each for each in found if each.key.startswith(prefix))
+        return (each for each in found if each.key.startswith(prefix) and each.key > after)
 
-    def delete(self, key: str) -> None:
+    def delete(self, *keys: str) -> None:
         with system_errors("cannot delete"):
             self._folder.stat()
-            self._path(key).unlink(missing_ok=True)
+            for key in keys:
+                self._path(key).unlink(missing_ok=True)
 
     def link(self, key: str, filename: str) -> Download | None:
         return None
@@ -170,6 +183,7 @@ class TestObjectsBackend(
     BackendContract,
     DeletingContract,
     RecordsContract,
+    RecentContract,
     PartsContract,
     SweepContract,
     RemoteContract,
@@ -200,7 +214,19 @@ def storage(bucket: Path, tmp_path: Path) -> Any:
 
 
 def keys(bucket: Path) -> list[str]:
-    return [each.key for each in FolderStore(bucket).list("")]
+    """Those of files and of what belongs to them."""
+    found = [each.key for each in FolderStore(bucket).list("")]
+    return [key for key in found if not key.startswith(RESERVED)]
+
+
+def journal(bucket: Path) -> list[str]:
+    """The filenames in the journal, newest first."""
+    return [each.key.rpartition("/")[2] for each in FolderStore(bucket).list(JOURNAL)]
+
+
+def sweep(storage: Any) -> None:
+    list(storage.list_files())
+    storage.sweep()
 
 
 def drop(bucket: Path, key: str, content: bytes) -> None:
@@ -261,11 +287,11 @@ def test_what_a_killed_writer_left_is_removed_after_a_day(
     storage.put_file(upload)
     FolderStore(bucket).delete(f"demo/{WHEEL}")
     aged(bucket, timedelta(hours=23))
-    storage.sweep()
+    sweep(storage)
     assert len(keys(bucket)) == 2
     assert list(storage.list_files()) == []
     aged(bucket, timedelta(hours=2))
-    storage.sweep()
+    sweep(storage)
     assert keys(bucket) == []
 
 
@@ -304,7 +330,7 @@ def test_a_killed_upload_of_other_bytes_hides_no_record_for_long(
     [listed] = storage.list_files()
     assert listed.sha256 is None  # the core opens the file
     aged(bucket, timedelta(hours=25))
-    storage.sweep()
+    sweep(storage)
     assert len(keys(bucket)) == 3
     [listed] = storage.list_files()
     assert storage.read_record(listed) == upload.record
@@ -335,3 +361,166 @@ def test_the_store_is_opened_once(bucket: Path, tmp_path: Path) -> None:
     backend = Counting(settings, new_folders(tmp_path))
     at_once([lambda: backend.seen_with(Secret("")) for _ in range(5)])
     assert opened == [1]
+
+
+def document_of(moment: datetime, tmp_path: Path) -> Path:
+    """An index document that was made from a listing at this time."""
+    return document(tmp_path, b"mtime = %d\n" % moment.timestamp())
+
+
+def test_the_journal_has_the_newest_file_of_a_name_first(
+    bucket: Path, storage: Any, tmp_path: Path
+) -> None:
+    for name in ("demo-1.0.tar.gz", "demo-2.0.tar.gz"):
+        storage.put_file(make_upload(tmp_path, name, b"old"))
+    storage.put_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"old"))  # notes nothing anew
+    assert journal(bucket) == ["demo-2.0.tar.gz", "demo-1.0.tar.gz"]
+    FolderStore(bucket).delete("demo/demo-1.0.tar.gz")  # by somebody who knows no journal
+    again = storage.put_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"again"))
+    recent = list(storage.recent_files(datetime.now(UTC)))
+    assert [each.filename for each in recent] == ["demo-1.0.tar.gz", "demo-2.0.tar.gz"]
+    assert recent[0] == replace(again, record=None)
+
+
+def test_a_deleted_file_leaves_the_journal(bucket: Path, storage: Any, tmp_path: Path) -> None:
+    uploads = [make_upload(tmp_path, f"{name}-1.0.zip", b"") for name in ("demo", "demo_demo")]
+    files = [published(upload, storage.put_file(upload)) for upload in uploads]
+    storage.delete_file(files[0])
+    assert journal(bucket) == ["demo_demo-1.0.zip"]
+
+
+def test_a_new_document_makes_the_journal_shorter(
+    bucket: Path, storage: Any, tmp_path: Path
+) -> None:
+    """Entries of the last hour before its listing stay; an edit of the document removes nothing."""
+    storage.put_file(make_upload(tmp_path, WHEEL, b"content"))
+    now = datetime.now(UTC)
+    revision = storage.write_index(document_of(now, tmp_path), "")
+    assert len(journal(bucket)) == 1
+    revision = storage.write_index(document_of(now - timedelta(hours=1), tmp_path), revision)
+    assert len(journal(bucket)) == 1
+    storage.write_index(document_of(now + timedelta(hours=2), tmp_path), revision)
+    assert journal(bucket) == []
+
+
+def test_what_is_no_entry_of_the_journal_is_passed_over(bucket: Path, storage: Any) -> None:
+    for name in ("x", "1.2/demo/a.zip", "9.x.y.z/demo/a.zip", f"{'9' * 40}.1.a.b/demo/a.zip"):
+        drop(bucket, f"{JOURNAL}{name}", b"")
+    assert list(storage.recent_files(datetime.now(UTC) - timedelta(days=1))) == []
+
+
+def test_once_a_day_everything_is_listed(bucket: Path, storage: Any) -> None:
+    """So a file without an entry is found: its writer was killed, or is no server of ours."""
+    now = datetime.now(UTC)
+    drop(bucket, "demo/demo-1.0.zip", b"dropped")
+    assert list(storage.recent_files(now)) == []
+    aged(storage.backend.folders.cache, timedelta(hours=25))
+    [found] = storage.recent_files(now)
+    assert found.filename == "demo-1.0.zip"
+    assert list(storage.recent_files(now)) == []
+
+
+def test_parts_of_an_interrupted_upload_are_removed_after_a_day(bucket: Path, storage: Any) -> None:
+    drop(bucket, f"{PARTS}old", b"part")
+    aged(bucket, timedelta(hours=25))
+    drop(bucket, f"{PARTS}new", b"part")
+    sweep(storage)
+    assert [each.key for each in FolderStore(bucket).list("")] == [f"{PARTS}new"]
+
+
+class LongStore(FolderStore):
+    """Many objects, which are not really there; the listing fails at some of them once."""
+
+    def __init__(self, keys: list[str], failing: set[str]) -> None:
+        self._keys = sorted(keys)
+        self._failing = failing
+
+    def list(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
+        for key in self._keys:
+            if key > after:
+                if key in self._failing:
+                    self._failing.discard(key)
+                    raise BackendUnavailable("busy", retry_after=0)
+                yield StoredObject(key=key, size=1, revision="1", modified_at=datetime.now(UTC))
+
+
+NAMES = [f"{first}{number}" for first in "0azpA~" for number in range(300)]
+LONG = [f"{name}/{name}-{version}.zip" for name in NAMES for version in range(5)]
+
+
+def test_a_long_listing_is_divided_and_goes_on_after_trouble() -> None:
+    long = LongStore([*LONG, f"{JOURNAL}x", "index.toml"], {LONG[7], "p7/p7-1.zip", "z9/z9-0.zip"})
+    found = {}
+    for name, objects in list_folders(long):
+        assert name not in found
+        found[name] = [each.key for each in objects]
+    assert sorted(found) == sorted(NAMES)
+    assert sorted(key for each in found.values() for key in each) == sorted(LONG)
+
+
+def test_a_listing_that_cannot_go_on_is_no_shorter_one() -> None:
+    class Failing(LongStore):
+        def list(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
+            self._failing.add("p7/p7-1.zip")
+            return super().list(prefix, after)
+
+    with pytest.raises(BackendUnavailable):
+        list(list_folders(Failing(LONG, set())))
+
+
+def test_no_part_of_a_key_is_longer_than_folders_allow(
+    bucket: Path, storage: Any, tmp_path: Path
+) -> None:
+    """Stores that keep objects in folders refuse more than 255 bytes between two slashes."""
+    for length in (180, 202):
+        name = f"demo-1.0-py3-none-any{'x' * (length - 25)}.whl"
+        upload = make_upload(tmp_path, name, b"content")
+        stored = storage.put_file(upload)
+        assert len(name) == length
+        assert (stored.sha256, stored.record) == (upload.file.sha256, upload.record)
+        assert content_of(storage.open_core_metadata(published(upload, stored)))
+    assert max(len(part) for key in keys(bucket) for part in key.split("/")) <= 255
+    with pytest.raises(InvalidFilename):
+        storage.put_file(make_upload(tmp_path, f"demo-1.0-py3-none-any{'x' * 178}.whl", b""))
+
+
+def test_of_a_long_journal_only_the_beginning_is_read_again(
+    bucket: Path, storage: Any, tmp_path: Path
+) -> None:
+    """Until the index document changes, as it does with each deletion."""
+    old = [f"demo-1.{number}.zip" for number in range(5)]
+    new = ["demo-2.0.zip", "demo-2.1.zip"]
+    since = datetime.now(UTC) - timedelta(hours=1)
+    for name, age in [(name, timedelta(minutes=30)) for name in old] + [
+        (name, timedelta()) for name in new
+    ]:
+        file = storage.put_file(make_upload(tmp_path, name, b""))
+        storage.backend.journal.forget(storage._store, file.location)
+        aged_file = replace(file, modified_at=file.modified_at - age)
+        storage.backend.journal.add(storage._store, aged_file)
+    read: list[str] = []
+    store_list = storage._store.list
+
+    def noting(prefix: str, after: str = "") -> Iterator[StoredObject]:
+        for each in store_list(prefix, after):
+            read.append(each.key)
+            yield each
+
+    storage._store.list = noting
+
+    def names() -> list[str]:
+        read.clear()
+        return sorted(each.filename for each in storage.recent_files(since))
+
+    storage.read_index(tmp_path / "index.toml")
+    assert names() == old + new
+    assert len(read) == 7
+    assert names() == old + new
+    assert len(read) == 3  # both, and the first one that is too old
+    assert sorted(e.filename for e in storage.recent_files(since - timedelta(days=1))) == old + new
+    assert len(read) == 10  # an earlier time needs all of them
+    other = over(bucket, new_folders(tmp_path)).seen_with(storage.secret)
+    other.delete_file(make_upload(tmp_path, old[0], b"").file)
+    other.write_index(document_of(since, tmp_path), "")
+    storage.read_index(tmp_path / "index.toml")
+    assert names() == old[1:] + new

@@ -214,7 +214,8 @@ def test_all_mistakes_of_a_configuration_are_told_one_a_line(run: Run, tmp_path:
         1,
         "",
         f"error: {config}: [a] type: unknown backend type 'ftp'; "
-        "installed: file_system, github, github_projects, mirror, oci, static_site\n"
+        "installed: file_system, github, github_projects, mirror, object_storage, oci, "
+        "static_site\n"
         f"error: {config}: [b] read_secrets: unknown key; did you mean 'read_secret'?\n",
     )
 

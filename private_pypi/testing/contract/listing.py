@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from private_pypi.backend import SupportsFind, SupportsList, SupportsRecent, SupportsSweep
-from private_pypi.index.examining import find_named
+from private_pypi.index.examining import find_named, with_record
 from private_pypi.model import StoredFile, StoredName
 from private_pypi.testing.contract.base import StorageContract
 from private_pypi.testing.contract.helpers import Tested, content_of, make_upload, published
@@ -71,10 +71,10 @@ class RecentContract(StorageContract):
     def test_recent_files_are_those_since(self, storage: Tested, tmp_path: Path) -> None:
         """All files published at or after a time are included, and equal to the listed ones."""
         start = datetime.now(UTC) - timedelta(minutes=5)
-        first = storage.put_file(make_upload(tmp_path, "demo-1.0.tar.gz", b"first"))
-        second = storage.put_file(make_upload(tmp_path, "demo-2.0.tar.gz", b"second"))
+        first = self.put(storage, make_upload(tmp_path, "demo-1.0.tar.gz", b"first"))
+        second = self.put(storage, make_upload(tmp_path, "demo-2.0.tar.gz", b"second"))
         self.listing(storage, first.filename, second.filename)
-        recent = {file.filename: file for file in storage.recent_files(start)}
+        recent = {file.filename: with_record(storage, file) for file in storage.recent_files(start)}
         assert recent == {first.filename: first, second.filename: second}
 
 

@@ -1,0 +1,90 @@
+"""Server processes over one bucket, each with a ROOT of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from private_pypi.backend.object_journal import JOURNAL
+from private_pypi.testing.distributions import make_wheel
+from tests.faults.servers import READER, Servers, sha256, table
+from tests.object_storage.seaweed import BUCKET, WRITER, Seaweed
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("weed")
+
+
+def config(seaweed: Seaweed, prefix: str, **more: object) -> str:
+    return table(
+        type="object_storage",
+        url=f"s3://{BUCKET}/{prefix}",
+        endpoint=seaweed.url,
+        access_key_id=WRITER[0],
+        secret_access_key_env="STORE_SECRET",
+        **more,
+    )
+
+
+ENVIRON = {"STORE_SECRET": WRITER[1]}
+
+
+def test_two_servers_show_one_bucket(
+    servers: Servers, seaweed: Seaweed, prefix: str, tmp_path: Path
+) -> None:
+    """An upload is seen at once here and within an interval there; so are yanks and deletions."""
+    text = config(seaweed, prefix)
+    one = servers.start(tmp_path / "one", text, environ=ENVIRON)
+    other = servers.start(
+        tmp_path / "other", config(seaweed, prefix, download="redirect"), environ=ENVIRON
+    )
+    filename, content = make_wheel()
+    one.publish(filename, content)
+    assert one.listed() == {filename: sha256(content)}
+    eventually(lambda: other.listed() == {filename: sha256(content)}, "the other one shows it")
+    other.publish(filename, content)
+    assert other.put(filename, content + b" ").status_code in (400, 409)
+
+    # The other one redirects, and says itself what the file is like.
+    path = f"/r/mine/simple/demo/{filename}"
+    assert one.content(filename) == content
+    redirected = other.get(path)
+    assert redirected.status_code == 302
+    fetched = requests.get(redirected.headers["Location"], timeout=20)
+    assert fetched.content == content
+    assert fetched.headers["Content-Disposition"] == f'attachment; filename="{filename}"'
+    head = requests.head(other.url + path, auth=READER, timeout=20)
+    assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(content)))
+    assert other.get(f"{path}.metadata").status_code == 200
+
+    one.change("POST", f"demo/{filename}/yank", reason="broken")
+    eventually(lambda: other.yanked() == {filename: "broken"}, "the other one shows the yank")
+    command = ["private_pypi", "update_index", "mine", "--config", tmp_path / "config-0.toml"]
+    updated = subprocess.run(
+        [sys.executable, "-m", *command],
+        env={**os.environ, **ENVIRON},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert updated.stdout == "mine: 0 added, 0 removed, 1 unchanged\n", updated.stderr
+    one.change("DELETE", f"demo/{filename}")
+    eventually(lambda: other.listed() == {}, "the other one has noticed the deletion")
+    assert other.put(filename, content).status_code == 400
+    kept = [key for key in seaweed.keys(prefix) if key.startswith(("demo/", JOURNAL))]
+    assert kept == []
+
+
+def test_a_server_over_a_bucket_that_is_not_there_says_so(
+    servers: Servers, seaweed: Seaweed, tmp_path: Path
+) -> None:
+    """It answers nothing, rather than that there is nothing."""
+    text = config(seaweed, "x").replace(f"s3://{BUCKET}/", "s3://no-such-bucket/")
+    server = servers.start(tmp_path / "root", text, environ=ENVIRON)
+    eventually(lambda: "could not be synchronised" in server.log, "it has tried")
+    assert server.status("/r/mine/simple/demo/") == 503
+    assert WRITER[1] not in server.log

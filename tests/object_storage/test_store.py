@@ -1,0 +1,351 @@
+"""What is peculiar to a bucket: what it stores how, and what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import urllib.request
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+from private_pypi.backend import Secret
+from private_pypi.backend.object_journal import JOURNAL
+from private_pypi.errors import BackendError, BackendUnavailable, FileAlreadyExists
+from private_pypi.model import Redirect, StoredFile
+from private_pypi.testing.contract import BackendContract
+from private_pypi.testing.contract.helpers import (
+    MIB,
+    at_once,
+    content_of,
+    document,
+    make_upload,
+    new_folders,
+    outcome,
+    published,
+)
+from private_pypi_object_storage import ObjectStorageBackend
+from private_pypi_object_storage import store as stores
+from private_pypi_object_storage.backend import ObjectStorageView
+from private_pypi_object_storage.store import NO_COPY, CloudStore
+from private_pypi_object_storage.unfinished import _request, give_up
+from tests.object_storage.relay import relay
+from tests.object_storage.seaweed import WRITER, Seaweed
+from tests.object_storage.servers import backend_of, server, settings_of
+
+pytestmark = pytest.mark.needs("weed")
+
+WHEEL = "demo-1.0-py3-none-any.whl"
+
+
+@pytest.fixture
+def storage(seaweed: Seaweed, prefix: str, tmp_path: Path) -> ObjectStorageView:
+    return server(seaweed.url, prefix, tmp_path)
+
+
+def reopened(storage: ObjectStorageView, **more: Any) -> ObjectStorageView:
+    """The same server with other settings."""
+    backend = storage.backend
+    settings = replace(backend.settings, **more)
+    return ObjectStorageView(ObjectStorageBackend(settings, backend.folders), storage.secret)
+
+
+# -- layout and writers --------------------------------------------------------------------------
+
+
+def test_people_find_what_they_look_for(
+    seaweed: Seaweed, prefix: str, storage: ObjectStorageView, tmp_path: Path
+) -> None:
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    storage.put_file(upload)
+    sha256 = upload.file.sha256
+    keys = seaweed.keys(prefix)
+    assert [key for key in keys if not key.startswith(".private_pypi/")] == [
+        f"demo/{WHEEL}",
+        f"demo/{WHEEL}.{sha256}.metadata",
+        f"demo/{WHEEL}.{sha256}.record",
+    ]
+    [entry] = [key for key in keys if key.startswith(JOURNAL)]
+    assert entry.endswith(f"/demo/{WHEEL}")
+    record = seaweed.bucket(prefix).get(f"demo/{WHEEL}.{sha256}.record").bytes()
+    assert json.loads(bytes(record)) == upload.record
+
+
+def test_of_sixty_four_writers_one_wins(seaweed: Seaweed, prefix: str, tmp_path: Path) -> None:
+    """32 contents under one name, each sent twice: the two with the same bytes may both succeed."""
+    writers = [server(seaweed.url, prefix, tmp_path) for _ in range(4)]
+    uploads = [
+        make_upload(tmp_path, WHEEL, b"%d" % (number // 2), {"keywords": str(number // 2)})
+        for number in range(64)
+    ]
+    outcomes = at_once(
+        [
+            partial(outcome, writers[number % 4].put_file, upload)
+            for number, upload in enumerate(uploads)
+        ]
+    )
+    winners = {
+        upload.file.sha256
+        for upload, found in zip(uploads, outcomes, strict=True)
+        if isinstance(found, StoredFile)
+    }
+    others = {type(found) for found in outcomes if not isinstance(found, StoredFile)}
+    assert len(winners) == 1
+    assert others == {FileAlreadyExists}
+    [listed] = server(seaweed.url, prefix, tmp_path).list_files()
+    assert {listed.sha256} == winners
+    kept = [key for key in seaweed.keys(f"{prefix}/demo") if key != WHEEL]
+    assert {key.split(".")[-2] for key in kept} == winners
+
+
+@pytest.mark.parametrize("copies", ["header:if-none-match:*", "multipart", NO_COPY])
+def test_a_large_file_is_stored_on_the_same_condition(
+    seaweed: Seaweed,
+    prefix: str,
+    storage: ObjectStorageView,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    copies: str,
+) -> None:
+    monkeypatch.setattr(stores, "_WHOLE", MIB)
+    monkeypatch.setattr(stores, "_PART", 5 * MIB)  # as small as S3 allows
+    storage.backend.check_store()
+    assert isinstance(storage.backend.store, CloudStore)
+    assert storage.backend.store.copies == "header:if-none-match:*"
+    storage.backend.store.copies = copies
+    upload = make_upload(tmp_path, WHEEL, secrets.token_bytes(12 * MIB))
+    stored = storage.put_file(upload)
+    content = content_of(storage.open_file(published(upload, stored)))
+    assert hashlib.sha256(content).hexdigest() == upload.file.sha256
+    other = server(seaweed.url, prefix, tmp_path)
+    other.backend.check_store()
+    other.backend.store.copies = copies  # type: ignore[attr-defined]
+    with pytest.raises(FileAlreadyExists):
+        other.put_file(make_upload(tmp_path, WHEEL, secrets.token_bytes(12 * MIB)))
+    assert other.put_file(upload).stamp == stored.stamp
+    assert [key for key in seaweed.keys(prefix) if "/parts/" in key] == []
+
+
+def test_a_file_is_not_read_into_memory(
+    storage: ObjectStorageView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the system sees it: what `obstore` uses is not memory of Python."""
+    monkeypatch.setattr(stores, "_WHOLE", 32 * MIB)
+
+    def used() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+    storage.put_file(make_upload(tmp_path, "demo-0.1.tar.gz", b"warm"))
+    before = used()
+    for name, size in (("demo-1.0.tar.gz", 31 * MIB), ("demo-2.0.tar.gz", 160 * MIB)):
+        storage.put_file(make_upload(tmp_path, name, zeros=size))
+        assert used() - before < 100 * MIB
+
+
+def test_what_arrives_otherwise_than_it_was_sent_is_refused(
+    seaweed: Seaweed, prefix: str, tmp_path: Path
+) -> None:
+    """Each request has the SHA-256 of its body, and the store compares."""
+    with relay(seaweed.url, lambda sent: sent.replace(b"the content", b"THE CONTENT")) as between:
+        storage = server(between.url, prefix, tmp_path)
+        found = outcome(storage.put_file, make_upload(tmp_path, WHEEL, b"the content"))
+        assert isinstance(found, BackendUnavailable)  # sending it again may help
+        assert "BadDigest" in str(found)
+        assert list(storage.list_files()) == []
+
+
+def test_an_upload_in_parts_that_was_killed_is_given_up_after_a_day(
+    prefix: str, storage: ObjectStorageView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No listing shows its parts."""
+    settings = storage.backend.settings
+    with urllib3.PoolManager() as pool:
+        for key in (f"{prefix}/.private_pypi/parts/x", f"{prefix}-other/x"):
+            assert "UploadId" in _request(pool, settings, "POST", key, {"uploads": ""})
+    assert give_up(settings, older_than=timedelta(days=1)) == 0
+    monkeypatch.setattr(stores, "_DAY", timedelta(seconds=-5))
+    list(storage.list_files())
+    storage.sweep()
+    assert give_up(settings, older_than=timedelta(seconds=-5)) == 0
+    elsewhere = replace(settings, url=f"{settings.url}-other")
+    assert give_up(elsewhere, older_than=timedelta(seconds=-5)) == 1
+    with pytest.raises(BackendError, match="the store answered 403"):
+        give_up(replace(settings, secret_access_key=Secret("wrong")), older_than=timedelta())
+    assert (
+        give_up(
+            replace(settings, access_key_id=None, secret_access_key=None), older_than=timedelta()
+        )
+        == 0
+    )
+
+
+# -- downloads -----------------------------------------------------------------------------------
+
+
+def test_clients_are_redirected_to_a_signed_address(
+    storage: ObjectStorageView, tmp_path: Path
+) -> None:
+    upload = make_upload(tmp_path, "demo-1.0+local.1-py3-none-any.whl", b"content")
+    file = published(upload, storage.put_file(upload))
+    found = reopened(storage, download="redirect").open_file(file)
+    assert isinstance(found, Redirect)
+    assert found.expires_at is not None
+    left = found.expires_at - datetime.now(UTC)
+    assert timedelta(minutes=5) < left <= timedelta(minutes=10)
+    with urllib.request.urlopen(found.url) as answer:
+        assert answer.read() == b"content"
+        assert answer.headers["Content-Type"] == "application/octet-stream"
+        assert answer.headers["Content-Disposition"] == f'attachment; filename="{file.filename}"'
+    unsigned = found.url.partition("?")[0]
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(unsigned)
+
+
+def test_credentials_may_come_from_the_environment(
+    seaweed: Seaweed, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", WRITER[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", WRITER[1])
+    storage = server(seaweed.url, prefix, tmp_path, access_key_id=None, secret_access_key=None)
+    stored = storage.put_file(make_upload(tmp_path, WHEEL, b"content"))
+    assert [each.filename for each in storage.list_files()] == [stored.filename]
+
+
+# -- what the store is asked ---------------------------------------------------------------------
+
+
+def test_an_unchanged_index_document_is_not_sent(
+    storage: ObjectStorageView, tmp_path: Path
+) -> None:
+    revision = storage.write_index(document(tmp_path, b"mtime = 1\n"), "")
+    into = tmp_path / "again.toml"
+    assert storage.read_index(into, unless=revision) == revision
+    assert not into.exists()
+
+
+def test_names_that_begin_like_others_are_told_apart(
+    seaweed: Seaweed, prefix: str, storage: ObjectStorageView, tmp_path: Path
+) -> None:
+    """A listing of a store is of a folder; ours is of a beginning of keys."""
+    names = [
+        *("demo-1.0.zip", "demo-1.0.tar.gz", "demo-1.0.post1.zip", "demo-1.0-py3-none-any.whl"),
+        *("demo_demo-1.0.zip", "demo.demo-1.0.zip", "dem-1.0.zip"),
+    ]
+    for name in names:
+        storage.put_file(make_upload(tmp_path, name, name.encode()))
+    assert sorted(each.filename for each in storage.list_files()) == sorted(names)
+    store = storage.backend.store
+    assert next(store.list("demo/demo-1.0.zip")).key == "demo/demo-1.0.zip"
+    assert [each.key for each in store.list("demo/demo-1.0.p")] == [
+        key
+        for key in (each.key for each in store.list("demo/"))
+        if key.startswith("demo/demo-1.0.p")
+    ]
+    assert list(store.list("de/")) == []
+
+
+# -- trouble that is peculiar to a bucket --------------------------------------------------------
+
+
+def calls_of(storage: ObjectStorageView, tmp_path: Path) -> list[Any]:
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    return [
+        lambda: storage.read_index(tmp_path / "index.toml"),
+        lambda: list(storage.list_files()),
+        lambda: list(storage.recent_files(datetime.now(UTC))),
+        lambda: content_of(storage.open_file(upload.file)),
+        lambda: storage.put_file(upload),
+        lambda: storage.delete_file(upload.file),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"url": "s3://no-such-bucket/x"}, "the store "),  # answers, or refuses the credentials
+        ({"secret_access_key": Secret("wrong-secret-key")}, "refuses the credentials"),
+        ({"access_key_id": "NOBODY"}, "refuses the credentials"),
+    ],
+)
+def test_a_bucket_that_is_not_there_is_no_empty_one(
+    storage: ObjectStorageView, tmp_path: Path, more: dict[str, Any], words: str
+) -> None:
+    wrong = reopened(storage, write_secret=(), **more)  # so that the store is not probed before
+    for call in calls_of(wrong, tmp_path):
+        found = outcome(call)
+        assert isinstance(found, BackendError), found
+        assert words in str(found), found
+        assert "secret-key" not in str(found)
+
+
+def test_a_store_that_does_not_answer_is_asked_again_later(
+    seaweed: Seaweed, prefix: str, tmp_path: Path
+) -> None:
+    with relay(seaweed.url) as between:
+        storage = server(between.url, prefix, tmp_path)
+        storage.put_file(make_upload(tmp_path, WHEEL, b"content"))
+        between.cut()
+        for call in calls_of(storage, tmp_path):
+            assert isinstance(outcome(call), BackendUnavailable)
+
+
+# -- stores that ignore conditions ---------------------------------------------------------------
+
+
+class Careless(CloudStore):
+    """A store that overwrites whatever the condition is."""
+
+    ignores: str
+
+    def _put(self, store: Any, key: str, content: Any, mode: Any) -> str:
+        is_create = mode == "create"
+        if is_create == (self.ignores == "If-None-Match"):
+            mode = "overwrite"
+        return super()._put(store, key, content, mode)
+
+
+@pytest.mark.parametrize("ignores", ["If-None-Match", "If-Match"])
+def test_a_store_that_ignores_conditions_is_refused(
+    seaweed: Seaweed, prefix: str, tmp_path: Path, ignores: str
+) -> None:
+    class Backend(ObjectStorageBackend):
+        def open_store(self) -> CloudStore:
+            store = Careless(self.settings)
+            store.ignores = ignores
+            return store
+
+    folders = new_folders(tmp_path)
+    backend = Backend(settings_of(seaweed.url, prefix), folders)
+    storage = ObjectStorageView(backend, Secret(BackendContract.write_secret))
+    upload = make_upload(tmp_path, WHEEL, b"content")
+    for _ in range(2):
+        for call in (
+            lambda: storage.read_index(tmp_path / "index.toml"),
+            lambda: list(storage.list_files()),
+            lambda: storage.put_file(upload),
+        ):
+            with pytest.raises(BackendError, match=f"has the condition {ignores}, so two servers"):
+                call()
+    assert [key for key in seaweed.keys(prefix) if key.startswith("demo/")] == []
+
+
+def test_what_was_found_out_is_remembered_for_this_store(
+    seaweed: Seaweed, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = new_folders(tmp_path)
+    backend_of(seaweed.url, prefix, folders).check_store()
+    asked = []
+    monkeypatch.setattr(CloudStore, "probe", lambda self: asked.append(self) or NO_COPY)
+    backend_of(seaweed.url, prefix, folders).check_store()
+    assert asked == []
+    backend_of(seaweed.url, prefix, folders, write_secret=()).check_store()
+    assert asked == []
+    backend_of(seaweed.url, f"{prefix}-other", folders).check_store()
+    assert len(asked) == 1
