@@ -41,8 +41,10 @@ def locked(client: Client) -> Any:
     return tomli.loads((client.home / "consumer" / _LOCK_FILES[client.name]).read_text())
 
 
-def install_locked(client: Client, indexes: Sequence[str], target: Path) -> Outcome:
-    """Install exactly what is in the lock file."""
+def install_locked(
+    client: Client, indexes: Sequence[str], target: Path, *, uv: Sequence[str] = ("--frozen",)
+) -> Outcome:
+    """Install exactly what is in the lock file. `uv`: options for `uv sync`."""
     project = client.home / "consumer"
     env = _credentials(client, indexes) | {"VIRTUAL_ENV": str(target)}
     match client.name:
@@ -56,7 +58,7 @@ def install_locked(client: Client, indexes: Sequence[str], target: Path) -> Outc
                 cwd=project,
             )
         case "uv":
-            return client.run("sync", "--frozen", "--active", cwd=project, env=env)
+            return client.run("sync", *uv, "--active", cwd=project, env=env)
         case "poetry":
             return client.run("sync", cwd=project, env=env)
         case _:

@@ -153,6 +153,15 @@ def test_uv_leaves_out_what_is_newer(place: Place, client: MakeClient, target: P
     assert done.code == 0, done.output
     assert installed(target).items() >= GRAPH.items()
     place.upstream.change("right-2.0-py3-none-any.whl", yanked="not yet")
+    # The same for a lock file, which `uv sync --locked` resolves and compares.
+    options = ("--locked", f"--exclude-newer={tomorrow}")
+    locked = lock(uv, [place.index()], "app", options[1])
+    assert locked.code == 0, locked.output
+    done = install_locked(uv, [place.index()], target, uv=options)
+    assert done.code == 0, done.output
+    assert installed(target).items() >= GRAPH.items()
+    early = lock(uv, [place.index()], "app", "--exclude-newer=2026-03-01T00:00:00Z", "--upgrade")
+    assert early.code != 0, early.output
     before = install(
         uv, [place.index()], "app", target, "--exclude-newer=2026-03-01T00:00:00Z", "--reinstall"
     )
@@ -197,13 +206,14 @@ def test_of_a_mixed_name_the_highest_version_is_taken(
         assert installed(target)["torch"] == version
 
 
-@pytest.mark.parametrize("name", ["twine", "uv", "poetry"])
+@pytest.mark.parametrize("name", ["twine", "uv", "poetry", "pdm"])
 def test_what_is_published_through_the_group_is_installed_from_it(
     place: Place, client: MakeClient, target: Path, name: str
 ) -> None:
     """At once, and in place of the public project of its name."""
     release = Release(
-        name="published", version={"twine": "1.0", "uv": "1.1", "poetry": "1.2"}[name]
+        name="published",
+        version={"twine": "1.0", "uv": "1.1", "poetry": "1.2", "pdm": "1.3"}[name],
     )
     sent = publish(client(name), release, place.repository("all"))
     assert sent.code == 0, sent.output

@@ -120,11 +120,11 @@ def forget_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
 def impatience() -> Iterator[None]:
     """Wait for the upstream for a moment only, and accept little of it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_BUDGET", 1.0)
-        patch.setattr(content, "_LONGEST_WAIT", 1.0)
-        patch.setattr(Connection, "timeout", urllib3.Timeout(connect=0.4, read=0.4))
-        patch.setattr(backend, "_PAGE_SECONDS", 0.4)
-        patch.setattr(backend, "_LIST_SECONDS", 0.4)
+        patch.setattr(module, "_BUDGET", 0.5)
+        patch.setattr(content, "_LONGEST_WAIT", 0.5)
+        patch.setattr(Connection, "timeout", urllib3.Timeout(connect=0.2, read=0.2))
+        patch.setattr(backend, "_PAGE_SECONDS", 0.2)
+        patch.setattr(backend, "_LIST_SECONDS", 0.2)
         patch.setattr(backend, "_LARGEST_PAGE", 4 << 20)
         patch.setattr(backend, "_LARGEST_LIST", 4 << 20)
         yield
