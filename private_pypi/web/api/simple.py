@@ -25,6 +25,7 @@ from private_pypi.pages.simple_api import (
 )
 from private_pypi.repositories import Absent, Elsewhere, Found, Grant
 from private_pypi.storage.arriving import Arriving
+from private_pypi.system.background import Pending
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.http.answers import answer_text
 from private_pypi.web.http.content import (
@@ -111,6 +112,7 @@ def project_file(
     normalized = normalize(name)
     if name != normalized:
         return redirect_within("..", normalized, filename)
+    _wait_without_thread(granted, normalized)
     return send(file_of(granted, normalized, filename, conditions_of_request()))
 
 
@@ -346,7 +348,11 @@ def _wait_without_thread(granted: Grant, project: NormalizedName) -> None:
     Installers ask for dozens of pages at the same time.
     """
     waiting = conditions_of_request().waiting
-    if waiting is None or waiting.awaited is not None or waiting.is_over:
+    if waiting is None:
+        return
+    if isinstance(waiting.awaited, Pending):
+        waiting.awaited.give_up()  # if it is not over after this time, no thread waits for it
+    if waiting.awaited is not None or waiting.is_over:
         return
     pending = granted.begin_find(project)
     if pending is not None:
