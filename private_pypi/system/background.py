@@ -19,8 +19,9 @@ from private_pypi.errors import BackendError, BackendUnavailable, PrivatePypiErr
 
 _log = logging.getLogger(__name__)
 
+_MOST_QUEUED = 1_000  # calls that were begun and have no thread yet
 _LINGER_SECONDS = 5.0  # for which a thread waits for another call
-_OVERDUE_SECONDS = 0.5  # the longest wait for a call that another caller has given up
+_OVERDUE_SECONDS = 0.1  # the longest wait for a call that another caller has given up
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -37,8 +38,10 @@ class NotStarted(BackendUnavailable):
 class Pending:
     """A call that runs. Nobody holds a thread to wait for it; `Background.result` gives its end."""
 
-    def __init__(self, future: Future[Any]) -> None:
+    def __init__(self, future: Future[Any], give_up: Callable[[], object]) -> None:
         self._future = future
+        self.give_up = give_up
+        """Waits no longer: `Background.result` then waits for the call only for a moment."""
         self._forgotten: set[Callable[[], object]] = set()
 
     def call_when_over(self, callback: Callable[[], object]) -> None:
@@ -66,7 +69,8 @@ class Background:
         self._overdue: set[Future[Any]] = set()  # those of them that some caller has given up
         # Threads stay for a moment: what they have opened, such as databases, is used again.
         self._queue: deque[tuple[Hashable, Future[Any], Callable[[], Any]]] = deque()
-        self._idle = 0  # threads that wait for the queue
+        self._threads = 0
+        self._idle = 0  # those of them that wait for the queue
         lock = threading.Lock()  # guards all of these
         self._changed = threading.Condition(lock)
         self._queued = threading.Condition(lock)
@@ -86,55 +90,71 @@ class Background:
         """
         deadline = time.monotonic() + wait
         with self._changed:
-            future = self._joined(key, call, deadline)
+            future = self._joined(key, call, deadline, most=self._most)
             is_overdue = future in self._overdue
         seconds = max(0.0, deadline - time.monotonic())
         try:
             result: T = future.result(min(seconds, _OVERDUE_SECONDS) if is_overdue else seconds)
         except TimeoutError:  # of this wait, because errors of a call are always `PrivatePypiError`
-            with self._changed:
-                if self._calls.get(key) is future:
-                    self._overdue.add(future)
+            self._give_up(key, future)
             raise StillRunning(
                 f"{self._name}: the storage did not answer within {wait:g} seconds", retry_after=5
             ) from None
         return result
 
     def begin(self, key: Hashable, call: Callable[[], object]) -> Pending | None:
-        """Begin a call, or join the one with this key, without waiting; None: no thread is free.
+        """Begin a call, or join the one with this key, without waiting.
 
-        Once it is over, what the call leaves behind is there: its result is not kept.
+        If no thread is free, the call runs when one is. None: too many calls wait for that, or all
+        threads hang. Once the call is over, what it leaves behind is there: its result is not kept.
         """
         try:
             with self._changed:
-                return Pending(self._joined(key, call, time.monotonic()))
+                future = self._joined(key, call, time.monotonic(), most=self._most + _MOST_QUEUED)
         except NotStarted:
             return None
+        return Pending(future, partial(self._give_up, key, future))
+
+    def _give_up(self, key: Hashable, future: Future[Any]) -> None:
+        with self._changed:
+            if self._calls.get(key) is future:
+                self._overdue.add(future)
 
     def close(self, timeout: float = 5.0) -> None:
         """Start no more calls, and wait at most `timeout` seconds for those that run."""
         self._closed.set()
         with self._changed:
+            dropped = [future for _, future, _ in self._queue]
+            for key, _, _ in self._queue:
+                del self._calls[key]
+            self._queue.clear()
             self._changed.notify_all()
             self._queued.notify_all()  # idle threads end
+        for future in dropped:
+            future.set_exception(NotStarted("the server is stopping"))
+        with self._changed:
             self._changed.wait_for(lambda: not self._calls, timeout)
 
-    def _joined(self, key: Hashable, call: Callable[[], Any], deadline: float) -> Future[Any]:
+    def _joined(
+        self, key: Hashable, call: Callable[[], Any], deadline: float, *, most: int
+    ) -> Future[Any]:
+        """The running or queued call of this key; it is queued if fewer than `most` are."""
         while True:
             future = self._calls.get(key)
             if future is not None:
                 return future
             if self.is_closed:
                 raise NotStarted("the server is stopping")
-            if len(self._calls) < self._most:
+            all_hang = len(self._overdue) >= self._most
+            if len(self._calls) < most and not all_hang:
                 future = self._calls[key] = Future()
                 self._queue.append((key, future, call))
                 if len(self._queue) <= self._idle:
                     self._queued.notify()
-                else:
+                elif self._threads < self._most:
+                    self._threads += 1
                     threading.Thread(target=self._work, name=self._name, daemon=True).start()
                 return future
-            all_hang = len(self._overdue) == len(self._calls)
             if all_hang or not self._changed.wait(deadline - time.monotonic()):
                 raise NotStarted(
                     f"{self._name}: too many requests to the storage at a time", retry_after=5
@@ -148,6 +168,7 @@ class Background:
                     self._queued.wait(_LINGER_SECONDS)
                     self._idle -= 1
                 if not self._queue:
+                    self._threads -= 1
                     return
                 key, future, call = self._queue.popleft()
             self._run(key, future, call)

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from private_pypi.testing.distributions import make_sdist, make_wheel
+from private_pypi.web.serving import WAITING, Later, Waiting
 from tests.faults.disks import MIB, Disk, small_disk
 from tests.faults.servers import JSON as ACCEPTS_JSON
 from tests.faults.servers import Server, Servers, basic
@@ -407,3 +408,20 @@ def test_a_full_disk_serves_without_keeping(
     disk.empty()
     assert fetch(server, LARGE[0]).content == LARGE[1]
     eventually(lambda: len(cached(disk.folder)) == 1, "it is kept")
+
+
+@pytest.mark.parametrize("path", ["", "demo-1.0-py3-none-any.whl"])
+def test_a_request_holds_no_thread_while_the_upstream_hangs(
+    path: str, index: Upstream, mirrored: Mirrored
+) -> None:
+    """Otherwise a few of them would keep everybody from the private packages of a group."""
+    index.add(*make_wheel("demo", "1.0"))
+    asking = mirrored(anonymous_read=True)
+    address = f"/r/pypi/simple/demo/{path}"
+    with index.hold("page"):
+        with pytest.raises(Later) as raised:
+            asking.client.get(address, environ_overrides={WAITING: Waiting()})
+        over = Waiting(raised.value.awaited, is_over=True)
+        answer = asking.client.get(address, environ_overrides={WAITING: over})
+        assert answer.status_code == 503
+    assert index.count("page") == 1

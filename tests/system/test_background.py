@@ -102,6 +102,48 @@ def test_a_place_is_waited_for_while_the_others_get_on(background: Background) -
     assert held.calls == 3
 
 
+def test_what_was_begun_waits_for_a_thread_without_holding_one(background: Background) -> None:
+    held = Held()
+    before = threading.active_count()
+    begun = [background.begin(key, held) for key in range(20)]
+    over = [threading.Event() for _ in begun]
+    for pending, event in zip(begun, over, strict=True):
+        assert pending is not None
+        pending.call_when_over(event.set)
+    assert threading.active_count() <= before + 2
+    held.go.set()
+    assert all(event.wait(60) for event in over)
+    assert held.calls == 20
+
+
+def test_a_call_that_a_waiting_request_gave_up_is_not_waited_for(background: Background) -> None:
+    held = Held()
+    pending = background.begin("key", held)
+    assert pending is not None
+    pending.give_up()
+    with pytest.raises(StillRunning):
+        background.result("key", held, wait=600)
+    other = background.begin("other", held)
+    assert other is not None
+    other.give_up()
+    assert background.begin("third", held) is None  # all threads hang
+    held.go.set()
+
+
+def test_what_waits_for_a_thread_is_dropped_at_the_end() -> None:
+    background = Background("test", most=1)
+    held, over = Held(), threading.Event()
+    background.begin("one", held)
+    eventually(lambda: held.calls == 1)
+    pending = background.begin("two", held)
+    assert pending is not None
+    pending.call_when_over(over.set)
+    background.close(0)
+    assert over.wait(60)
+    held.go.set()
+    assert held.calls == 1
+
+
 def test_after_the_end_nothing_begins() -> None:
     background = Background("test", most=2)
     held = Held()

@@ -25,6 +25,7 @@ from private_pypi.pages.simple_api import (
 )
 from private_pypi.repositories import Absent, Elsewhere, Found, Grant
 from private_pypi.storage.arriving import Arriving
+from private_pypi.system.background import Pending
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.http.answers import answer_text
 from private_pypi.web.http.content import (
@@ -45,6 +46,10 @@ from private_pypi.web.http.content import (
 from private_pypi.web.http.routes import Route
 from private_pypi.web.requests import grant, page_cache, redirect_within, respond
 from private_pypi.web.serving import Later
+
+_PAGE_WAIT = 15.0
+"""Seconds for which a request waits for a page of another index. Then it gets what is known of the
+page, if anything. Installers give up a little later."""
 
 _METADATA = ".metadata"
 _INDEX_HTML = normalize("index.html")  # a project may have this name
@@ -316,11 +321,15 @@ def wait_without_thread(granted: Grant, project: NormalizedName) -> None:
     ask for dozens of projects at the same time.
     """
     waiting = conditions_of_request().waiting
-    if waiting is None or waiting.awaited is not None or waiting.is_over:
+    if waiting is None:
+        return
+    if isinstance(waiting.awaited, Pending):
+        waiting.awaited.give_up()  # if it is not over after this time, no thread waits for it
+    if waiting.awaited is not None or waiting.is_over:
         return
     pending = granted.begin_find(project)
     if pending is not None:
-        raise Later(pending, pending.call_when_over, pending.forget)
+        raise Later(pending, pending.call_when_over, pending.forget, seconds=_PAGE_WAIT)
 
 
 def send(content: Content) -> Response:

@@ -476,7 +476,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         try:
             super().service()
         except Later as later:
-            self.requests[0].answer_wait.begin(later.awaited)
+            self.requests[0].answer_wait.begin(later)
             self._parked = parked = Parked(self, later)
             parked.begin()
             if not self.connected:  # the loop has closed it meanwhile

@@ -45,17 +45,20 @@ class Later(BaseException):
         awaited: object,
         call_when_ready: Callable[[Callback], None],
         forget: Callable[[Callback], None],
+        *,
+        seconds: float = _LONGEST_WAIT,
     ) -> None:
         """Wait for `awaited`, which the application then finds in its `Waiting`.
 
         `call_when_ready` makes the given call once, when the application may be able to answer: in
-        any thread, possibly before it returns. `forget` cancels that call. After a minute of
-        waiting, the application is called in any case.
+        any thread, possibly before it returns. `forget` cancels that call. After `seconds`
+        of waiting, the application is called in any case.
         """
         super().__init__("an answer comes later")
         self.awaited = awaited
         self.call_when_ready = call_when_ready
         self.forget = forget
+        self.seconds = seconds
 
 
 @runtime_checkable
@@ -166,17 +169,18 @@ class AnswerWait:
 
     def __init__(self) -> None:
         self._since: float | None = None
+        self._seconds = _LONGEST_WAIT
         self._awaited: object | None = None
 
-    def begin(self, awaited: object) -> None:
+    def begin(self, later: Later) -> None:
         """Begin to wait, or wait again."""
-        self._awaited = awaited
+        self._awaited, self._seconds = later.awaited, later.seconds
         if self._since is None:
             self._since = time.monotonic()
 
     @property
     def is_over(self) -> bool:
-        return self._since is not None and time.monotonic() - self._since > _LONGEST_WAIT
+        return self._since is not None and time.monotonic() - self._since > self._seconds
 
     def so_far(self) -> Waiting:
         """What the application gets to know."""
