@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from private_pypi.repositories import Mirror
 from private_pypi.testing.distributions import make_wheel
 from private_pypi.web.serving import WAITING, Later, Waiting
 from tests.groups.conftest import Served
@@ -60,6 +61,27 @@ def test_an_address_of_a_project_waits_without_a_thread(
             break
     assert status == 200
     assert upstream.count("page") == 1
+
+
+def test_a_known_page_is_shown_while_the_upstream_hangs(
+    served: Served, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installers give up after some 15 seconds, so that is how long the page may take."""
+    path, headers = "/r/all/simple/public/", basic("all", "boss")
+    assert served.client.get(path, headers=headers).status_code == 200
+    monkeypatch.setattr(Mirror, "_believed", lambda self, page: 0.0)
+    held = upstream.hold("page")
+    try:
+        with pytest.raises(Later) as raised:
+            served.client.get(path, headers=headers, environ_overrides={WAITING: Waiting()})
+        assert raised.value.seconds is not None
+        assert raised.value.seconds <= 15
+        waited = Waiting(raised.value.awaited, is_over=True)
+        answer = served.client.get(path, headers=headers, environ_overrides={WAITING: waited})
+    finally:
+        held.release()
+    assert answer.status_code == 200
+    assert "ttl=-" in answer.headers["Cache-Status"]
 
 
 def test_private_projects_wait_for_no_upstream(served: Served, upstream: Upstream) -> None:

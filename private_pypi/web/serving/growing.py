@@ -46,13 +46,13 @@ class Later(BaseException):
         call_when_ready: Callable[[Callback], None],
         forget: Callable[[Callback], None],
         *,
-        seconds: float = _LONGEST_WAIT,
+        seconds: float | None = None,
     ) -> None:
         """Wait for `awaited`, which the application then finds in its `Waiting`.
 
         `call_when_ready` makes the given call once, when the application may be able to answer: in
         any thread, possibly before it returns. `forget` cancels that call. After `seconds`
-        of waiting, the application is called in any case.
+        of waiting (None: a minute), the application is called in any case.
         """
         super().__init__("an answer comes later")
         self.awaited = awaited
@@ -169,7 +169,7 @@ class AnswerWait:
 
     def __init__(self) -> None:
         self._since: float | None = None
-        self._seconds = _LONGEST_WAIT
+        self._seconds: float | None = None
         self._awaited: object | None = None
 
     def begin(self, later: Later) -> None:
@@ -180,7 +180,9 @@ class AnswerWait:
 
     @property
     def is_over(self) -> bool:
-        return self._since is not None and time.monotonic() - self._since > self._seconds
+        return self._since is not None and time.monotonic() - self._since > (
+            _LONGEST_WAIT if self._seconds is None else self._seconds
+        )
 
     def so_far(self) -> Waiting:
         """What the application gets to know."""
