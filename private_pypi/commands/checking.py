@@ -52,7 +52,8 @@ from private_pypi.repositories.collisions import (
     mirrors_of,
 )
 from private_pypi.repositories.group import Group
-from private_pypi.repositories.mirror import ListNotRead, Mirror
+from private_pypi.repositories.mirror import Mirror
+from private_pypi.repositories.mirrored_pages import ListNotRead
 from private_pypi.storage.verdicts import Expiry
 
 _TOLD = 10  # names of each claimed pattern that are told

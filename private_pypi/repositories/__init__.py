@@ -1,9 +1,9 @@
 """The repositories of a server: what they have, who may do what, and which one a request means.
 
 Begin with `repository`, which says what a repository is asked, and `answers`. Repositories with a
-storage (`stored`) are of two kinds, `synchronized` and `looked_up`. A `mirror` reads another index.
-A `group` has other repositories as its members. A `Grant` is a repository together with the rights
-of one caller.
+storage (`stored`) are of two kinds, `synchronized` and `looked_up`. A `mirror` reads another index
+(`mirrored_pages`, `mirrored_files`). A `group` has other repositories as its members. A `Grant` is
+a repository together with the rights of one caller.
 """
 
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
@@ -14,7 +14,8 @@ from private_pypi.repositories.grants import Grant
 from private_pypi.repositories.group import Group
 from private_pypi.repositories.looked_up import LookedUp
 from private_pypi.repositories.making import make_repository, make_stored, require_storage
-from private_pypi.repositories.mirror import ListNotRead, Mirror
+from private_pypi.repositories.mirror import Mirror
+from private_pypi.repositories.mirrored_pages import ListNotRead
 from private_pypi.repositories.opening import Opened, whole
 from private_pypi.repositories.repository import Repository, RepositoryState
 from private_pypi.repositories.stored import StoredRepository

@@ -18,7 +18,8 @@ from private_pypi.errors import BackendError, PrivatePypiError
 from private_pypi.model import ListedFile
 from private_pypi.repositories.answers import Found
 from private_pypi.repositories.group import Group
-from private_pypi.repositories.mirror import ListNotRead, Mirror
+from private_pypi.repositories.mirror import Mirror
+from private_pypi.repositories.mirrored_pages import ListNotRead
 from private_pypi.repositories.repository import NotAtHand, Repository
 
 

@@ -26,7 +26,7 @@ from private_pypi.errors import (
 from private_pypi.index.local import ProjectLine
 from private_pypi.model import Freshness
 from private_pypi.repositories.answers import Found, ProjectList
-from private_pypi.repositories.mirror import ListNotRead
+from private_pypi.repositories.mirrored_pages import ListNotRead
 from private_pypi.repositories.repository import Repository
 
 _log = logging.getLogger(__name__)

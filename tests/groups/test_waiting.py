@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from private_pypi.repositories import Mirror
+from private_pypi.repositories.mirrored_pages import MirroredPages
 from private_pypi.testing.distributions import make_wheel
 from private_pypi.web.serving import WAITING, Later, Waiting
 from tests.groups.conftest import Served
@@ -69,7 +69,7 @@ def test_a_known_page_is_shown_while_the_upstream_hangs(
     """Installers give up after some 15 seconds, so that is how long the page may take."""
     path, headers = "/r/all/simple/public/", basic("all", "boss")
     assert served.client.get(path, headers=headers).status_code == 200
-    monkeypatch.setattr(Mirror, "_believed", lambda self, page: 0.0)
+    monkeypatch.setattr(MirroredPages, "_believed", lambda self, page: 0.0)
     held = upstream.hold("page")
     try:
         with pytest.raises(Later) as raised:

@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from private_pypi.repositories import mirror as module
+from private_pypi.repositories import mirrored_pages
 from private_pypi.repositories.mirror import Mirror
 from private_pypi.storage import file_cache, recent_trouble
 from private_pypi.web import create_app
@@ -120,7 +121,7 @@ def forget_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
 def impatience() -> Iterator[None]:
     """Wait for the upstream for a moment only, and accept little of it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_BUDGET", 0.5)
+        patch.setattr(mirrored_pages, "_BUDGET", 0.5)
         patch.setattr(content, "_LONGEST_WAIT", 0.5)
         patch.setattr(Connection, "timeout", urllib3.Timeout(connect=0.2, read=0.2))
         patch.setattr(backend, "_PAGE_SECONDS", 0.2)

@@ -1,0 +1,365 @@
+"""What a mirror knows of its upstream: pages of projects and the list of them, asked for anew.
+
+Pages are kept in the local index, or in memory while the disk is full. Trouble of the upstream is
+an error, unless what was known before is young enough.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from packaging.utils import NormalizedName
+
+from private_pypi.backend import SupportsUpstream, UpstreamPage
+from private_pypi.distributions.filenames import project_name
+from private_pypi.errors import BackendError, BackendUnavailable, ProjectNotFound, StorageFull
+from private_pypi.index.mirrored import (
+    MirroredFile,
+    MirroredIndex,
+    NamesState,
+    PageState,
+    names_of_strangers,
+)
+from private_pypi.model import FRESH, Freshness
+from private_pypi.repositories.repository import NotAtHand
+from private_pypi.storage.recent_trouble import RecentTrouble
+from private_pypi.system.background import Background, Pending, StillRunning
+
+_log = logging.getLogger(__name__)
+
+_BUDGET = 20.0  # seconds for which a request waits for a page of the upstream
+_ABSENT_SECONDS = 30.0  # for which it is believed that the upstream does not have a project
+_RECHECK_SECONDS = 30.0  # after which a page is asked for again if it lacks a wanted file
+_NAMES_SECONDS = 3600.0  # for which the list of projects is believed, which may have 40 MB
+_MOST_CALLS = 64  # to the upstream at the same time, for pages; uv asks for 50
+_MOST_UNKEPT = 20_000  # files on pages that are in memory because the disk is full
+
+
+class ListNotRead(BackendUnavailable):
+    """The list of projects is being read from the upstream, which may take a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unkept:
+    """A page that the disk did not take."""
+
+    page: PageState
+    files: Sequence[MirroredFile]
+
+
+class MirroredPages:
+    """The pages and the list of one upstream; safe for many threads."""
+
+    def __init__(
+        self,
+        index: MirroredIndex,
+        upstream: SupportsUpstream,
+        trouble: RecentTrouble,
+        *,
+        name: str,
+        lock: Path,
+        interval: float,
+        stale_for: float,
+        offline: bool,
+    ) -> None:
+        """`name` is that of the repository, for messages, and `lock` a folder for a lock between
+        the processes of a ROOT.
+
+        What the upstream said is believed for `interval` seconds, and while it is in trouble, for
+        `stale_for` seconds more. With `offline`, it is never asked.
+        """
+        self._index = index
+        self._upstream = upstream
+        self._trouble = trouble
+        self._name = name
+        self._lock_folder = lock
+        self._interval = interval
+        self._stale_for = stale_for
+        self._offline = offline
+        self._background = Background(f"mirror {name!r}", most=_MOST_CALLS)
+        self._lock = threading.Lock()  # guards _unkept
+        self._unkept: OrderedDict[str, _Unkept] = OrderedDict()
+        self.error: str | None = None
+        """What was wrong when the upstream was asked last; None: nothing."""
+
+    def close(self, timeout: float) -> None:
+        """Ask no more, and wait at most `timeout` seconds for questions that run."""
+        self._background.close(timeout)
+
+    # -- pages -----------------------------------------------------------------------------------
+
+    def page(self, project: NormalizedName) -> PageState | None:
+        """What is known of a page; None: it was never asked for."""
+        page, unkept = self._index.page(project), self._unkept.get(project)
+        if unkept is None or (page is not None and page.checked_at >= unkept.page.checked_at):
+            return page
+        return unkept.page
+
+    def files(self, project: NormalizedName, page: PageState) -> Sequence[MirroredFile]:
+        """The files of a page that `look_up` has given, ordered by version, then by name."""
+        unkept = self._unkept.get(project)
+        if unkept is not None and unkept.page == page:
+            return unkept.files
+        files = self._index.files(project)
+        if not files and self._index.page(project) is None:
+            raise _replaced()  # otherwise, this would be a page without files
+        return files
+
+    def file(self, project: NormalizedName, page: PageState, filename: str) -> MirroredFile | None:
+        """One of these files."""
+        unkept = self._unkept.get(project)
+        if unkept is not None and unkept.page == page:
+            return next((each for each in unkept.files if each.filename == filename), None)
+        file = self._index.file(project, filename)
+        if file is None and self._index.page(project) is None:
+            raise _replaced()
+        return file
+
+    def look_up(
+        self, project: NormalizedName, *, ask: bool = True
+    ) -> tuple[PageState | None, Freshness]:
+        """What is known of a page, after asking the upstream if that is too old.
+
+        While the upstream is in trouble, this is what was known before, with its age, or an error.
+        """
+        page = self.page(project)
+        if page is None and project_name(project) is None:
+            return None, FRESH  # no index can have it, so nothing is asked, and nothing remembered
+        if self._offline:
+            if page is None:
+                self._require_unlisted(project)
+            return page, FRESH
+        if page is not None and self._is_fresh(page):
+            return page, FRESH
+        if not ask:
+            raise NotAtHand
+        try:
+            self._background.result(
+                ("page", project), partial(self._ask_page, project), wait=_BUDGET
+            )
+        except BackendError as error:
+            age = 0.0 if page is None else time.time() - page.checked_at
+            if page is not None and page.is_there and age < self._interval + self._stale_for:
+                _log.info("%s: project %s is shown as it was: %s", self._name, project, error)
+                return page, Freshness(max(0.0, age))
+            raise
+        page = self.page(project)
+        if page is None:
+            raise _replaced()
+        return page, FRESH
+
+    def begin(self, project: NormalizedName) -> Pending | None:
+        """Begin to ask for a page, if that is too old; see `Repository.begin_find`."""
+        page = self.page(project)
+        is_known = project_name(project) is None if page is None else self._is_fresh(page)
+        if self._offline or is_known:
+            return None
+        return self._background.begin(("page", project), partial(self._ask_page, project))
+
+    def look_again(self, project: NormalizedName) -> PageState | None:
+        """A page that lacks a file that somebody knows from somewhere else, which may be new.
+
+        It is asked for again, unless that was a moment ago.
+        """
+        if not self._offline:
+            self._background.result(
+                ("page", project),
+                partial(self._ask_page, project, believed=_RECHECK_SECONDS),
+                wait=_BUDGET,
+            )
+        return self.page(project)
+
+    def _is_fresh(self, page: PageState) -> bool:
+        return 0 <= time.time() - page.checked_at < self._believed(page)
+
+    def _require_unlisted(self, project: NormalizedName) -> None:
+        """Raise unless a project that was never asked for is known to be absent."""
+        if self._index.names_state().generation is None or self._index.has_name(project):
+            raise BackendUnavailable(
+                f"this mirror is offline, and did not ask for project {project!r} before"
+            )
+
+    def _believed(self, page: PageState) -> float:
+        return self._interval if page.is_there else min(self._interval, _ABSENT_SECONDS)
+
+    def _ask_page(self, project: NormalizedName, *, believed: float | None = None) -> None:
+        """Ask the upstream for a page, unless what is known is younger than `believed` seconds."""
+        page = self.page(project)
+        if page is not None:
+            seconds = self._believed(page) if believed is None else believed
+            if 0 <= time.time() - page.checked_at < seconds:
+                return  # another process was quicker
+        asked_at = time.time()
+        # A page that is not on the disk is asked for as a whole, and perhaps kept this time.
+        is_kept = page is not None and page.is_there and project not in self._unkept
+        validator = page.validator if page is not None and is_kept else ""
+        try:
+            found = self._trouble.ask(
+                ("page", project), partial(self._page_of_upstream, project, validator)
+            )
+        except ProjectNotFound:
+            self._take_page(project, UpstreamPage(files=()), asked_at, is_there=False)
+        except BackendError as error:
+            self.error = str(error)
+            raise
+        else:
+            self._take_page(project, found, asked_at)
+        self.error = None
+
+    def _page_of_upstream(self, project: NormalizedName, validator: str) -> UpstreamPage | None:
+        page = self._upstream.project_page(project, validator)
+        strangers = [] if page is None else names_of_strangers(project, page.files)
+        if strangers:
+            raise BackendError(
+                f"the page of project {project!r} at the upstream has only files of other "
+                f"projects, such as {strangers[0]!r}"
+            )
+        return page
+
+    def _take_page(
+        self,
+        project: NormalizedName,
+        found: UpstreamPage | None,
+        asked_at: float,
+        *,
+        is_there: bool = True,
+    ) -> None:
+        """Remember what the upstream said (None: as before), in memory if the disk is full."""
+        try:
+            if found is None:
+                self._index.confirm_page(project, asked_at=asked_at)
+            else:
+                self._index.take_page(project, found if is_there else None, asked_at=asked_at)
+        except StorageFull as error:
+            _log.warning("the page of project %s is only kept in memory: %s", project, error)
+            self._remember(project, found, asked_at, is_there=is_there)
+        else:
+            with self._lock:
+                self._unkept.pop(project, None)
+
+    def _remember(
+        self,
+        project: NormalizedName,
+        found: UpstreamPage | None,
+        asked_at: float,
+        *,
+        is_there: bool,
+    ) -> None:
+        files: Sequence[MirroredFile]
+        page = self.page(project)
+        if found is not None:
+            page = PageState(
+                # The index does not have this number, which says when it was made plus a bit.
+                serial=time.time_ns() // 1_000_000,
+                is_there=is_there,
+                checked_at=asked_at,
+                validator=found.validator,
+                status=found.status,
+            )
+            files = self._index.files_of(project, found)
+        elif page is not None:
+            files = self.files(project, page)
+            page = replace(page, checked_at=asked_at)
+        else:
+            raise _replaced()
+        with self._lock:
+            self._unkept[project] = _Unkept(page, files)
+            self._unkept.move_to_end(project)
+            while len(self._unkept) > 1 and self._unkept_size() > _MOST_UNKEPT:
+                self._unkept.popitem(last=False)
+
+    def _unkept_size(self) -> int:
+        return sum(1 + len(each.files) for each in self._unkept.values())
+
+    # -- the list of projects ----------------------------------------------------------------------
+
+    def require_names(self, *, ask: bool = True) -> None:
+        """Make sure that the list of projects was read, so that `index` can be asked about names.
+
+        Raises the trouble of the upstream, and `ListNotRead` if reading it takes long. Without
+        `ask` nothing is waited for: raises `ListNotRead`, and the list is read in the background.
+        """
+        if ask:
+            self.names()
+            return
+        state = self._index.names_state()
+        age = None if state.checked_at is None else time.time() - state.checked_at
+        is_old = age is None or not 0 <= age < max(self._interval, _NAMES_SECONDS)
+        if is_old and not self._offline:
+            self._background.begin("names", self._ask_names)
+        if age is None:
+            raise ListNotRead("the list of projects was not read yet")
+
+    def names(self) -> tuple[NamesState, Freshness]:
+        """What is known of the list, after asking the upstream if that is too old."""
+        state = self._index.names_state()
+        age = None if state.checked_at is None else time.time() - state.checked_at
+        seconds = max(self._interval, _NAMES_SECONDS)
+        if age is not None and (0 <= age < seconds or self._offline):
+            return state, FRESH
+        if self._offline:
+            raise BackendUnavailable("this mirror is offline, and never read the list of projects")
+        try:
+            self._background.result("names", self._ask_names, wait=5.0)
+        except BackendError as error:
+            if age is not None and age < seconds + self._stale_for:
+                return state, Freshness(max(0.0, age))
+            if isinstance(error, StillRunning):
+                raise ListNotRead(
+                    "the list of projects is being read from the upstream; ask again",
+                    retry_after=10,
+                ) from None
+            raise
+        return self._index.names_state(), FRESH
+
+    def _ask_names(self) -> None:
+        lock = FileLock(self._lock_folder / "names.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ListNotRead(
+                "another process is reading the list of projects; ask again", retry_after=10
+            ) from None
+        try:
+            known, asked_at = self._index.names_state(), time.time()
+            seconds = max(self._interval, _NAMES_SECONDS)
+            if known.checked_at is not None and 0 <= asked_at - known.checked_at < seconds:
+                return  # another process was quicker
+            validator = known.validator
+            listed = self._trouble.ask("names", lambda: self._upstream.project_names(validator))
+            if listed is None:
+                self._index.confirm_names(asked_at=asked_at)
+            else:
+                self._index.take_names(
+                    self._until_closed(listed.names), listed.validator, asked_at=asked_at
+                )
+        except BackendError as error:
+            self.error = str(error)
+            self._trouble.note("names", error)
+            raise
+        finally:
+            lock.release()
+        self.error = None
+
+    def _until_closed(self, names: Iterator[str]) -> Iterator[str]:
+        try:
+            for name in names:
+                if self._background.is_closed:
+                    raise BackendUnavailable("the server is stopping")
+                yield name
+        finally:
+            close = getattr(names, "close", None)
+            if close is not None:
+                close()
+
+
+def _replaced() -> BackendUnavailable:
+    return BackendUnavailable("the local index was replaced; ask again", retry_after=1)
