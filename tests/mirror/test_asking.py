@@ -264,7 +264,8 @@ def test_credentials_do_not_follow_a_redirect_elsewhere_or_back(
 def test_another_name_of_the_host_is_another_origin(
     upstream: Upstream, as_walter: MirrorStorage
 ) -> None:
-    other = upstream.origin.replace("127.0.0.1", "localhost")
+    # Another spelling of the same address, which needs no /etc/hosts.
+    other = upstream.origin.replace("127.0.0.1", "127.1")
     upstream.answers |= {PATH: redirect(f"{other}/there/"), "/there/": PAGE}
     found(as_walter)
     assert upstream.asked[-1].headers.get("authorization") is None

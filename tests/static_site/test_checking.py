@@ -393,7 +393,8 @@ def test_a_token_is_sent_to_its_host_only(
     monkeypatch.setenv("TOKEN", "s3cret")
     flags = ["--links", "--token_env", "TOKEN", "--token_host", f"127.0.0.1:{public.port}"]
     asset = public.replies["/assets/linked-1.0.tar.gz"]
-    elsewhere = f"http://localhost:{public.port}/signed"
+    # Another spelling of the same address, which needs no /etc/hosts.
+    elsewhere = f"http://127.1:{public.port}/signed"
     public.replies["/assets/linked-1.0.tar.gz"] = [
         Reply(status=302, headers={"Location": elsewhere})
     ]
