@@ -118,6 +118,8 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
     def __init__(self, backend: FileSystemBackend, secret: Secret) -> None:
         super().__init__(backend, secret)
         self.settings, self.folders = backend.settings, backend.folders
+        path = self.settings.path
+        self._storage = (self.folders.cache / "storage" if path is None else path).absolute()
 
     def access(self, project: str | None = None) -> Access:
         return self.settings.access_of(self.secret)
@@ -260,11 +262,6 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
             return revision
 
     # Where things are.
-
-    @property
-    def _storage(self) -> Path:
-        path = self.settings.path
-        return (self.folders.cache / "storage" if path is None else path).absolute()
 
     @property
     def _name(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 _MOST = 16  # threads that wait for the disk
 
@@ -33,6 +33,8 @@ class Syncs:
         try:
             first()
         finally:
-            wait(running)  # the caller may close what they sync, also after an error
-        for other in running:
-            other.result()
+            # Also after an error, because the caller may close what they sync.
+            errors = [other.exception() for other in running]
+        for error in errors:
+            if error is not None:
+                raise error

@@ -1,8 +1,8 @@
 """`ROOT/log/audit.jsonl`: who changed what, one line of JSON for each change.
 
 Each line is appended by one write, so that several processes of a ROOT can share the file, and is
-on disk before the client gets its answer. Lines of several threads share a sync. If the file was moved, as logrotate does, a new one is
-made. Secrets are written as fingerprints.
+on disk before the client gets its answer. Lines of several threads share a sync. If the file was
+moved, as logrotate does, a new one is made. Secrets are written as fingerprints.
 """
 
 from __future__ import annotations
