@@ -440,6 +440,9 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
             storage = stack.enter_context(self._opened())
             if storage is None:
                 self._storage.mkdir(parents=True, exist_ok=True)
+                for folder in self._storage.parents:  # any of these names may be new
+                    with contextlib.suppress(PermissionError), OpenFolder.at(folder) as parent:
+                        sync(parent)
                 storage = stack.enter_context(OpenFolder.at(self._storage))
             is_known = self._check_identity(storage)
             make_own_folders(storage)

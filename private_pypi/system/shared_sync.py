@@ -18,7 +18,7 @@ class SharedSync:
         """The descriptor belongs to this object from now on."""
         self.descriptor = descriptor
         self._changed = threading.Condition()  # guards everything below
-        self._users = 0  # threads that hold the file
+        self.users = 0  # threads that hold the file; only read it elsewhere
         self._begun = 0  # how many syncs have begun
         self._ended = 0  # how many have ended; they run one after another
         self._failed: tuple[int, OSError] | None = None  # the number of the last one that failed
@@ -27,7 +27,7 @@ class SharedSync:
     def hold(self) -> None:
         """Keep the file open until this thread has called `sync`. Call it once before each."""
         with self._changed:
-            self._users += 1
+            self.users += 1
 
     def sync(self) -> None:
         """Return when all that was written before this call is on the disk; raises `OSError`."""
@@ -43,7 +43,7 @@ class SharedSync:
                     error = self._failed[1]
                     raise OSError(error.errno, error.strerror) from error
             finally:
-                self._users -= 1
+                self.users -= 1
                 self._close_unused()
 
     def close(self) -> None:
@@ -69,6 +69,6 @@ class SharedSync:
             self._changed.notify_all()
 
     def _close_unused(self) -> None:
-        if self._is_closed and not self._users and self.descriptor >= 0:
+        if self._is_closed and not self.users and self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1  # a number that is free again
