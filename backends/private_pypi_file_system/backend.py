@@ -485,9 +485,7 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
                         if existing is None:
                             raise FileAlreadyExists(filename) from None
                         return self._put_again(storage, existing, upload)
-            # The name of the folder may be new as well, also if another upload has made it: that
-            # one need not have synced it yet.
-            self.backend.syncs.together(partial(sync, folder), partial(sync, storage))
+            self._sync_names(storage, folder)
             return replace(stored_file(folder, filename, status), record=upload.record)
 
     def _sync_with_sidecars(
@@ -511,6 +509,13 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
                 *(partial(os.fsync, file.fileno()) for file in sidecars),
             )
 
+    def _sync_names(self, storage: OpenFolder, folder: OpenFolder) -> None:
+        """Make the names in a folder survive a power cut, and the name of the folder itself.
+
+        Another upload may have made the folder, or the file, and not have synced it yet.
+        """
+        self.backend.syncs.together(partial(sync, folder), partial(sync, storage))
+
     def _put_again(self, storage: OpenFolder, folder: OpenFolder, upload: Upload) -> StoredFile:
         """The file that is published under this name, if it has the same bytes.
 
@@ -532,7 +537,7 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
                     mode = file_mode(storage)
                     self._sync_with_sidecars(content.fileno(), stage, mode, status, upload)
                     move_sidecars(stage, folder, upload)
-        sync(folder)
+        self._sync_names(storage, folder)
         values = upload.record if record is None or sealed is None else record.values
         return replace(stored_file(folder, filename, status), record=values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 
@@ -56,9 +57,10 @@ class SharedSync:
         """Sync in this thread, without the lock."""
         self._begun += 1
         self._changed.release()
-        failed: OSError | None = None
+        failed: OSError | None = InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
         try:
             os.fsync(self.descriptor)
+            failed = None
         except OSError as error:
             failed = error
         finally:

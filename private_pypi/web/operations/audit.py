@@ -104,10 +104,16 @@ class AuditLog:
                 return self._file
             self._close()
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        self._file = SharedSync(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
-        for folder in (path.parent, path.parent.parent):  # both names may be new
-            sync_folder(folder)
-        return self._file
+        file = SharedSync(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+        try:
+            for folder in (path.parent, path.parent.parent):  # both names may be new
+                sync_folder(folder)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # this file system cannot sync folders
+                file.close()
+                raise
+        self._file = file
+        return file
 
     def _read_key(self) -> bytes:
         path = self._key_path
