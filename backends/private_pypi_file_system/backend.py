@@ -28,6 +28,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -72,10 +73,11 @@ from private_pypi_file_system.names import (
 )
 from private_pypi_file_system.records import (
     has_seal,
+    move_sidecars,
     read_record,
     remove_sidecars,
+    stage_sidecars,
     stamp_of,
-    write_sidecars,
 )
 from private_pypi_file_system.staging import (
     NOT_WRITABLE,
@@ -92,6 +94,7 @@ from private_pypi_file_system.staging import (
     sweep_stages,
     sync,
 )
+from private_pypi_file_system.syncing import Syncs
 
 _CLOCK_TICK = 2.0  # seconds; the coarsest resolution of modification times
 _LONGEST_ID = 1024  # bytes
@@ -115,6 +118,8 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
     def __init__(self, backend: FileSystemBackend, secret: Secret) -> None:
         super().__init__(backend, secret)
         self.settings, self.folders = backend.settings, backend.folders
+        path = self.settings.path
+        self._storage = (self.folders.cache / "storage" if path is None else path).absolute()
 
     def access(self, project: str | None = None) -> Access:
         return self.settings.access_of(self.secret)
@@ -205,7 +210,7 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
             ):
                 if folder is None:
                     return
-                with new_stage(storage, bucket) as stage:
+                with self._stage(storage, bucket) as stage:
                     # If this process is killed after it removed the file, the name in the stage
                     # tells the next writer to remove the record and the metadata as well.
                     with staged_folder(stage, folder) as staged:
@@ -244,7 +249,7 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
             self._trouble("write the index"),
             self._prepared() as storage,
             locked(storage, "index"),
-            new_stage(storage, "index") as stage,
+            self._stage(storage, "index") as stage,
         ):
             if self._index_revision(storage) != replaces:
                 raise StaleIndex("the index was written by somebody else since it was read")
@@ -257,11 +262,6 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
             return revision
 
     # Where things are.
-
-    @property
-    def _storage(self) -> Path:
-        path = self.settings.path
-        return (self.folders.cache / "storage" if path is None else path).absolute()
 
     @property
     def _name(self) -> str:
@@ -370,14 +370,18 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
         except FileNotFoundError:
             return None
 
-    def _check_identity(self, storage: OpenFolder) -> None:
+    def _check_identity(self, storage: OpenFolder) -> bool:
+        """Whether it is known to be the right one; raises `BackendError` if it is another one."""
         remembered = self._remembered_id()
-        if remembered is not None and self._read_id(storage) != remembered:
+        if remembered is None:
+            return False
+        if self._read_id(storage) != remembered:
             raise BackendError(
                 f"the storage folder {self._name} is not the one that was used before "
                 f"({str(self._storage / OWN_FOLDER / 'id')!r} differs); mount the right one, "
                 f"or remove {str(self._memory)!r} to use this one from now on"
             )
+        return True
 
     @property
     def _memory(self) -> Path:
@@ -414,7 +418,7 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
             make_own_folders(storage)
             with (
                 locked(storage, "index"),
-                new_stage(storage, "index") as stage,
+                self._stage(storage, "index") as stage,
                 storage.enter(OWN_FOLDER) as own,
             ):
                 identity = self._read_id(storage)
@@ -432,16 +436,25 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
     @contextlib.contextmanager
     def _prepared(self) -> Iterator[OpenFolder]:
         """The storage folder, created if necessary and ready to be written to."""
-        with self._opened() as storage:
-            if storage is not None:
-                self._check_identity(storage)
-        if storage is None:
-            self._storage.mkdir(parents=True, exist_ok=True)
-        with OpenFolder.at(self._storage) as storage:
+        with contextlib.ExitStack() as stack:
+            storage = stack.enter_context(self._opened())
+            if storage is None:
+                self._storage.mkdir(parents=True, exist_ok=True)
+                for folder in self._storage.parents:  # any of these names may be new
+                    with contextlib.suppress(PermissionError), OpenFolder.at(folder) as parent:
+                        sync(parent)
+                storage = stack.enter_context(OpenFolder.at(self._storage))
+            is_known = self._check_identity(storage)
             make_own_folders(storage)
-            self._remember(storage)
-            sweep_stages(storage)
+            if not is_known:
+                self._remember(storage)
+            sweep_stages(storage, by=self.backend.writer)
             yield storage
+
+    def _stage(
+        self, storage: OpenFolder, bucket: str
+    ) -> contextlib.AbstractContextManager[OpenFolder]:
+        return new_stage(storage, bucket, self.backend.writer)
 
     def _put(self, storage: OpenFolder, upload: Upload) -> StoredFile:
         with self._folder_of(storage, upload.file) as existing:
@@ -449,15 +462,20 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
                 return self._put_again(storage, existing, upload)
         filename = upload.file.filename
         mode = file_mode(storage)
-        if storage.make(upload.file.project, folder_mode(storage)):
-            sync(storage)
+        storage.make(upload.file.project, folder_mode(storage))
         with storage.enter(upload.file.project) as folder:
             with (
-                new_stage(storage, bucket_of(filename)) as stage,
+                self._stage(storage, bucket_of(filename)) as stage,
                 staged_folder(stage, folder) as staged,
             ):
-                status = stage_content(upload.content, staged, filename, mode)
-                write_sidecars(stage, folder, mode, status, upload)
+                with contextlib.ExitStack() as stack:
+                    content = stack.enter_context(
+                        stage_content(upload.content, staged, filename, mode)
+                    )
+                    # A network file system writes what it holds back before it tells the time.
+                    status = os.fstat(content.fileno())
+                    self._sync_with_sidecars(content.fileno(), stage, mode, status, upload)
+                move_sidecars(stage, folder, upload)
                 try:
                     publish_staged(staged, folder, filename)
                 except FileExistsError:
@@ -467,8 +485,36 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
                         if existing is None:
                             raise FileAlreadyExists(filename) from None
                         return self._put_again(storage, existing, upload)
-            sync(folder)
+            self._sync_names(storage, folder)
             return replace(stored_file(folder, filename, status), record=upload.record)
+
+    def _sync_with_sidecars(
+        self,
+        content: int,
+        stage: OpenFolder,
+        mode: int,
+        status: os.stat_result,
+        upload: Upload,
+    ) -> None:
+        """Write the sidecars of a file into a stage, and make all of them survive a power cut.
+
+        `content`: the descriptor of the file. Only after this, any of them gets its final name.
+        """
+        with contextlib.ExitStack() as stack:
+            sidecars = [
+                stack.enter_context(file) for file in stage_sidecars(stage, mode, status, upload)
+            ]
+            self.backend.syncs.together(
+                partial(os.fsync, content),
+                *(partial(os.fsync, file.fileno()) for file in sidecars),
+            )
+
+    def _sync_names(self, storage: OpenFolder, folder: OpenFolder) -> None:
+        """Make the names in a folder survive a power cut, and the name of the folder itself.
+
+        Another upload may have made the folder, or the file, and not have synced it yet.
+        """
+        self.backend.syncs.together(partial(sync, folder), partial(sync, storage))
 
     def _put_again(self, storage: OpenFolder, folder: OpenFolder, upload: Upload) -> StoredFile:
         """The file that is published under this name, if it has the same bytes.
@@ -487,11 +533,11 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
             if sha256 != upload.file.sha256:
                 raise FileAlreadyExists(filename)
             if sealed is None:
-                os.fsync(content.fileno())
-        if sealed is None:
-            with new_stage(storage, bucket_of(filename)) as stage:
-                write_sidecars(stage, folder, file_mode(storage), status, upload)
-        sync(folder)
+                with self._stage(storage, bucket_of(filename)) as stage:
+                    mode = file_mode(storage)
+                    self._sync_with_sidecars(content.fileno(), stage, mode, status, upload)
+                    move_sidecars(stage, folder, upload)
+        self._sync_names(storage, folder)
         values = upload.record if record is None or sealed is None else record.values
         return replace(stored_file(folder, filename, status), record=values)
 
@@ -525,6 +571,13 @@ class FileSystemBackend(Backend[FileSystemSettings]):
         # The status and the revision of the index document that was hashed last. Threads replace
         # this tuple as a whole.
         self.noted: tuple[tuple[int, ...], str] | None = None
+        self.syncs = Syncs()
+        self._token = secrets.token_hex(8)
+
+    @property
+    def writer(self) -> str:
+        """The name under which this process makes stages; no other process has it, nor a child."""
+        return f"{self._token}{os.getpid():08x}"
 
 
 def _entered(stack: contextlib.ExitStack, storage: OpenFolder, name: str) -> OpenFolder:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedWriter
 
 import tomli
 
@@ -17,6 +19,8 @@ from private_pypi.backend.open_folder import OpenFolder, WrongKind
 from private_pypi.model import Record, Upload
 
 _LONGEST_RECORD = 16 * 2**20  # bytes; the form of an upload is smaller
+_ESCAPED = {code: f"\\u{code:04x}" for code in (*b'"\\', *range(0x20), 0x7F)}
+_METADATA, _RECORD = ".metadata", ".record"  # names in a stage
 _SEAL = re.compile(rb"# describes (?P<stamp>[0-9]+:-?[0-9]+) sha256:(?P<sha256>[0-9a-f]{64})\n")
 
 
@@ -63,24 +67,32 @@ def has_seal(folder: OpenFolder, filename: str) -> bool:
     return seal is not None and seal["stamp"].decode() == stamp
 
 
-def write_sidecars(
-    stage: OpenFolder, folder: OpenFolder, mode: int, status: os.stat_result, upload: Upload
-) -> None:
-    """Write the core metadata and the record of an upload beside its file.
+def stage_sidecars(
+    stage: OpenFolder, mode: int, status: os.stat_result, upload: Upload
+) -> Iterator[BufferedWriter]:
+    """Write the core metadata and the record of an upload into a stage.
 
-    The record comes last, because its seal also vouches for the core metadata. Both are written to
-    `stage` first. `status` is that of the stored file.
+    The files are open: the caller syncs them before `move_sidecars`, and closes them. `status` is
+    that of the file that the record describes.
+    """
+    # A stage also has a folder with the name of the project, which never begins with a dot.
+    if upload.core_metadata is not None:
+        yield stage.begin(_METADATA, mode, upload.core_metadata)
+    content = _format_record(upload.record, stamp_of(status), upload.file.sha256)
+    yield stage.begin(_RECORD, mode, content)
+
+
+def move_sidecars(stage: OpenFolder, folder: OpenFolder, upload: Upload) -> None:
+    """Move the core metadata and the record from a stage to their places beside the file.
+
+    The record comes last, because its seal also vouches for the core metadata.
     """
     filename = upload.file.filename
-    # A stage also has a folder with the name of the project, which never begins with a dot.
     if upload.core_metadata is None:
         folder.remove(f"{filename}.metadata")
     else:
-        stage.create(".metadata", mode, upload.core_metadata)
-        stage.move_to(".metadata", folder, f"{filename}.metadata")
-    content = _format_record(upload.record, stamp_of(status), upload.file.sha256)
-    stage.create(".record", mode, content)
-    stage.move_to(".record", folder, f"{filename}.meta")
+        stage.move_to(_METADATA, folder, f"{filename}.metadata")
+    stage.move_to(_RECORD, folder, f"{filename}.meta")
 
 
 def remove_sidecars(folder: OpenFolder, filename: str) -> None:
@@ -98,4 +110,4 @@ def _format_record(record: Record, stamp: str, sha256: str) -> bytes:
 
 def _toml_string(text: str) -> str:
     """A basic string of TOML 1.0, with quotes, backslashes and control characters escaped."""
-    return '"' + re.sub(r'["\\\x00-\x1f\x7f]', lambda m: f"\\u{ord(m[0]):04x}", text) + '"'
+    return f'"{text.translate(_ESCAPED)}"'

@@ -16,6 +16,7 @@ import secrets
 import stat
 import time
 from collections.abc import Collection, Iterable, Iterator
+from io import BufferedIOBase
 from pathlib import Path
 
 from private_pypi.backend.open_folder import OpenFolder, WrongKind
@@ -30,8 +31,8 @@ NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQU
 
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _LOCK_TIMEOUT = 60.0  # seconds
-_LOCK_POLL = 0.01  # seconds between two attempts to get a lock
-_STAGE = re.compile(r"(index|[0-9a-f]{2})-.*")
+_LOCK_POLLS = (0.0005, 0.01)  # seconds between the first two attempts to get a lock, and at most
+_STAGE = re.compile(r"(index|[0-9a-f]{2})-([0-9a-f]*).*")
 
 
 def folder_mode(storage: OpenFolder) -> int:
@@ -63,12 +64,14 @@ def locked(storage: OpenFolder, bucket: str, timeout: float = _LOCK_TIMEOUT) -> 
     """
     mode = storage.status().st_mode & 0o066 | 0o600
     deadline = time.monotonic() + timeout
+    pause, longest_pause = _LOCK_POLLS
     with storage.enter(OWN_FOLDER) as own, own.enter("lock") as folder:
         while (descriptor := _lock(folder, bucket, mode)) is None:
             if time.monotonic() >= deadline:
                 path = f"{folder.path}/{bucket}"
                 raise BackendUnavailable(f"another writer holds the lock {path!r}")
-            time.sleep(_LOCK_POLL)
+            time.sleep(pause)
+            pause = min(2 * pause, longest_pause)
     try:
         yield
     finally:
@@ -96,9 +99,12 @@ def _lock(folder: OpenFolder, name: str, mode: int) -> int | None:
 
 
 @contextlib.contextmanager
-def new_stage(storage: OpenFolder, bucket: str) -> Iterator[OpenFolder]:
-    """A stage for one operation, by a writer that holds the lock of this bucket."""
-    name = f"{bucket}-{secrets.token_hex(8)}"
+def new_stage(storage: OpenFolder, bucket: str, writer: str) -> Iterator[OpenFolder]:
+    """A stage for one operation, by a writer that holds the lock of this bucket.
+
+    `writer`: a name that no other process uses, see `sweep_stages`.
+    """
+    name = f"{bucket}-{writer}-{secrets.token_hex(4)}"
     with storage.enter(OWN_FOLDER) as own, own.enter("tmp") as tmp:
         tmp.make(name, folder_mode(storage))
         try:
@@ -119,19 +125,23 @@ def staged_folder(stage: OpenFolder, folder: OpenFolder) -> Iterator[OpenFolder]
         yield staged
 
 
-def stage_content(content: Path, staged: OpenFolder, filename: str, mode: int) -> os.stat_result:
-    """Link the content of an upload into a stage, or copy it, so that it survives a power cut."""
-    # The mode is changed through this descriptor, because others may replace names in a stage.
-    with content.open("rb") as file:
+def stage_content(content: Path, staged: OpenFolder, filename: str, mode: int) -> BufferedIOBase:
+    """Link the content of an upload into a stage, or copy it.
+
+    Returns the open file, which the caller has to sync and to close.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(content.open("rb"))
         try:
             staged.link(content, filename)
         except OSError as error:
             if error.errno not in _CANNOT_LINK:
                 raise
-            return staged.create(filename, mode, file)
+            return staged.begin(filename, mode, file)
+        # Through this descriptor, because others may replace names in a stage.
         os.fchmod(file.fileno(), mode)
-        os.fsync(file.fileno())
-        return os.fstat(file.fileno())
+        stack.pop_all()
+        return file
 
 
 def publish_staged(staged: OpenFolder, folder: OpenFolder, filename: str) -> None:
@@ -148,10 +158,11 @@ def publish_staged(staged: OpenFolder, folder: OpenFolder, filename: str) -> Non
         staged.move_to(filename, folder, filename)
 
 
-def sweep_stages(storage: OpenFolder) -> None:
+def sweep_stages(storage: OpenFolder, *, by: str | None = None) -> None:
     """Remove the stages of writers that were killed.
 
-    This looks into one folder, which is usually empty, and tries one lock for each stage in it.
+    This looks into one folder, which is usually empty, and tries one lock for each stage in it,
+    except for those of the writer `by`, which lives.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -161,8 +172,8 @@ def sweep_stages(storage: OpenFolder) -> None:
             return
         for name in tmp.names():
             stage = _STAGE.fullmatch(name)
-            if stage is None:
-                continue  # not made by a writer
+            if stage is None or stage[2] == by:
+                continue  # not made by a writer, or not killed
             # A reader of a read-only storage leaves stages to the writers. A stage into which
             # somebody else has put a folder stays.
             with (

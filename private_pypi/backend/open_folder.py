@@ -13,7 +13,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from io import BufferedReader
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -159,13 +159,16 @@ class OpenFolder:
 
     # Changing.
 
-    def create(self, name: str, mode: int, content: bytes | BinaryIO) -> os.stat_result:
-        """Write a new file and return its status.
+    def create(self, name: str, mode: int, content: bytes | BinaryIO) -> None:
+        """Write a new file. Its content survives a power cut; its name does so after `sync`."""
+        with self.begin(name, mode, content) as file:
+            os.fsync(file.fileno())
 
-        Its content survives a power cut; its name does so after `sync`.
-        """
+    def begin(self, name: str, mode: int, content: bytes | BinaryIO) -> BufferedWriter:
+        """Write a new file that the caller has to sync and to close, for example with others."""
         descriptor = os.open(name, _CREATE, 0o600, dir_fd=self.descriptor)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
+        file = open(descriptor, "wb")  # noqa: PTH123, SIM115 - a descriptor, which stays open
+        try:
             if isinstance(content, bytes):
                 file.write(content)
             else:
@@ -173,8 +176,12 @@ class OpenFolder:
                     file.write(chunk)
             file.flush()
             os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-            return os.fstat(descriptor)
+        except BaseException:
+            # Closing writes what is left, which may fail again on a full disk.
+            with contextlib.suppress(OSError):
+                file.close()
+            raise
+        return file
 
     def open_lock(self, name: str, mode: int) -> int:
         """A descriptor of the regular file of this name, which is created if it does not exist."""

@@ -154,7 +154,8 @@ def _check_wheel(file: BinaryIO, size: int, parsed: ParsedFilename) -> CheckedAr
     if len(versions) != 1 or not (versions[0].startswith("1.") or versions[0] == "0.1"):
         found = " and ".join(versions)[:100] or "missing"
         raise InvalidUpload(f"Wheel-Version in {folder}/WHEEL must be 1.x, but is {found}")
-    _check_entry_points(f"{folder}/entry_points.txt", texts.get("entry_points.txt", b""))
+    if "entry_points.txt" in texts:
+        _check_entry_points(f"{folder}/entry_points.txt", texts["entry_points.txt"])
     return CheckedArchive(core_metadata=texts["METADATA"], warnings=warnings)
 
 
@@ -375,7 +376,9 @@ def _open_zip(file: BinaryIO, size: int) -> tuple[list[ZipMember], list[str]]:
     names = _Names()
     for member in members:
         names.add(member.name, is_folder=member.is_folder)
-        hidden = next(filter(_is_hidden, member.name), None)
+        hidden = None
+        if not member.name.isprintable():
+            hidden = next(filter(_is_hidden, member.name), None)
         if hidden is not None:
             raise InvalidUpload(
                 f"the member name {member.name!r} has the character U+{ord(hidden):04X}, "
@@ -502,7 +505,7 @@ def _is_plain(path: str) -> bool:
 
 def _is_hidden(character: str) -> bool:
     """Whether uv refuses zip files that have this character in a name."""
-    return not character.isprintable() and category(character) in ("Cc", "Cf", "Co")
+    return category(character) in ("Cc", "Cf", "Co")  # none of them is printable
 
 
 def _is_named(folder: str, parsed: ParsedFilename) -> bool:

@@ -6,6 +6,7 @@ distributions (sdists) follow PEP 625, or the looser rules that were in use befo
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ def is_version(text: str | None, version: Version) -> bool:
         return False
 
 
+@functools.lru_cache(maxsize=256)  # an upload parses its name many times
 def parse_filename(filename: str) -> ParsedFilename:
     """Parse a filename; raises `InvalidFilename` if it is not that of a wheel or an sdist."""
     if len(filename) > _LONGEST:

@@ -45,6 +45,7 @@ from private_pypi.index.rows import (
     version_key,
 )
 from private_pypi.model import BurntName, DistributionFile
+from private_pypi.system.boots import boot_id
 
 _CLOCKS_DIFFER = 24 * 60 * 60.0  # seconds, at most
 
@@ -120,11 +121,13 @@ class LocalIndex(IndexFile):
 
     def _create(self, connection: sqlite3.Connection, old: Path) -> None:
         schema.create(connection, self._identity, ready=self._always_ready, old=old)
+        schema.note_boot(connection, boot_id())
 
     def _complete(self, connection: sqlite3.Connection) -> None:
         # If projects are looked up, their files stay as they are: otherwise every file would be
         # requested at once. New files have the new columns.
         schema.complete(connection, read_again=not self._always_ready)
+        schema.note_boot(connection, boot_id())
 
     # -- reading: a few microseconds each ---------------------------------------------------------
 
@@ -305,14 +308,22 @@ class LocalIndex(IndexFile):
 
     # -- changing: visible to every process when the call returns ---------------------------------
 
-    def add_file(self, file: DistributionFile, stamp: str | None) -> None:
+    def add_file(
+        self, file: DistributionFile, stamp: str | None, *, is_listed: bool = False
+    ) -> None:
         """Show a file that was just stored. The same file again changes nothing on pages.
 
         Raises `FilenameBurnt` for the name of a deleted file. Another spelling of such a name is
         accepted only for a file that is published already.
+
+        That the name of a new project belongs to this repository must not be forgotten in a power
+        cut, or it would be looked for at a public index. `is_listed`: the next listing of the
+        storage has the file for certain. Then nothing is synced here, because `schema.note_boot`
+        waits for that listing.
         """
-        new_project = self.project_serial(file.project) is None
-        with self.writing(durable=new_project) as connection:
+        is_found = is_listed and boot_id() is not None
+        is_durable = not is_found and self.project_serial(file.project) is None
+        with self.writing(durable=is_durable) as connection:
             burnt = _burnt(connection, file.filename)
             if burnt is not None and (burnt == file.filename or not _has(connection, file)):
                 raise FilenameBurnt(file.filename, deleted=burnt)

@@ -90,7 +90,9 @@ def publish(
             # As in listings, so that all servers show the same time.
             uploaded_at=stored.uploaded_at or upload.file.uploaded_at,
         )
-        index.add_file(file, stored.stamp)
+        traits = storage.backend.traits
+        is_listed = traits.lists_cheaply and traits.answers_exactly
+        index.add_file(file, stored.stamp, is_listed=is_listed)
     # The local index may have been replaced by a new one meanwhile, which does not know every burnt
     # name until it is ready.
     if not index.ready():

@@ -30,7 +30,8 @@ CREATE TABLE state (
     revision TEXT,
     error TEXT,
     listed_at REAL,
-    listing_seconds REAL
+    listing_seconds REAL,
+    boot TEXT
 );
 CREATE TABLE files ({FACTS_TABLE},
     documented INTEGER NOT NULL,  -- whether the last applied index document has it
@@ -105,7 +106,7 @@ END;
 # Columns and tables that the files of earlier versions lack. They are only ever added, so `SCHEMA`
 # stays the same, and earlier versions can still read the file.
 _LATER_COLUMNS = {
-    "state": {"listed_at": "REAL", "listing_seconds": "REAL"},
+    "state": {"listed_at": "REAL", "listing_seconds": "REAL", "boot": "TEXT"},
     "files": {"published_name": "TEXT", "keywords": "TEXT"},
 }
 _LATER_TABLES = ("unshown", "burnt_elsewhere", "burnt_of_project")
@@ -174,6 +175,18 @@ def complete(connection: sqlite3.Connection, *, read_again: bool) -> None:
             rows = [(project, filename, problem) for project in named_projects(filename)]
             note_unshown(connection, rows)
     connection.execute("COMMIT")
+
+
+def note_boot(connection: sqlite3.Connection, boot: str | None) -> None:
+    """Call nothing absent until the next listing, if the machine was started again since.
+
+    The last transactions before a power cut may be lost, and with them files whose uploads were
+    acknowledged. The storage has these files, so the next listing, which is due at once then, finds
+    them. Until then, it is not known what is absent. `boot`: see `system.boots`.
+    """
+    (noted,) = connection.execute("SELECT boot FROM state").fetchone()
+    if boot is not None and noted != boot:
+        connection.execute("UPDATE state SET boot = ?, listed_at = NULL", (boot,))
 
 
 def note_unshown(connection: sqlite3.Connection, rows: Sequence[tuple[str, str, str]]) -> None:

@@ -324,7 +324,7 @@ def test_a_stage_of_a_living_writer_is_left_alone(
     with (
         OpenFolder.at(storage) as folder,
         locked(folder, "7f"),
-        new_stage(folder, "7f") as stage,
+        new_stage(folder, "7f", "0123") as stage,
     ):
         other = over(storage, new_folders(tmp_path))
         assert len(listed(other)) == 1

@@ -158,12 +158,12 @@ class DeadlyStorage(FileSystemStorage):
         return stored
 
     def _put(self, storage, upload):
-        def write_sidecars(*arguments):
+        def move_sidecars(*arguments):
             self._die_when("before its record is stored")
-            records.write_sidecars(*arguments)
+            records.move_sidecars(*arguments)
             self._die_when("after its record is stored")
 
-        file_system.write_sidecars = write_sidecars
+        file_system.move_sidecars = move_sidecars
         return super()._put(storage, upload)
 
     def delete_file(self, file):

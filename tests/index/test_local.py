@@ -689,3 +689,43 @@ def test_closing_while_others_read_breaks_none_of_their_statements(index: LocalI
     for reader in readers:
         reader.join()
     assert not troubles
+
+
+# -- after a power cut ---------------------------------------------------------------------------
+
+
+def test_nothing_is_absent_after_a_start_of_the_machine_until_the_next_listing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(boot: str | None) -> LocalIndex:
+        monkeypatch.setattr("private_pypi.index.local.boot_id", lambda: boot)
+        return LocalIndex(path, identity="mine")
+
+    list_at(opened("first"), 5.0)
+    assert opened("first").age() is not None
+    assert opened(None).age() is not None  # a system that does not tell
+    second = opened("second")
+    assert second.age() is None
+    list_at(second, 6.0)
+    assert opened("second").age() is not None
+
+
+@pytest.mark.parametrize(
+    ("boot", "is_listed", "is_synced"),
+    [("first", True, False), ("first", False, True), (None, True, True)],
+)
+def test_the_name_of_a_new_project_is_synced_unless_a_listing_will_find_it(
+    index: LocalIndex,
+    monkeypatch: pytest.MonkeyPatch,
+    boot: str | None,
+    is_listed: bool,
+    is_synced: bool,
+) -> None:
+    monkeypatch.setattr("private_pypi.index.local.boot_id", lambda: boot)
+    statements: list[str] = []
+    index.connection().set_trace_callback(statements.append)
+    index.add_file(file("demo-1.0.tar.gz"), "1", is_listed=is_listed)
+    assert ("PRAGMA synchronous = FULL" in statements) == is_synced
+    statements.clear()
+    index.add_file(file("demo-2.0.tar.gz"), "2", is_listed=is_listed)
+    assert "PRAGMA synchronous = FULL" not in statements

@@ -1,8 +1,8 @@
 """`ROOT/log/audit.jsonl`: who changed what, one line of JSON for each change.
 
 Each line is appended by one write, so that several processes of a ROOT can share the file, and is
-on disk before the client gets its answer. If the file was moved, as logrotate does, a new one is
-made. Secrets are written as fingerprints.
+on disk before the client gets its answer. Lines of several threads share a sync. If the file was
+moved, as logrotate does, a new one is made. Secrets are written as fingerprints.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from private_pypi.backend import Secret
-from private_pypi.system.private_files import write_private
+from private_pypi.system.private_files import sync_folder, write_private
+from private_pypi.system.shared_sync import SharedSync
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class AuditLog:
         self._path = root / "log" / FILENAME
         self._key_path = root / KEY_FILENAME
         self._lock = threading.Lock()  # guards everything below
-        self._descriptor: int | None = None
+        self._file: SharedSync | None = None
         self._key: bytes | None = None
         self._is_torn = False  # whether the last write ended within a line
         self.failures = 0
@@ -49,12 +50,15 @@ class AuditLog:
         Does not raise, because the change was made, and an error would tell the client otherwise.
         """
         line = json.dumps(entry)  # ASCII, so it contains no character that could end a line
-        with self._lock:
-            try:
-                self._write(line.encode() + b"\n")
-            except OSError as error:
+        try:
+            with self._lock:
+                file = self._write(line.encode() + b"\n")
+                file.hold()
+            file.sync()
+        except OSError as error:
+            with self._lock:
                 self.failures += 1
-                logger.error("no audit line could be written (%s); it is: %s", error, line)
+            logger.error("no audit line could be written (%s); it is: %s", error, line)
 
     def fingerprint(self, secret: Secret) -> str | None:
         """16 hexadecimal digits that identify a secret; None if the key cannot be read.
@@ -76,30 +80,40 @@ class AuditLog:
     def close(self) -> None:
         """Close the file. A later line opens it again."""
         with self._lock:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
+            self._close()
 
-    def _write(self, line: bytes) -> None:
-        descriptor = self._open()
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write(self, line: bytes) -> SharedSync:
+        file = self._open()
         if self._is_torn:
             line = b"\n" + line
-        written = os.write(descriptor, line)
+        written = os.write(file.descriptor, line)
         self._is_torn = 0 < written < len(line)
         if written < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(descriptor)
+        return file
 
-    def _open(self) -> int:
+    def _open(self) -> SharedSync:
         path = self._path
-        if self._descriptor is not None:
-            if _is_at(path, self._descriptor):
-                return self._descriptor
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._file is not None:
+            if _is_at(path, self._file.descriptor):
+                return self._file
+            self._close()
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        return self._descriptor
+        file = SharedSync(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+        try:
+            for folder in (path.parent, path.parent.parent):  # both names may be new
+                sync_folder(folder)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # this file system cannot sync folders
+                file.close()
+                raise
+        self._file = file
+        return file
 
     def _read_key(self) -> bytes:
         path = self._key_path

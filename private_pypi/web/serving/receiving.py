@@ -43,6 +43,10 @@ _LONGEST_BOUNDARY = 70  # RFC 2046 §5.1.1
 # headers end with an empty line even if there are none.
 _AFTER_BOUNDARY = re.compile(rb"--|[ \t]{0,70}(?=\r\n)")
 _AFTER_BOUNDARY_SO_FAR = re.compile(rb"-|[ \t]{0,70}\r?")
+# Without anything that is written in more than one way, such as quotes in a quoted text.
+_PLAIN_DISPOSITION = re.compile(
+    r' form-data; name="(?P<name>[\w.:+-]+)"(?:; filename="(?P<filename>[\w.+!-]+)")?', re.ASCII
+)
 _LARGEST_HEADERS = 16 * 1024  # bytes of the headers of one part
 _DIGEST_FIELDS = {"md5_digest": "md5", "blake2_256_digest": "blake2_256"}
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -341,6 +345,8 @@ def _disposition(headers: bytes) -> tuple[str, str | None]:
     for line in lines:
         header, _, value = line.partition(":")
         if header.strip().lower() == "content-disposition":
+            if plain := _PLAIN_DISPOSITION.fullmatch(value):  # parsing takes long
+                return plain["name"], plain["filename"]
             kind, options = parse_options_header(value)
             if kind == "form-data" and "name" in options:
                 return options["name"], options.get("filename")

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from werkzeug.http import parse_options_header
 
 from private_pypi.errors import BackendUnavailable, InvalidUpload, StorageFull, TooLarge
 from private_pypi.web.serving.receiving import (
@@ -135,6 +136,44 @@ def test_digests_are_computed_when_their_fields_come_first(tmp_path: Path) -> No
         "sha256": hashlib.sha256(b"x").hexdigest(),
         "blake2_256": hashlib.blake2b(b"x", digest_size=32).hexdigest(),
     }
+
+
+_QUOTED = st.text('ab é%2"\\;=.-', max_size=8)
+
+
+@given(name=_QUOTED, filename=st.none() | _QUOTED, blanks=st.sampled_from(["", " ", "  ", "\t"]))
+def test_names_are_read_as_werkzeug_reads_them(
+    tmp_path_factory: pytest.TempPathFactory, name: str, filename: str | None, blanks: str
+) -> None:
+    disposition = f'form-data;{blanks}name="{name}"'
+    if filename is not None:
+        disposition += f';{blanks}filename="{filename}"'
+    _, options = parse_options_header(disposition)
+    body = form(f"--{BOUNDARY}\r\ncontent-disposition:{blanks}{disposition}\r\n\r\nx\r\n".encode())
+    folder = tmp_path_factory.getbasetemp()
+    if "name" not in options:
+        with pytest.raises(InvalidUpload, match="a part has no name"):
+            receive([body], folder)
+        return
+    received = receive([body], folder)
+    found = None if received.file is None else received.file.filename
+    received.close()
+    if "filename" not in options:
+        assert (received.fields, found) == (((options["name"], "x"),), None)
+    else:
+        assert received.fields == ()
+        assert found == (options["filename"] if options["name"] == "content" else None)
+
+
+@given(filename=_QUOTED)
+def test_filenames_are_read_as_werkzeug_reads_them(
+    tmp_path_factory: pytest.TempPathFactory, filename: str
+) -> None:
+    _, options = parse_options_header(f'form-data; name="content"; filename="{filename}"')
+    received = receive([form(part("content", b"x", filename))], tmp_path_factory.getbasetemp())
+    received.close()
+    found = None if received.file is None else received.file.filename
+    assert found == options.get("filename")
 
 
 def test_other_files_are_dropped(tmp_path: Path) -> None:
