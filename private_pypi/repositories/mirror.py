@@ -146,6 +146,7 @@ class Mirror(Repository):
             folders=backend.folders,
             cache_bytes=self._own.cache_bytes,
             offline=self._own.offline,
+            write_pages=self._pages.write,
         )
         self._instant: datetime | None = None  # of a frozen view
         self._lock = threading.Lock()  # guards these, which frozen views share
@@ -156,7 +157,7 @@ class Mirror(Repository):
 
     def begin_close(self) -> None:
         """Tell the threads of this repository to stop; does not wait for them."""
-        self._pages.close(0)
+        self._pages.begin_close()
 
     def close(self, timeout: float = CLOSING_SECONDS) -> None:
         """Stop the threads and close the local index, waiting at most `timeout` seconds."""
@@ -337,6 +338,7 @@ class Mirror(Repository):
             why = f": {page.status.reason}" if page.status.reason else ""
             notes.append(f"the upstream says that this project is {page.status.status}{why}")
         judged = self._judge(project, page, self._pages.files(project, page))
+        self._pages.write()
         others = self.index.others(project)
         return Explanation(
             project=project,

@@ -59,13 +59,18 @@ class MirroredFiles:
         folders: Folders,
         cache_bytes: int,
         offline: bool,
+        write_pages: Callable[[], object],
     ) -> None:
-        """`upstream` is the same object as `storage`. With `offline`, it is never asked."""
+        """`upstream` is the same object as `storage`. With `offline`, it is never asked.
+
+        `write_pages` has all pages written into the local index.
+        """
         self._index = index
         self._storage = storage
         self._upstream = upstream
         self._trouble = trouble
         self._offline = offline
+        self._write_pages = write_pages
         self._files = FileCache(
             folders.cache / "files",
             folders.tmp,
@@ -197,6 +202,7 @@ class MirroredFiles:
     ) -> None:
         """Remember a hash that the upstream does not say. Raises if another one is remembered."""
         try:
+            self._write_pages()  # a hash is remembered in the row of a file that is there
             counts = learn(file, sha256, size)
         except StorageFull as error:
             _log.warning("the hash of %s is not remembered: %s", file.filename, error)
