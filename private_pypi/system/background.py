@@ -44,14 +44,26 @@ class Pending:
         """Waits no longer: `Background.result` then waits for the call only for a moment."""
         self._forgotten: set[Callable[[], object]] = set()
 
-    def call_when_over(self, callback: Callable[[], object]) -> None:
+    def call_when_over(
+        self, callback: Callable[[], object], *, first: Callable[[], object] | None = None
+    ) -> None:
         """Call `callback` once when the call is over: at once, or later in another thread.
 
-        It must not block.
+        It must not block. `first` is called just before; it may take some time, and what it raises
+        is only logged.
         """
-        self._future.add_done_callback(
-            lambda _: None if callback in self._forgotten else callback()
-        )
+
+        def end(_: Future[Any]) -> None:
+            if callback in self._forgotten:
+                return
+            if first is not None:
+                try:
+                    first()
+                except Exception:
+                    _log.exception("%r failed", first)
+            callback()
+
+        self._future.add_done_callback(end)
 
     def forget(self, callback: Callable[[], object]) -> None:
         """Do not call `callback` any more. It may be running at this moment."""

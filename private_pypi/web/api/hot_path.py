@@ -7,9 +7,11 @@ needs more than that (another method, a query, a redirect, an error) goes on to 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 from packaging.utils import NormalizedName
@@ -18,7 +20,7 @@ from private_pypi.backend import Access
 from private_pypi.errors import PrivatePypiError
 from private_pypi.pages.simple_api import Representation, negotiate
 from private_pypi.repositories import Grant, Repositories
-from private_pypi.web.api.simple import file_of, found_content, page_key
+from private_pypi.web.api.simple import begin_to_wait, file_of, found_content, page_key, rendered
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.http.content import (
     BLOCK,
@@ -30,7 +32,7 @@ from private_pypi.web.http.content import (
 )
 from private_pypi.web.http.credentials import parse_credentials
 from private_pypi.web.operations.request_statistics import REPOSITORY, ROUTE
-from private_pypi.web.serving import LET_IN, Answer
+from private_pypi.web.serving import LET_IN, WAITING, Answer
 
 # Only with normalized names, because others are redirected (protocol 7).
 _PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]*)")
@@ -67,7 +69,11 @@ class HotPath:
         return cast(Iterable[bytes], wrapper(content.body, BLOCK))
 
     def at_once(self, environ: dict[str, Any]) -> Answer | None:
-        """A rendered page for a caller who was let in before (see `serving.gate.AtOnce`)."""
+        """A rendered page for a caller who was let in before (see `serving.gate.AtOnce`).
+
+        Raises `Later` if a mirror has to be asked for it. Then the thread that asks renders the
+        page as well, so that it is at hand when the wait is over.
+        """
         match = self._match(environ)
         repositories = self._served.known_repositories
         representation = _representation(environ)
@@ -75,11 +81,18 @@ class HotPath:
         if match is None or match[3] or repositories is None or representation is None:
             return None
         try:
+            project = cast(NormalizedName, match[2])
             granted = _authorize(repositories, environ, match)
-            found = granted.find_at_hand(cast(NormalizedName, match[2]))
+            found = granted.find_at_hand(project)
+            if found is None:
+                # Other kinds of repositories would open connections to their local indexes there.
+                render = partial(self._render, granted, project, representation)
+                prepare = render if granted.repository.is_mirror else None
+                begin_to_wait(granted, project, environ.get(WAITING), prepare)
+                return None
         except PrivatePypiError:
             return None
-        page = None if found is None else self._pages.find(page_key(found, representation))
+        page = self._pages.find(page_key(found, representation))
         if page is None or page.size > _LARGE:
             return None
         content = page_content(page, conditions_of(environ), public=granted.is_public)
@@ -87,6 +100,15 @@ class HotPath:
             content.body.close()
             return None
         return Answer(int(content.status[:3]), content.status[4:], content.headers, content.body)
+
+    def _render(
+        self, granted: Grant, project: NormalizedName, representation: Representation
+    ) -> None:
+        """Render the page of a project into the cache, if the project is there."""
+        found = granted.find_at_hand(project)
+        if found is not None:
+            with contextlib.suppress(PrivatePypiError):  # a worker meets it as well
+                rendered(self._pages, found, representation)
 
     def _match(self, environ: dict[str, Any]) -> re.Match[str] | None:
         """The match of `_PLAIN` if the request can be answered here."""

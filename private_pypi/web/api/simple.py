@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import IO, cast
 
 from flask import Response, request
@@ -45,7 +47,7 @@ from private_pypi.web.http.content import (
 )
 from private_pypi.web.http.routes import Route
 from private_pypi.web.requests import grant, page_cache, redirect_within, respond
-from private_pypi.web.serving import Later
+from private_pypi.web.serving import Later, Waiting
 
 _PAGE_WAIT = 15.0
 """Seconds for which a request waits for a page of another index. Then it gets what is known of the
@@ -234,6 +236,14 @@ def found_content(
 
     `base` is put before the names of files to make relative addresses.
     """
+    page = rendered(pages, found, representation, base)
+    return page_content(page, conditions, public=granted.is_public, freshness=found.freshness)
+
+
+def rendered(
+    pages: PageCache, found: Found, representation: Representation, base: str = ""
+) -> Page:
+    """The page of a project as it is kept in memory, rendered if it is not there."""
 
     def render() -> Page:
         said = found.read()
@@ -247,8 +257,7 @@ def found_content(
         )
         return make_page(text, representation.content_type, found.serial)
 
-    page = pages.get(page_key(found, representation, base), render)
-    return page_content(page, conditions, public=granted.is_public, freshness=found.freshness)
+    return pages.get(page_key(found, representation, base), render)
 
 
 def page_key(found: Found, representation: Representation, base: str = "") -> PageKey:
@@ -320,7 +329,19 @@ def wait_without_thread(granted: Grant, project: NormalizedName) -> None:
     Every view that is about one project calls it before it asks for the project, because installers
     ask for dozens of projects at the same time.
     """
-    waiting = conditions_of_request().waiting
+    begin_to_wait(granted, project, conditions_of_request().waiting)
+
+
+def begin_to_wait(
+    granted: Grant,
+    project: NormalizedName,
+    waiting: Waiting | None,
+    prepare: Callable[[], object] | None = None,
+) -> None:
+    """Do that for a request that has waited as `waiting` says.
+
+    `prepare` is called when the wait is over, in the thread that asked the other index.
+    """
     if waiting is None:
         return
     if isinstance(waiting.awaited, Pending):
@@ -329,7 +350,8 @@ def wait_without_thread(granted: Grant, project: NormalizedName) -> None:
         return
     pending = granted.begin_find(project)
     if pending is not None:
-        raise Later(pending, pending.call_when_over, pending.forget, seconds=_PAGE_WAIT)
+        call_when_over = partial(pending.call_when_over, first=prepare)
+        raise Later(pending, call_when_over, pending.forget, seconds=_PAGE_WAIT)
 
 
 def send(content: Content) -> Response:
