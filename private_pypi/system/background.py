@@ -44,26 +44,14 @@ class Pending:
         """Waits no longer: `Background.result` then waits for the call only for a moment."""
         self._forgotten: set[Callable[[], object]] = set()
 
-    def call_when_over(
-        self, callback: Callable[[], object], *, first: Callable[[], object] | None = None
-    ) -> None:
+    def call_when_over(self, callback: Callable[[], object]) -> None:
         """Call `callback` once when the call is over: at once, or later in another thread.
 
-        It must not block. `first` is called just before; it may take some time, and what it raises
-        is only logged.
+        It must not block.
         """
-
-        def end(_: Future[Any]) -> None:
-            if callback in self._forgotten:
-                return
-            if first is not None:
-                try:
-                    first()
-                except Exception:
-                    _log.exception("%r failed", first)
-            callback()
-
-        self._future.add_done_callback(end)
+        self._future.add_done_callback(
+            lambda _: None if callback in self._forgotten else callback()
+        )
 
     def forget(self, callback: Callable[[], object]) -> None:
         """Do not call `callback` any more. It may be running at this moment."""

@@ -7,7 +7,6 @@ needs more than that (another method, a query, a redirect, an error) goes on to 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterable
@@ -26,6 +25,7 @@ from private_pypi.web.http.content import (
     BLOCK,
     LONGEST_KEPT,
     Content,
+    Page,
     PageCache,
     conditions_of,
     page_content,
@@ -72,7 +72,7 @@ class HotPath:
         """A rendered page for a caller who was let in before (see `serving.gate.AtOnce`).
 
         Raises `Later` if a mirror has to be asked for it. Then the thread that asks renders the
-        page as well, so that it is at hand when the wait is over.
+        page as well.
         """
         match = self._match(environ)
         repositories = self._served.known_repositories
@@ -86,29 +86,31 @@ class HotPath:
             found = granted.find_at_hand(project)
             if found is None:
                 # Other kinds of repositories would open connections to their local indexes there.
-                render = partial(self._render, granted, project, representation)
-                prepare = render if granted.repository.is_mirror else None
-                begin_to_wait(granted, project, environ.get(WAITING), prepare)
+                prepare = partial(self._answer, granted, project, representation, environ)
+                is_mirror = granted.repository.is_mirror
+                begin_to_wait(
+                    granted, project, environ.get(WAITING), prepare if is_mirror else None
+                )
                 return None
         except PrivatePypiError:
             return None
         page = self._pages.find(page_key(found, representation))
-        if page is None or page.size > _LARGE:
-            return None
-        content = page_content(page, conditions_of(environ), public=granted.is_public)
-        if not isinstance(content.body, bytes):
-            content.body.close()
-            return None
-        return Answer(int(content.status[:3]), content.status[4:], content.headers, content.body)
+        return None if page is None else _answer_with(page, granted, environ)
 
-    def _render(
-        self, granted: Grant, project: NormalizedName, representation: Representation
-    ) -> None:
-        """Render the page of a project into the cache, if the project is there."""
-        found = granted.find_at_hand(project)
-        if found is not None:
-            with contextlib.suppress(PrivatePypiError):  # a worker meets it as well
-                rendered(self._pages, found, representation)
+    def _answer(
+        self,
+        granted: Grant,
+        project: NormalizedName,
+        representation: Representation,
+        environ: dict[str, Any],
+    ) -> Answer | None:
+        """The page of a project that was read meanwhile; None: a worker answers, or reports why."""
+        try:
+            found = granted.find_at_hand(project)
+            page = None if found is None else rendered(self._pages, found, representation)
+        except PrivatePypiError:
+            return None
+        return None if page is None else _answer_with(page, granted, environ)
 
     def _match(self, environ: dict[str, Any]) -> re.Match[str] | None:
         """The match of `_PLAIN` if the request can be answered here."""
@@ -118,7 +120,7 @@ class HotPath:
 
     def _content(self, environ: dict[str, Any], match: re.Match[str]) -> Content | None:
         project, filename = cast(NormalizedName, match[2]), match[3]
-        conditions = conditions_of(environ)
+        conditions = conditions_of(environ, is_plain=True)
         try:
             granted = _authorize(self._served.repositories, environ, match)
             if filename:
@@ -131,6 +133,13 @@ class HotPath:
             return found_content(self._pages, granted, found, representation, conditions)
         except PrivatePypiError:
             return None  # the view raises the same error, and it is answered there
+
+
+def _answer_with(page: Page, granted: Grant, environ: dict[str, Any]) -> Answer | None:
+    """The answer with a page; None if it is so large that a worker has to send it."""
+    if page.size > _LARGE:
+        return None
+    return page_content(page, conditions_of(environ), public=granted.is_public).as_answer()
 
 
 def _authorize(repositories: Repositories, environ: dict[str, Any], match: re.Match[str]) -> Grant:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from typing import IO, cast
 
 from flask import Response, request
@@ -47,7 +46,7 @@ from private_pypi.web.http.content import (
 )
 from private_pypi.web.http.routes import Route
 from private_pypi.web.requests import grant, page_cache, redirect_within, respond
-from private_pypi.web.serving import Later, Waiting
+from private_pypi.web.serving import Answer, Later, Waiting
 
 _PAGE_WAIT = 15.0
 """Seconds for which a request waits for a page of another index. Then it gets what is known of the
@@ -336,12 +335,9 @@ def begin_to_wait(
     granted: Grant,
     project: NormalizedName,
     waiting: Waiting | None,
-    prepare: Callable[[], object] | None = None,
+    prepare: Callable[[], Answer | None] | None = None,
 ) -> None:
-    """Do that for a request that has waited as `waiting` says.
-
-    `prepare` is called when the wait is over, in the thread that asked the other index.
-    """
+    """Do that for a request that has waited as `waiting` says. `prepare`: see `Later`."""
     if waiting is None:
         return
     if isinstance(waiting.awaited, Pending):
@@ -350,8 +346,13 @@ def begin_to_wait(
         return
     pending = granted.begin_find(project)
     if pending is not None:
-        call_when_over = partial(pending.call_when_over, first=prepare)
-        raise Later(pending, call_when_over, pending.forget, seconds=_PAGE_WAIT)
+        raise Later(
+            pending,
+            pending.call_when_over,
+            pending.forget,
+            seconds=_PAGE_WAIT,
+            prepare=prepare,
+        )
 
 
 def send(content: Content) -> Response:

@@ -305,8 +305,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         For a page of a mirror that is new here, the two changes of threads which this saves, and
         the work of the application until it finds that it has to wait, were a fifth of the time.
         """
-        # If output is waiting, even a short answer could have to wait for the client.
-        if request.command != "GET" or request.body_rcv is not None or self.total_outbufs_len:
+        if not self._may_answer(request):
             return False
         try:
             request.environ = Task(self, request).get_environment()
@@ -316,6 +315,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         except Exception:
             logger.exception("no answer at hand for %r", request.path)
         return request.answer is not None or self._parked is not None
+
+    def _may_answer(self, request: Request) -> bool:
+        """Whether the loop may answer this, if it has an answer."""
+        # If output is waiting, even a short answer could have to wait for the client.
+        is_plain = request.command == "GET" and request.body_rcv is None
+        return is_plain and not self.total_outbufs_len
 
     def _park(self, later: Later) -> None:
         """Let the first request wait for its answer without a thread."""
@@ -376,14 +381,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 self._continue_reading()
 
     def resume(self, parked: Parked) -> None:
-        """Go on with a request that has waited for its answer, which may be at hand now."""
+        """Answer a request that waits, if its answer was prepared; else call the application."""
         if self._parked is not parked:
             return
         self._parked = None
         parked.end()
-        if self.connected and self._have_at_hand(self.requests[0]):
-            if self._parked is None:
-                self.service()
+        request = self.requests[0]
+        if parked.answer is not None and self.connected and self._may_answer(request):
+            request.answer = parked.answer
+            self.service()
         else:
             self.server.add_task(self)
 
