@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from packaging.utils import NormalizedName
+from packaging.version import Version
 
 from private_pypi.backend import (
     Access,
@@ -41,6 +42,7 @@ from private_pypi.errors import (
     BackendUnavailable,
     FileHidden,
     FileNotFound,
+    PrivatePypiError,
     ProjectNotFound,
 )
 from private_pypi.index.identity import Identity
@@ -79,6 +81,7 @@ _log = logging.getLogger(__name__)
 
 _MOST_JUDGED = 10_000  # pages, and frozen views, whose judgement is remembered
 _MOST_FROZEN = 100
+_MOST_TRIED = 100  # files of a page, to find the one whose core metadata are fetched ahead
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -250,9 +253,37 @@ class Mirror(Repository):
             partial(self._judged_page, project, page, judged),
         )
 
-    def begin_find(self, project: NormalizedName, secret: Secret) -> Pending | None:
-        """Begin to ask the upstream for a page, if it has to be asked."""
-        return self._pages.begin(project) if self.mirrors(project) else None
+    def begin_find(
+        self, project: NormalizedName, secret: Secret, *, for_installer: bool = False
+    ) -> Pending | None:
+        """Begin to ask the upstream for a page, if it has to be asked.
+
+        For an installer, the core metadata that it is likely to want are fetched after the page.
+        """
+        pending = self._pages.begin(project) if self.mirrors(project) else None
+        if pending is not None and for_installer:
+            pending.call_when_over(partial(self._fetch_ahead, project))
+        return pending
+
+    def _fetch_ahead(self, project: NormalizedName) -> None:
+        """Begin to fetch the core metadata of the newest release, if it has a wheel for everybody.
+
+        Installers read the page of a project, and then these, to find out what it needs. So they
+        wait for the upstream once in place of twice for each level of a tree of requirements. What
+        the policy hides is not asked for, and where a release has a wheel for each platform, it is
+        not known which one is wanted.
+        """
+        try:
+            page, freshness = self._pages.look_up(project, ask=False)
+            if page is None or not page.is_there or page.status is not None or freshness != FRESH:
+                return
+            newest = self._pages.files(project, page)[: -_MOST_TRIED - 1 : -1]
+            for file in filter(_is_likely_wanted, newest):
+                if self._policy.is_trivial or not self._judge(project, page, [file]).hidden:
+                    self._files.fetch_core_metadata(file)
+                    return
+        except PrivatePypiError as error:
+            _log.debug("%s: nothing was fetched ahead for %s: %s", self.name, project, error)
 
     def _lets_all_through(self, page: PageState) -> bool:
         return self._policy.is_trivial and page.status is None and not self._own.offline
@@ -512,6 +543,17 @@ class Mirror(Repository):
                 self._frozen[instant] = frozen
             mark_used(self._frozen, instant, most=_MOST_FROZEN)
         return frozen
+
+
+def _is_likely_wanted(file: MirroredFile) -> bool:
+    """Whether an installer of any platform may take this wheel, and the upstream has metadata."""
+    return (
+        file.filename.endswith("-none-any.whl")
+        and file.yanked is None
+        and file.core_metadata_sha256 is not None
+        and file.has_upstream_metadata
+        and not Version(file.version).is_prerelease
+    )
 
 
 def _matches(project: str, patterns: Sequence[str]) -> bool:

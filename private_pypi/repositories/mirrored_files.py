@@ -36,7 +36,7 @@ from private_pypi.index.mirrored import MirroredFile, MirroredIndex
 from private_pypi.model import Download, ListedFile, Redirect, Stream
 from private_pypi.repositories.opening import Opened, core_metadata_in, whole
 from private_pypi.storage.arriving import Arriving, Check
-from private_pypi.storage.file_cache import FileCache
+from private_pypi.storage.file_cache import CachedFile, FileCache
 from private_pypi.storage.recent_trouble import RecentTrouble
 from private_pypi.storage.remote_files import ReadPart, RemoteFile
 
@@ -167,6 +167,18 @@ class MirroredFiles:
                 largest=LARGEST_METADATA,
             ),
         )
+
+    def fetch_core_metadata(self, file: MirroredFile) -> None:
+        """Begin to fetch core metadata whose hash is known, for somebody who may ask for them.
+
+        Nothing is done while many are fetched for those who have asked.
+        """
+        sha256 = file.core_metadata_sha256
+        if sha256 is None or self._metadata.fetching >= _MOST_FETCHES or self._metadata.has(sha256):
+            return
+        opened = self.open_core_metadata(file, None)
+        if isinstance(opened, CachedFile):
+            opened.file.close()
 
     def _core_metadata_in(self, file: MirroredFile) -> bytes:
         """The core metadata from the file, of which only some parts are fetched if possible."""

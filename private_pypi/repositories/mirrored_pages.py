@@ -92,8 +92,10 @@ class MirroredPages:
 
     def page(self, project: NormalizedName) -> PageState | None:
         """What is known of a page; None: it was never asked for."""
-        # Memory first: a page that leaves it meanwhile is in the index then.
-        unwritten, page = self._unwritten.find(project), self._index.page(project)
+        unwritten = self._unwritten.find(project)
+        if unwritten is not None and unwritten.said is not None:
+            return unwritten.page  # of which the index has nothing yet
+        page = self._index.page(project)
         if unwritten is None or (page is not None and page.checked_at >= unwritten.page.checked_at):
             return page
         return unwritten.page

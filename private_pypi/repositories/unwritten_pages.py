@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from packaging.utils import NormalizedName
 
@@ -37,7 +37,7 @@ class UnwrittenPage:
     page: PageState
     files: Sequence[MirroredFile]
     said: UpstreamPage | None = None
-    """What the upstream said, if that can still be written."""
+    """What the upstream said, while it waits to be written; None: the disk has refused it."""
 
     @property
     def size(self) -> int:
@@ -164,5 +164,8 @@ class UnwrittenPages:
             for project, each in batch.items():
                 if self._waiting.get(project) is each:
                     del self._waiting[project]
-                if is_written and self._pages.get(project) is each:
-                    del self._pages[project]
+                if self._pages.get(project) is each:
+                    if is_written:
+                        del self._pages[project]
+                    else:
+                        self._pages[project] = replace(each, said=None)

@@ -105,6 +105,11 @@ class FileCache:
         """
         return self._size if self._of is None else self._of.size
 
+    @property
+    def fetching(self) -> int:
+        """How many files are being fetched, or wait for that."""
+        return len(self._arriving)
+
     def find(self, sha256: str, size: int | None = None) -> CachedFile | None:
         """The file with this hash and size (None: any size), if it is here and complete."""
         found = self._open(sha256, size)

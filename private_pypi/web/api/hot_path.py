@@ -87,9 +87,12 @@ class HotPath:
             if found is None:
                 # Other kinds of repositories would open connections to their local indexes there.
                 prepare = partial(self._answer, granted, project, representation, environ)
-                is_mirror = granted.repository.is_mirror
                 begin_to_wait(
-                    granted, project, environ.get(WAITING), prepare if is_mirror else None
+                    granted,
+                    project,
+                    environ.get(WAITING),
+                    prepare if granted.repository.is_mirror else None,
+                    for_installer=representation is Representation.JSON,
                 )
                 return None
         except PrivatePypiError:

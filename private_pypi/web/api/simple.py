@@ -336,15 +336,20 @@ def begin_to_wait(
     project: NormalizedName,
     waiting: Waiting | None,
     prepare: Callable[[], Answer | None] | None = None,
+    *,
+    for_installer: bool = False,
 ) -> None:
-    """Do that for a request that has waited as `waiting` says. `prepare`: see `Later`."""
+    """Do that for a request that has waited as `waiting` says.
+
+    `prepare`: see `Later`. `for_installer`: see `Repository.begin_find`.
+    """
     if waiting is None:
         return
     if isinstance(waiting.awaited, Pending):
         waiting.awaited.give_up()  # if it is not over after this time, no thread waits for it
     if waiting.awaited is not None or waiting.is_over:
         return
-    pending = granted.begin_find(project)
+    pending = granted.begin_find(project, for_installer=for_installer)
     if pending is not None:
         raise Later(
             pending,
