@@ -39,6 +39,7 @@ _WINDOW = 4 * 2**20  # bytes: the largest window of a file that does not fit on 
 _SLOW_READER = 60.0  # seconds without progress, after which a reader is cut off
 _NO_READER = 10.0  # seconds for which a full window waits for a reader
 _SILENCE = 120.0  # seconds without a byte, after which a reader gives up; more than _SLOW_READER
+_HEAD_START = 0.005  # seconds for which a transfer pauses until its first byte is passed on
 _LINGER = 60.0  # seconds for which a transfer goes on although nobody waits for it
 _LARGEST_UNKNOWN = 64 * 2**20  # bytes of a file whose size is not known
 _LEAST_SECONDS = 600.0  # that any transfer may take
@@ -120,6 +121,7 @@ class Arriving:
         self._window_start = 0  # the position of the window in the file
         self._readers: set[ArrivingPart] = set()
         self._waiting: list[tuple[int, Callable[[], object]]] = []
+        self._is_read = False  # whether any reader has begun
         self._unread_since = time.monotonic()
         self._is_whole = False
         self._elsewhere: Redirect | None = None
@@ -220,8 +222,9 @@ class Arriving:
 
     def moved(self) -> None:
         """Note that a reader made progress."""
-        if self.refusal is not None:
+        if self.refusal is not None or not self._is_read:
             with self._changed:
+                self._is_read = True
                 self._changed.notify_all()
 
     def leave(self, part: ArrivingPart) -> None:
@@ -281,6 +284,7 @@ class Arriving:
         if self.is_forsaken and not is_nearly_here:
             raise GivenUp("nobody waits for the file any more")
         rest = self._written(chunk)
+        before, is_waited_for = self._available, bool(self._waiting)
         with self._changing():
             if rest:
                 self._make_room(len(rest))
@@ -289,6 +293,11 @@ class Arriving:
             is_checked = self.sha256 is not None or self._check is not None
             if self.size is not None and is_checked:
                 self._available = max(0, min(received, self.size - WITHHELD))
+        if is_waited_for and self._available > before == 0:
+            # Else this thread, which hardly ever waits for an upstream that is near, would keep
+            # the interpreter from those that answer: the first byte came up to 5 ms later.
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_read, _HEAD_START)
 
     @property
     def is_verifiable(self) -> bool:
