@@ -322,13 +322,16 @@ def conditions_of_request() -> Conditions:
     return conditions_of(request.environ)
 
 
-def wait_without_thread(granted: Grant, project: NormalizedName) -> None:
+def wait_without_thread(
+    granted: Grant, project: NormalizedName, *, for_installer: bool = False
+) -> None:
     """Raise `Later` if another index has to be asked for a page, and the server supports that.
 
     Every view that is about one project calls it before it asks for the project, because installers
-    ask for dozens of projects at the same time.
+    ask for dozens of projects at the same time. `for_installer`: see `Repository.begin_find`.
     """
-    begin_to_wait(granted, project, conditions_of_request().waiting)
+    waiting = conditions_of_request().waiting
+    begin_to_wait(granted, project, waiting, for_installer=for_installer)
 
 
 def begin_to_wait(
@@ -339,10 +342,7 @@ def begin_to_wait(
     *,
     for_installer: bool = False,
 ) -> None:
-    """Do that for a request that has waited as `waiting` says.
-
-    `prepare`: see `Later`. `for_installer`: see `Repository.begin_find`.
-    """
+    """Do that for a request that has waited as `waiting` says. `prepare`: see `Later`."""
     if waiting is None:
         return
     if isinstance(waiting.awaited, Pending):
@@ -378,7 +378,8 @@ def _project(
     granted: Grant, project: NormalizedName, representation: Representation, *, base: str = ""
 ) -> Response:
     """The page of a project, a redirect to another index, or `ProjectNotFound`."""
-    wait_without_thread(granted, project)
+    is_json = representation is Representation.JSON
+    wait_without_thread(granted, project, for_installer=is_json)
     match granted.find(project):
         case Found() as found:
             conditions = conditions_of_request()
