@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 
 from packaging.utils import NormalizedName
-from packaging.version import Version
 
 from private_pypi.backend import (
     Access,
@@ -61,6 +60,7 @@ from private_pypi.policy import FILENAME as ALLOWANCES
 from private_pypi.policy import AllowanceFile, HiddenFile, Judged, Policy, Sighting, make_policy
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
 from private_pypi.repositories.explaining import Explanation, hidden_file, ordered
+from private_pypi.repositories.fetching_ahead import likely_wanted
 from private_pypi.repositories.mirrored_files import MirroredFiles
 from private_pypi.repositories.mirrored_pages import MirroredPages
 from private_pypi.repositories.opening import Opened
@@ -81,7 +81,6 @@ _log = logging.getLogger(__name__)
 
 _MOST_JUDGED = 10_000  # pages, and frozen views, whose judgement is remembered
 _MOST_FROZEN = 100
-_MOST_TRIED = 100  # files of a page, to find the one whose core metadata are fetched ahead
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -258,7 +257,7 @@ class Mirror(Repository):
     ) -> Pending | None:
         """Begin to ask the upstream for a page, if it has to be asked.
 
-        For an installer, the core metadata that it is likely to want are fetched after the page.
+        For an installer, core metadata are fetched after the page (see `fetching_ahead`).
         """
         pending = self._pages.begin(project) if self.mirrors(project) else None
         if pending is not None and for_installer:
@@ -266,19 +265,12 @@ class Mirror(Repository):
         return pending
 
     def _fetch_ahead(self, project: NormalizedName) -> None:
-        """Begin to fetch the core metadata of the newest release, if it has a wheel for everybody.
-
-        Installers read the page of a project, and then these, to find out what it needs. So they
-        wait for the upstream once in place of twice for each level of a tree of requirements. What
-        the policy hides is not asked for, and where a release has a wheel for each platform, it is
-        not known which one is wanted.
-        """
+        """Begin to fetch core metadata that are likely to be wanted. What is hidden is not."""
         try:
             page, freshness = self._pages.look_up(project, ask=False)
             if page is None or not page.is_there or page.status is not None or freshness != FRESH:
                 return
-            newest = self._pages.files(project, page)[: -_MOST_TRIED - 1 : -1]
-            for file in filter(_is_likely_wanted, newest):
+            for file in likely_wanted(self._pages.files(project, page)):
                 if self._policy.is_trivial or not self._judge(project, page, [file]).hidden:
                     self._files.fetch_core_metadata(file)
                     return
@@ -543,17 +535,6 @@ class Mirror(Repository):
                 self._frozen[instant] = frozen
             mark_used(self._frozen, instant, most=_MOST_FROZEN)
         return frozen
-
-
-def _is_likely_wanted(file: MirroredFile) -> bool:
-    """Whether an installer of any platform may take this wheel, and the upstream has metadata."""
-    return (
-        file.filename.endswith("-none-any.whl")
-        and file.yanked is None
-        and file.core_metadata_sha256 is not None
-        and file.has_upstream_metadata
-        and not Version(file.version).is_prerelease
-    )
 
 
 def _matches(project: str, patterns: Sequence[str]) -> bool:
