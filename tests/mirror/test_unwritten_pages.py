@@ -147,8 +147,11 @@ def test_a_page_of_a_file_that_was_known_before_is_not_new(
     index.add(*SDIST, hashes={})
     asking = mirrored()
     assert asking.file(SDIST[0]).status_code == 200
+    known = asking.files()[SDIST[0]]["hashes"]
+    assert list(known) == ["sha256"]
     with asking.mirror.index.transaction() as connection:
         connection.execute("DELETE FROM pages")
+    assert asking.files()[SDIST[0]]["hashes"] == known
     index.add(SDIST[0], make_sdist("demo", "0.9", files={"other": b"bytes"})[1], hashes={})
     for path in cached(asking.deployment.root):
         path.unlink()
