@@ -16,6 +16,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -199,6 +200,10 @@ class MirroredIndex(IndexFile):
         )
         return None if row is None else _file(row)
 
+    def has_files(self, project: str) -> bool:
+        """Whether files of a project are remembered, also if its page is not."""
+        return self._first("SELECT 1 FROM files WHERE project = ? LIMIT 1", (project,)) is not None
+
     def others(self, project: str) -> list[tuple[str, str]]:
         """What the page lists and is no distribution file, each with the reason."""
         return self._all(
@@ -206,13 +211,20 @@ class MirroredIndex(IndexFile):
         )
 
     def take_page(
-        self, project: NormalizedName, page: UpstreamPage | None, *, asked_at: float
+        self,
+        project: NormalizedName,
+        page: UpstreamPage | None,
+        *,
+        asked_at: float,
+        serial: int | None = None,
+        connection: sqlite3.Connection | None = None,
     ) -> None:
         """Make a page what the upstream has (None: it has no such project), in one transaction.
 
         `asked_at` (unix seconds): when the upstream was asked. An answer to an earlier question
         than the last one is ignored. Absent projects are only remembered up to `_MOST_ABSENT`, the
-        oldest answers are forgotten.
+        oldest answers are forgotten. `serial`: under which a page that is new here was shown
+        since then. `connection`: one with a transaction that the page becomes a part of.
 
         The files of a project that is absent are kept for the case that it comes back, because only
         this file knows when they were seen first, and which hashes were learned.
@@ -220,7 +232,8 @@ class MirroredIndex(IndexFile):
         rows, others = ({}, {}) if page is None else _rows(project, page.files)
         status = None if page is None else page.status
         facts = (None, None) if status is None else (status.status, status.reason)
-        with self.transaction() as connection:
+        begun = self.transaction() if connection is None else nullcontext(connection)
+        with begun as connection:
             known = connection.execute(
                 "SELECT is_there, status, status_reason, checked_at FROM pages WHERE project = ?",
                 (project,),
@@ -230,20 +243,27 @@ class MirroredIndex(IndexFile):
             is_new = known is None or known[:3] != (int(page is not None), *facts)
             is_changed = False
             if page is not None:
-                is_changed = _take_files(connection, project, rows)
+                seen_at = (
+                    datetime.now(UTC) if serial is None else datetime.fromtimestamp(asked_at, UTC)
+                )
+                is_changed = _take_files(connection, project, rows, seen_at)
                 is_changed |= _take_others(connection, project, others)
+            shown = serial if known is None else None
             if is_new or is_changed:
                 connection.execute(NEXT_SERIAL)
+                if shown is not None:
+                    connection.execute("UPDATE state SET serial = max(serial, ?)", (shown,))
             connection.execute(
                 "INSERT INTO pages (project, serial, is_there, checked_at, validator, status,"
-                " status_reason) VALUES (?, (SELECT serial FROM state), ?, ?, ?, ?, ?)"
+                " status_reason)"
+                " VALUES (?, coalesce(?, (SELECT serial FROM state)), ?, ?, ?, ?, ?)"
                 " ON CONFLICT (project) DO UPDATE SET"
                 " serial = CASE WHEN ? THEN excluded.serial ELSE serial END,"
                 " is_there = excluded.is_there, checked_at = excluded.checked_at,"
                 " validator = excluded.validator, status = excluded.status,"
                 " status_reason = excluded.status_reason",
                 (
-                    *(project, int(page is not None), asked_at),
+                    *(project, shown, int(page is not None), asked_at),
                     *("" if page is None else page.validator, *facts, is_new or is_changed),
                 ),
             )
@@ -261,13 +281,20 @@ class MirroredIndex(IndexFile):
                 "UPDATE pages SET checked_at = ? WHERE project = ?", (asked_at, project)
             )
 
-    def files_of(self, project: NormalizedName, page: UpstreamPage) -> list[MirroredFile]:
-        """What `files` would return after `take_page`; nothing is written."""
+    def files_of(
+        self, project: NormalizedName, page: UpstreamPage, *, is_new: bool = False
+    ) -> list[MirroredFile]:
+        """What `files` would return after `take_page`; nothing is written.
+
+        `is_new`: nothing is known of the project, so nothing is read either.
+        """
         ours = ", ".join(_OURS[1:])
         known = {
             row[0]: row[1:]
-            for row in self._all(
-                f"SELECT filename, {ours} FROM files WHERE project = ?", (project,)
+            for row in (
+                ()
+                if is_new
+                else self._all(f"SELECT filename, {ours} FROM files WHERE project = ?", (project,))
             )
         }
         new = (microseconds(datetime.now(UTC)), None, None, None)
@@ -502,7 +529,10 @@ def _row(file: UpstreamFile, version: Version) -> tuple[object, ...]:
 
 
 def _take_files(
-    connection: sqlite3.Connection, project: str, rows: dict[str, tuple[object, ...]]
+    connection: sqlite3.Connection,
+    project: str,
+    rows: dict[str, tuple[object, ...]],
+    seen_at: datetime,
 ) -> bool:
     """Make the files of a project these; whether anything has changed."""
     columns = ", ".join(_FROM_UPSTREAM)
@@ -510,7 +540,7 @@ def _take_files(
         row[0]: row
         for row in connection.execute(f"SELECT {columns} FROM files WHERE project = ?", (project,))
     }
-    now = microseconds(datetime.now(UTC))
+    now = microseconds(seen_at)
     gone = [(project, name) for name in known.keys() - rows.keys()]
     news = [(project, now, *row) for name, row in rows.items() if known.get(name) != row]
     connection.executemany("DELETE FROM files WHERE project = ? AND filename = ?", gone)

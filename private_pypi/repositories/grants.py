@@ -107,9 +107,9 @@ class Grant:
         """A project, or whether it may be looked for elsewhere; trouble is raised as an error."""
         return self.repository.find(project, self.secret)
 
-    def begin_find(self, project: NormalizedName) -> Pending | None:
+    def begin_find(self, project: NormalizedName, *, for_installer: bool = False) -> Pending | None:
         """Begin what `find` would wait for; see `Repository.begin_find`."""
-        return self.repository.begin_find(project, self.secret)
+        return self.repository.begin_find(project, self.secret, for_installer=for_installer)
 
     def explain(self, project: NormalizedName) -> Explanation:
         """What is served of a project, what is not, and why; trouble is raised as an error."""

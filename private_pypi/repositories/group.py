@@ -428,11 +428,13 @@ class Group(Repository):
                 notes = repository.explain(project, own).notes or ["it has no such project"]
                 yield from (about_member(leaf.path, note) for note in notes)
 
-    def begin_find(self, project: NormalizedName, secret: Secret) -> Pending | None:
+    def begin_find(
+        self, project: NormalizedName, secret: Secret, *, for_installer: bool = False
+    ) -> Pending | None:
         """Begin to ask the first mirror that has to be asked, if mirrors may answer."""
         try:
             for mirror in self.mirrors_for(project):
-                pending = mirror.begin_find(project, Secret(""))
+                pending = mirror.begin_find(project, Secret(""), for_installer=for_installer)
                 if pending is not None:
                     return pending
                 is_there = isinstance(mirror.find(project, Secret(""), ask=False), Found)

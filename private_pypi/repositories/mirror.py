@@ -41,6 +41,7 @@ from private_pypi.errors import (
     BackendUnavailable,
     FileHidden,
     FileNotFound,
+    PrivatePypiError,
     ProjectNotFound,
 )
 from private_pypi.index.identity import Identity
@@ -59,6 +60,7 @@ from private_pypi.policy import FILENAME as ALLOWANCES
 from private_pypi.policy import AllowanceFile, HiddenFile, Judged, Policy, Sighting, make_policy
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
 from private_pypi.repositories.explaining import Explanation, hidden_file, ordered
+from private_pypi.repositories.fetching_ahead import likely_wanted
 from private_pypi.repositories.mirrored_files import MirroredFiles
 from private_pypi.repositories.mirrored_pages import MirroredPages
 from private_pypi.repositories.opening import Opened
@@ -146,6 +148,7 @@ class Mirror(Repository):
             folders=backend.folders,
             cache_bytes=self._own.cache_bytes,
             offline=self._own.offline,
+            write_pages=self._pages.write,
         )
         self._instant: datetime | None = None  # of a frozen view
         self._lock = threading.Lock()  # guards these, which frozen views share
@@ -156,7 +159,7 @@ class Mirror(Repository):
 
     def begin_close(self) -> None:
         """Tell the threads of this repository to stop; does not wait for them."""
-        self._pages.close(0)
+        self._pages.begin_close()
 
     def close(self, timeout: float = CLOSING_SECONDS) -> None:
         """Stop the threads and close the local index, waiting at most `timeout` seconds."""
@@ -249,9 +252,30 @@ class Mirror(Repository):
             partial(self._judged_page, project, page, judged),
         )
 
-    def begin_find(self, project: NormalizedName, secret: Secret) -> Pending | None:
-        """Begin to ask the upstream for a page, if it has to be asked."""
-        return self._pages.begin(project) if self.mirrors(project) else None
+    def begin_find(
+        self, project: NormalizedName, secret: Secret, *, for_installer: bool = False
+    ) -> Pending | None:
+        """Begin to ask the upstream for a page, if it has to be asked.
+
+        For an installer, core metadata are fetched after the page (see `fetching_ahead`).
+        """
+        pending = self._pages.begin(project) if self.mirrors(project) else None
+        if pending is not None and for_installer:
+            pending.call_when_over(partial(self._fetch_ahead, project))
+        return pending
+
+    def _fetch_ahead(self, project: NormalizedName) -> None:
+        """Begin to fetch core metadata that are likely to be wanted. What is hidden is not."""
+        try:
+            page, freshness = self._pages.look_up(project, ask=False)
+            if page is None or not page.is_there or page.status is not None or freshness != FRESH:
+                return
+            for file in likely_wanted(self._pages.files(project, page)):
+                if self._policy.is_trivial or not self._judge(project, page, [file]).hidden:
+                    self._files.fetch_core_metadata(file)
+                    return
+        except PrivatePypiError as error:
+            _log.debug("%s: nothing was fetched ahead for %s: %s", self.name, project, error)
 
     def _lets_all_through(self, page: PageState) -> bool:
         return self._policy.is_trivial and page.status is None and not self._own.offline
@@ -337,6 +361,7 @@ class Mirror(Repository):
             why = f": {page.status.reason}" if page.status.reason else ""
             notes.append(f"the upstream says that this project is {page.status.status}{why}")
         judged = self._judge(project, page, self._pages.files(project, page))
+        self._pages.write()
         others = self.index.others(project)
         return Explanation(
             project=project,

@@ -36,7 +36,7 @@ from private_pypi.index.mirrored import MirroredFile, MirroredIndex
 from private_pypi.model import Download, ListedFile, Redirect, Stream
 from private_pypi.repositories.opening import Opened, core_metadata_in, whole
 from private_pypi.storage.arriving import Arriving, Check
-from private_pypi.storage.file_cache import FileCache
+from private_pypi.storage.file_cache import CachedFile, FileCache
 from private_pypi.storage.recent_trouble import RecentTrouble
 from private_pypi.storage.remote_files import ReadPart, RemoteFile
 
@@ -59,13 +59,18 @@ class MirroredFiles:
         folders: Folders,
         cache_bytes: int,
         offline: bool,
+        write_pages: Callable[[], object],
     ) -> None:
-        """`upstream` is the same object as `storage`. With `offline`, it is never asked."""
+        """`upstream` is the same object as `storage`. With `offline`, it is never asked.
+
+        `write_pages` has all pages written into the local index.
+        """
         self._index = index
         self._storage = storage
         self._upstream = upstream
         self._trouble = trouble
         self._offline = offline
+        self._write_pages = write_pages
         self._files = FileCache(
             folders.cache / "files",
             folders.tmp,
@@ -163,6 +168,18 @@ class MirroredFiles:
             ),
         )
 
+    def fetch_core_metadata(self, file: MirroredFile) -> None:
+        """Begin to fetch core metadata whose hash is known, for somebody who may ask for them.
+
+        Nothing is done while many are fetched for those who have asked.
+        """
+        sha256 = file.core_metadata_sha256
+        if sha256 is None or self._metadata.fetching >= _MOST_FETCHES or self._metadata.has(sha256):
+            return
+        opened = self.open_core_metadata(file, None)
+        if isinstance(opened, CachedFile):
+            opened.file.close()
+
     def _core_metadata_in(self, file: MirroredFile) -> bytes:
         """The core metadata from the file, of which only some parts are fetched if possible."""
         kept = None if file.sha256 is None else self._files.find(file.sha256, file.size)
@@ -197,6 +214,7 @@ class MirroredFiles:
     ) -> None:
         """Remember a hash that the upstream does not say. Raises if another one is remembered."""
         try:
+            self._write_pages()  # a hash is remembered in the row of a file that is there
             counts = learn(file, sha256, size)
         except StorageFull as error:
             _log.warning("the hash of %s is not remembered: %s", file.filename, error)

@@ -1,17 +1,15 @@
 """What a mirror knows of its upstream: pages of projects and the list of them, asked for anew.
 
-Pages are kept in the local index, or in memory while the disk is full. Trouble of the upstream is
-an error, unless what was known before is young enough.
+Pages are kept in the local index, and in memory until they are there (`unwritten_pages`). Trouble
+of the upstream is an error, unless what was known before is young enough.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from private_pypi.index.mirrored import (
 )
 from private_pypi.model import FRESH, Freshness
 from private_pypi.repositories.repository import NotAtHand
+from private_pypi.repositories.unwritten_pages import UnwrittenPage, UnwrittenPages
 from private_pypi.storage.recent_trouble import RecentTrouble
 from private_pypi.system.background import Background, Pending, StillRunning
 
@@ -40,19 +39,10 @@ _ABSENT_SECONDS = 30.0  # for which it is believed that the upstream does not ha
 _RECHECK_SECONDS = 30.0  # after which a page is asked for again if it lacks a wanted file
 _NAMES_SECONDS = 3600.0  # for which the list of projects is believed, which may have 40 MB
 _MOST_CALLS = 64  # to the upstream at the same time, for pages; uv asks for 50
-_MOST_UNKEPT = 20_000  # files on pages that are in memory because the disk is full
 
 
 class ListNotRead(BackendUnavailable):
     """The list of projects is being read from the upstream, which may take a minute."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Unkept:
-    """A page that the disk did not take."""
-
-    page: PageState
-    files: Sequence[MirroredFile]
 
 
 class MirroredPages:
@@ -85,29 +75,36 @@ class MirroredPages:
         self._stale_for = stale_for
         self._offline = offline
         self._background = Background(f"mirror {name!r}", most=_MOST_CALLS)
-        self._lock = threading.Lock()  # guards _unkept
-        self._unkept: OrderedDict[str, _Unkept] = OrderedDict()
+        self._unwritten = UnwrittenPages(index, name=name)
         self.error: str | None = None
         """What was wrong when the upstream was asked last; None: nothing."""
 
+    def begin_close(self) -> None:
+        """Ask no more; does not wait for questions that run."""
+        self._background.close(0)
+
     def close(self, timeout: float) -> None:
-        """Ask no more, and wait at most `timeout` seconds for questions that run."""
+        """Ask no more, wait at most `timeout` seconds for questions that run, and write pages."""
         self._background.close(timeout)
+        self._unwritten.close()
 
     # -- pages -----------------------------------------------------------------------------------
 
     def page(self, project: NormalizedName) -> PageState | None:
         """What is known of a page; None: it was never asked for."""
-        page, unkept = self._index.page(project), self._unkept.get(project)
-        if unkept is None or (page is not None and page.checked_at >= unkept.page.checked_at):
+        unwritten = self._unwritten.find(project)
+        if unwritten is not None and unwritten.said is not None:
+            return unwritten.page  # of which the index has nothing yet
+        page = self._index.page(project)
+        if unwritten is None or (page is not None and page.checked_at >= unwritten.page.checked_at):
             return page
-        return unkept.page
+        return unwritten.page
 
     def files(self, project: NormalizedName, page: PageState) -> Sequence[MirroredFile]:
         """The files of a page that `look_up` has given, ordered by version, then by name."""
-        unkept = self._unkept.get(project)
-        if unkept is not None and unkept.page == page:
-            return unkept.files
+        unwritten = self._unwritten.find(project)
+        if unwritten is not None and unwritten.page == page:
+            return unwritten.files
         files = self._index.files(project)
         if not files and self._index.page(project) is None:
             raise _replaced()  # otherwise, this would be a page without files
@@ -115,9 +112,9 @@ class MirroredPages:
 
     def file(self, project: NormalizedName, page: PageState, filename: str) -> MirroredFile | None:
         """One of these files."""
-        unkept = self._unkept.get(project)
-        if unkept is not None and unkept.page == page:
-            return next((each for each in unkept.files if each.filename == filename), None)
+        unwritten = self._unwritten.find(project)
+        if unwritten is not None and unwritten.page == page:
+            return next((each for each in unwritten.files if each.filename == filename), None)
         file = self._index.file(project, filename)
         if file is None and self._index.page(project) is None:
             raise _replaced()
@@ -142,9 +139,7 @@ class MirroredPages:
         if not ask:
             raise NotAtHand
         try:
-            self._background.result(
-                ("page", project), partial(self._ask_page, project), wait=_BUDGET
-            )
+            self._background.result(("page", project), self._question(project, page), wait=_BUDGET)
         except BackendError as error:
             age = 0.0 if page is None else time.time() - page.checked_at
             if page is not None and page.is_there and age < self._interval + self._stale_for:
@@ -162,7 +157,7 @@ class MirroredPages:
         is_known = project_name(project) is None if page is None else self._is_fresh(page)
         if self._offline or is_known:
             return None
-        return self._background.begin(("page", project), partial(self._ask_page, project))
+        return self._background.begin(("page", project), self._question(project, page))
 
     def look_again(self, project: NormalizedName) -> PageState | None:
         """A page that lacks a file that somebody knows from somewhere else, which may be new.
@@ -190,28 +185,48 @@ class MirroredPages:
     def _believed(self, page: PageState) -> float:
         return self._interval if page.is_there else min(self._interval, _ABSENT_SECONDS)
 
-    def _ask_page(self, project: NormalizedName, *, believed: float | None = None) -> None:
-        """Ask the upstream for a page, unless what is known is younger than `believed` seconds."""
-        page = self.page(project)
+    def write(self) -> None:
+        """Have everything in the local index that it takes, before it is changed elsewhere."""
+        self._unwritten.write()
+
+    def _question(self, project: NormalizedName, page: PageState | None) -> Callable[[], None]:
+        """Asks the upstream for a page of which `page` is known."""
+        is_new = page is None and not self._index.has_files(project)
+        return partial(self._ask_page, project, is_new=is_new)
+
+    def _ask_page(
+        self, project: NormalizedName, *, believed: float | None = None, is_new: bool = False
+    ) -> None:
+        """Ask the upstream for a page, unless what is known is younger than `believed` seconds.
+
+        `is_new`: the caller has seen that the local index has nothing of it. Then it is not read,
+        which would open a connection to it in this thread.
+        """
+        is_new = is_new and self._unwritten.find(project) is None
+        page = None if is_new else self.page(project)
         if page is not None:
             seconds = self._believed(page) if believed is None else believed
             if 0 <= time.time() - page.checked_at < seconds:
                 return  # another process was quicker
+            self._unwritten.write()  # what is new is compared with what is on the disk
         asked_at = time.time()
         # A page that is not on the disk is asked for as a whole, and perhaps kept this time.
-        is_kept = page is not None and page.is_there and project not in self._unkept
+        is_kept = page is not None and page.is_there and self._unwritten.find(project) is None
         validator = page.validator if page is not None and is_kept else ""
         try:
             found = self._trouble.ask(
                 ("page", project), partial(self._page_of_upstream, project, validator)
             )
+            is_there = True
         except ProjectNotFound:
-            self._take_page(project, UpstreamPage(files=()), asked_at, is_there=False)
+            found, is_there = UpstreamPage(files=()), False
         except BackendError as error:
             self.error = str(error)
             raise
+        if is_new and found is not None:
+            self._unwritten.add(project, found, is_there=is_there, asked_at=asked_at)
         else:
-            self._take_page(project, found, asked_at)
+            self._take_page(project, found, asked_at, is_there=is_there)
         self.error = None
 
     def _page_of_upstream(self, project: NormalizedName, validator: str) -> UpstreamPage | None:
@@ -230,7 +245,7 @@ class MirroredPages:
         found: UpstreamPage | None,
         asked_at: float,
         *,
-        is_there: bool = True,
+        is_there: bool,
     ) -> None:
         """Remember what the upstream said (None: as before), in memory if the disk is full."""
         try:
@@ -242,8 +257,7 @@ class MirroredPages:
             _log.warning("the page of project %s is only kept in memory: %s", project, error)
             self._remember(project, found, asked_at, is_there=is_there)
         else:
-            with self._lock:
-                self._unkept.pop(project, None)
+            self._unwritten.drop(project)
 
     def _remember(
         self,
@@ -270,14 +284,7 @@ class MirroredPages:
             page = replace(page, checked_at=asked_at)
         else:
             raise _replaced()
-        with self._lock:
-            self._unkept[project] = _Unkept(page, files)
-            self._unkept.move_to_end(project)
-            while len(self._unkept) > 1 and self._unkept_size() > _MOST_UNKEPT:
-                self._unkept.popitem(last=False)
-
-    def _unkept_size(self) -> int:
-        return sum(1 + len(each.files) for each in self._unkept.values())
+        self._unwritten.keep(project, UnwrittenPage(page, files))
 
     # -- the list of projects ----------------------------------------------------------------------
 

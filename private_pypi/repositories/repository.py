@@ -197,10 +197,13 @@ class Repository(abc.ABC):
         known.
         """
 
-    def begin_find(self, project: NormalizedName, secret: Secret) -> Pending | None:
+    def begin_find(
+        self, project: NormalizedName, secret: Secret, *, for_installer: bool = False
+    ) -> Pending | None:
         """Begin what `find` would wait for, so that no thread has to wait.
 
-        None: it would wait for nothing, or it is not known for what.
+        None: it would wait for nothing, or it is not known for what. `for_installer`: what an
+        installer is likely to ask for next may be fetched ahead.
         """
         return None
 

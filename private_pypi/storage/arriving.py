@@ -2,7 +2,7 @@
 
 One thread writes what arrives into a temporary file, and any number of readers read it there. When
 the disk is full, the rest goes through a window: a buffer in memory of limited size, which keeps
-what the slowest reader has not read yet.
+what the slowest reader has not read yet. The window has all of a small file.
 
 No reader gets the last bytes of a file before its hash was checked. So a damaged file is never
 given to anybody as a whole: its readers see a transfer that breaks off.
@@ -31,10 +31,15 @@ WITHHELD = 16 * 1024
 """Bytes at the end of a file that readers get after the hash was checked. Without them no installer
 can use the file."""
 
+SMALL = 64 * 1024
+"""Bytes of a file that is not written to the disk while it arrives: most core metadata and many
+wheels. Its readers would have to wait for most of it anyway, and get it before it is written."""
+
 _WINDOW = 4 * 2**20  # bytes: the largest window of a file that does not fit on the disk
 _SLOW_READER = 60.0  # seconds without progress, after which a reader is cut off
 _NO_READER = 10.0  # seconds for which a full window waits for a reader
 _SILENCE = 120.0  # seconds without a byte, after which a reader gives up; more than _SLOW_READER
+_HEAD_START = 0.005  # seconds for which a transfer pauses until its first byte is passed on
 _LINGER = 60.0  # seconds for which a transfer goes on although nobody waits for it
 _LARGEST_UNKNOWN = 64 * 2**20  # bytes of a file whose size is not known
 _LEAST_SECONDS = 600.0  # that any transfer may take
@@ -109,12 +114,14 @@ class Arriving:
         self._changed = threading.Condition()  # guards everything below
         self._available = 0  # bytes that readers may read
         self._received = 0
+        self._is_small = False
         self._file: int | None = None  # descriptor of the temporary file
         self._on_disk = 0  # bytes
         self._window = bytearray()  # what arrived after that and may still be read
         self._window_start = 0  # the position of the window in the file
         self._readers: set[ArrivingPart] = set()
         self._waiting: list[tuple[int, Callable[[], object]]] = []
+        self._is_read = False  # whether any reader has begun
         self._unread_since = time.monotonic()
         self._is_whole = False
         self._elsewhere: Redirect | None = None
@@ -215,8 +222,9 @@ class Arriving:
 
     def moved(self) -> None:
         """Note that a reader made progress."""
-        if self.refusal is not None:
+        if self.refusal is not None or not self._is_read:
             with self._changed:
+                self._is_read = True
                 self._changed.notify_all()
 
     def leave(self, part: ArrivingPart) -> None:
@@ -246,6 +254,9 @@ class Arriving:
         if self._check is not None and self.size is None and announced:
             self.size = announced
         self._deadline = time.monotonic() + _LEAST_SECONDS + (self.size or announced) / _SLOWEST
+        if self.size is not None and self.size <= SMALL:
+            self._is_small = True
+            return
         try:
             self._file = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -273,6 +284,7 @@ class Arriving:
         if self.is_forsaken and not is_nearly_here:
             raise GivenUp("nobody waits for the file any more")
         rest = self._written(chunk)
+        before, is_waited_for = self._available, bool(self._waiting)
         with self._changing():
             if rest:
                 self._make_room(len(rest))
@@ -281,6 +293,11 @@ class Arriving:
             is_checked = self.sha256 is not None or self._check is not None
             if self.size is not None and is_checked:
                 self._available = max(0, min(received, self.size - WITHHELD))
+        if is_waited_for and self._available > before == 0:
+            # Else this thread, which hardly ever waits for an upstream that is near, would keep
+            # the interpreter from those that answer: the first byte came up to 5 ms later.
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_read, _HEAD_START)
 
     @property
     def is_verifiable(self) -> bool:
@@ -312,7 +329,7 @@ class Arriving:
                 f"{digest.hexdigest()}, the index says {expected}"
             )
         if self._check is not None:
-            is_readable = self.refusal is None and self._file is not None
+            is_readable = self.refusal is None and (self._is_small or self._file is not None)
             self._check.arrived(found, self._received, self._read if is_readable else None)
         with self._changing():
             self.sha256, self.size = found, self._received
@@ -337,8 +354,15 @@ class Arriving:
         os.utime(self._file, (time.time(), modified))
         os.fsync(self._file)
 
+    @property
+    def small_content(self) -> bytes | None:
+        """All that has arrived of a small file; None: it is not small."""
+        return bytes(self._window) if self._is_small else None
+
     def _read(self, start: int, length: int) -> bytes:
-        """A part of what was written to the disk."""
+        """A part of what has arrived."""
+        if self._is_small:
+            return bytes(self._window[start : start + length])
         assert self._file is not None
         parts = []
         while length > 0 and (part := os.pread(self._file, length, start)):

@@ -194,7 +194,7 @@ class Background:
 
 
 class DaemonThreads(Executor):
-    """Like `ThreadPoolExecutor`, but its threads end when there is nothing left to do.
+    """Like `ThreadPoolExecutor`, but its threads end after a while without anything to do.
 
     It need not be shut down, and a process that ends does not wait for it.
     """
@@ -205,17 +205,20 @@ class DaemonThreads(Executor):
         self._name = name
         self._threads: set[threading.Thread] = set()
         self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._idle = 0  # threads that wait for a task
         self._is_closed = False
-        self._lock = threading.Lock()  # guards all of these
+        self._changed = threading.Condition()  # guards all of these
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run a function soon. Tasks are begun in the order in which they were submitted."""
         future: Future[T] = Future()
-        with self._lock:
+        with self._changed:
             if self._is_closed:
                 raise RuntimeError("no task can be submitted after `shutdown`")
             self._tasks.append((future, partial(fn, *args, **kwargs)))
-            if len(self._threads) < self._most:
+            if len(self._tasks) <= self._idle:
+                self._changed.notify()
+            elif len(self._threads) < self._most:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 thread.start()
                 self._threads.add(thread)
@@ -223,8 +226,9 @@ class DaemonThreads(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks, and end after those that were submitted."""
-        with self._lock:
+        with self._changed:
             self._is_closed = True
+            self._changed.notify_all()
             if cancel_futures:
                 for future, _ in self._tasks:
                     future.cancel()
@@ -234,7 +238,11 @@ class DaemonThreads(Executor):
 
     def _run(self) -> None:
         while True:
-            with self._lock:
+            with self._changed:
+                if not self._tasks and not self._is_closed:
+                    self._idle += 1
+                    self._changed.wait(_LINGER_SECONDS)
+                    self._idle -= 1
                 if not self._tasks:
                     self._threads.discard(threading.current_thread())
                     return
@@ -246,3 +254,5 @@ class DaemonThreads(Executor):
                     future.set_exception(error)
                 else:
                     future.set_result(result)
+                    del result
+            del future, call  # so that an idle thread keeps nothing in memory

@@ -640,6 +640,7 @@ def test_names_that_strangers_make_up_do_not_fill_the_disk(
     assert list(asking.files())
     for number in range(6):
         assert asking.page(f"made-up-{number}").status_code == 404
+    asking.mirror._pages.write()
     known = [asking.mirror.index.page(f"made-up-{number}") is not None for number in range(6)]
     assert known == [False, False, False, True, True, True]
     assert list(asking.files())

@@ -143,3 +143,30 @@ def test_a_storage_that_drips_for_ever_is_given_up(
     monkeypatch.setattr(module, "_LEAST_SECONDS", -1000.0)
     with pytest.raises(BackendUnavailable, match="too slowly"):
         begun(tmp_path).feed(PIECES[0])
+
+
+@pytest.mark.parametrize("is_waited_for", [True, False])
+def test_a_transfer_pauses_until_its_first_byte_is_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_waited_for: bool
+) -> None:
+    monkeypatch.setattr(module, "_HEAD_START", 20.0)
+    arriving = begun(tmp_path)
+    is_there, is_fed = threading.Event(), threading.Event()
+    if is_waited_for:
+        arriving.call_when(0, is_there.set)
+
+    def feed() -> None:
+        for piece in PIECES:
+            arriving.feed(piece)
+        is_fed.set()
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    if is_waited_for:
+        assert is_there.wait(10)
+        assert not is_fed.wait(0.1)
+        part = arriving.part(0, len(CONTENT))
+        assert part.read(10) == CONTENT[:10]
+        part.close()
+    assert is_fed.wait(10)
+    thread.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -245,3 +246,68 @@ def test_it_counts_what_it_finds_and_knows_what_it_keeps(tmp_path: Path) -> None
         read(cache.find(SHA256))
     assert fetch(cache, nothing) == CONTENT
     assert (cache.hits, cache.misses, cache.size) == (3, 1, len(CONTENT))
+
+
+# -- small files ---------------------------------------------------------------------------------
+
+SMALL = b"Metadata-Version: 2.1\n" * 100
+SHA256_OF_SMALL = hashlib.sha256(SMALL).hexdigest()
+
+
+def test_a_small_file_is_passed_on_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+    read_first = threading.Event()
+    keep_it = FileCache.keep
+
+    def keep_later(self: FileCache, sha256: str, content: bytes) -> None:
+        assert read_first.wait(10)
+        written.append(content)
+        keep_it(self, sha256, content)
+
+    monkeypatch.setattr(FileCache, "keep", keep_later)
+    cache = make_cache(tmp_path)
+    arriving = cache.fetch(
+        SHA256_OF_SMALL, lambda _: stream(SMALL), sha256=SHA256_OF_SMALL, size=len(SMALL)
+    )
+    assert isinstance(arriving, Arriving)
+    arriving.wait_for_all()
+    assert arriving.peek(0, len(SMALL)) == SMALL
+    assert (list((tmp_path / "tmp").iterdir()), written) == ([], [])
+    read_first.set()
+    eventually(lambda: cache.has(SHA256_OF_SMALL))
+    assert read(cache.find(SHA256_OF_SMALL)) == SMALL
+
+
+@pytest.mark.parametrize("content", [b"", SMALL[:-1], b"x" + SMALL[1:]])
+def test_a_small_file_that_a_power_cut_has_damaged_is_dropped(
+    tmp_path: Path, content: bytes
+) -> None:
+    """It was not synced, so neither its time nor that it was used before counts."""
+    cache = make_cache(tmp_path)
+    entry = keep(cache, SMALL)
+    assert read(cache.find(SHA256_OF_SMALL)) == SMALL
+    stat = entry.stat()
+    entry.write_bytes(content)
+    os.utime(entry, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert cache.find(SHA256_OF_SMALL) is None
+    assert (entry.exists(), cache.damaged) == (False, 1)
+
+
+def test_only_what_is_small_is_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    sync = os.fsync
+
+    def note(file: int) -> None:
+        synced.append(os.fstat(file).st_size)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", note)
+    cache = make_cache(tmp_path)
+    keep(cache, SMALL)
+    keep(cache, CONTENT)
+    cache._drop(cache._path(SHA256), "for this test")
+    assert fetch(cache, lambda: stream(CONTENT)) == CONTENT
+    eventually(lambda: cache.has(SHA256))
+    assert synced == [len(CONTENT)] * 2

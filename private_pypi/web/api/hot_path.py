@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 from packaging.utils import NormalizedName
@@ -18,19 +19,20 @@ from private_pypi.backend import Access
 from private_pypi.errors import PrivatePypiError
 from private_pypi.pages.simple_api import Representation, negotiate
 from private_pypi.repositories import Grant, Repositories
-from private_pypi.web.api.simple import file_of, found_content, page_key
+from private_pypi.web.api.simple import begin_to_wait, file_of, found_content, page_key, rendered
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.http.content import (
     BLOCK,
     LONGEST_KEPT,
     Content,
+    Page,
     PageCache,
     conditions_of,
     page_content,
 )
 from private_pypi.web.http.credentials import parse_credentials
 from private_pypi.web.operations.request_statistics import REPOSITORY, ROUTE
-from private_pypi.web.serving import LET_IN, Answer
+from private_pypi.web.serving import LET_IN, WAITING, Answer
 
 # Only with normalized names, because others are redirected (protocol 7).
 _PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]*)")
@@ -67,7 +69,11 @@ class HotPath:
         return cast(Iterable[bytes], wrapper(content.body, BLOCK))
 
     def at_once(self, environ: dict[str, Any]) -> Answer | None:
-        """A rendered page for a caller who was let in before (see `serving.gate.AtOnce`)."""
+        """A rendered page for a caller who was let in before (see `serving.gate.AtOnce`).
+
+        Raises `Later` if a mirror has to be asked for it. Then the thread that asks renders the
+        page as well.
+        """
         match = self._match(environ)
         repositories = self._served.known_repositories
         representation = _representation(environ)
@@ -75,18 +81,39 @@ class HotPath:
         if match is None or match[3] or repositories is None or representation is None:
             return None
         try:
+            project = cast(NormalizedName, match[2])
             granted = _authorize(repositories, environ, match)
-            found = granted.find_at_hand(cast(NormalizedName, match[2]))
+            found = granted.find_at_hand(project)
+            if found is None:
+                # Other kinds of repositories would open connections to their local indexes there.
+                prepare = partial(self._answer, granted, project, representation, environ)
+                begin_to_wait(
+                    granted,
+                    project,
+                    environ.get(WAITING),
+                    prepare if granted.repository.is_mirror else None,
+                    for_installer=representation is Representation.JSON,
+                )
+                return None
         except PrivatePypiError:
             return None
-        page = None if found is None else self._pages.find(page_key(found, representation))
-        if page is None or page.size > _LARGE:
+        page = self._pages.find(page_key(found, representation))
+        return None if page is None else _answer_with(page, granted, environ)
+
+    def _answer(
+        self,
+        granted: Grant,
+        project: NormalizedName,
+        representation: Representation,
+        environ: dict[str, Any],
+    ) -> Answer | None:
+        """The page of a project that was read meanwhile; None: a worker answers, or reports why."""
+        try:
+            found = granted.find_at_hand(project)
+            page = None if found is None else rendered(self._pages, found, representation)
+        except PrivatePypiError:
             return None
-        content = page_content(page, conditions_of(environ), public=granted.is_public)
-        if not isinstance(content.body, bytes):
-            content.body.close()
-            return None
-        return Answer(int(content.status[:3]), content.status[4:], content.headers, content.body)
+        return None if page is None else _answer_with(page, granted, environ)
 
     def _match(self, environ: dict[str, Any]) -> re.Match[str] | None:
         """The match of `_PLAIN` if the request can be answered here."""
@@ -96,7 +123,7 @@ class HotPath:
 
     def _content(self, environ: dict[str, Any], match: re.Match[str]) -> Content | None:
         project, filename = cast(NormalizedName, match[2]), match[3]
-        conditions = conditions_of(environ)
+        conditions = conditions_of(environ, is_plain=True)
         try:
             granted = _authorize(self._served.repositories, environ, match)
             if filename:
@@ -109,6 +136,13 @@ class HotPath:
             return found_content(self._pages, granted, found, representation, conditions)
         except PrivatePypiError:
             return None  # the view raises the same error, and it is answered there
+
+
+def _answer_with(page: Page, granted: Grant, environ: dict[str, Any]) -> Answer | None:
+    """The answer with a page; None if it is so large that a worker has to send it."""
+    if page.size > _LARGE:
+        return None
+    return page_content(page, conditions_of(environ), public=granted.is_public).as_answer()
 
 
 def _authorize(repositories: Repositories, environ: dict[str, Any], match: re.Match[str]) -> Grant:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO, cast
 
@@ -45,7 +46,7 @@ from private_pypi.web.http.content import (
 )
 from private_pypi.web.http.routes import Route
 from private_pypi.web.requests import grant, page_cache, redirect_within, respond
-from private_pypi.web.serving import Later
+from private_pypi.web.serving import Answer, Later, Waiting
 
 _PAGE_WAIT = 15.0
 """Seconds for which a request waits for a page of another index. Then it gets what is known of the
@@ -234,6 +235,14 @@ def found_content(
 
     `base` is put before the names of files to make relative addresses.
     """
+    page = rendered(pages, found, representation, base)
+    return page_content(page, conditions, public=granted.is_public, freshness=found.freshness)
+
+
+def rendered(
+    pages: PageCache, found: Found, representation: Representation, base: str = ""
+) -> Page:
+    """The page of a project as it is kept in memory, rendered if it is not there."""
 
     def render() -> Page:
         said = found.read()
@@ -247,8 +256,7 @@ def found_content(
         )
         return make_page(text, representation.content_type, found.serial)
 
-    page = pages.get(page_key(found, representation, base), render)
-    return page_content(page, conditions, public=granted.is_public, freshness=found.freshness)
+    return pages.get(page_key(found, representation, base), render)
 
 
 def page_key(found: Found, representation: Representation, base: str = "") -> PageKey:
@@ -314,22 +322,42 @@ def conditions_of_request() -> Conditions:
     return conditions_of(request.environ)
 
 
-def wait_without_thread(granted: Grant, project: NormalizedName) -> None:
+def wait_without_thread(
+    granted: Grant, project: NormalizedName, *, for_installer: bool = False
+) -> None:
     """Raise `Later` if another index has to be asked for a page, and the server supports that.
 
     Every view that is about one project calls it before it asks for the project, because installers
-    ask for dozens of projects at the same time.
+    ask for dozens of projects at the same time. `for_installer`: see `Repository.begin_find`.
     """
     waiting = conditions_of_request().waiting
+    begin_to_wait(granted, project, waiting, for_installer=for_installer)
+
+
+def begin_to_wait(
+    granted: Grant,
+    project: NormalizedName,
+    waiting: Waiting | None,
+    prepare: Callable[[], Answer | None] | None = None,
+    *,
+    for_installer: bool = False,
+) -> None:
+    """Do that for a request that has waited as `waiting` says. `prepare`: see `Later`."""
     if waiting is None:
         return
     if isinstance(waiting.awaited, Pending):
         waiting.awaited.give_up()  # if it is not over after this time, no thread waits for it
     if waiting.awaited is not None or waiting.is_over:
         return
-    pending = granted.begin_find(project)
+    pending = granted.begin_find(project, for_installer=for_installer)
     if pending is not None:
-        raise Later(pending, pending.call_when_over, pending.forget, seconds=_PAGE_WAIT)
+        raise Later(
+            pending,
+            pending.call_when_over,
+            pending.forget,
+            seconds=_PAGE_WAIT,
+            prepare=prepare,
+        )
 
 
 def send(content: Content) -> Response:
@@ -350,7 +378,8 @@ def _project(
     granted: Grant, project: NormalizedName, representation: Representation, *, base: str = ""
 ) -> Response:
     """The page of a project, a redirect to another index, or `ProjectNotFound`."""
-    wait_without_thread(granted, project)
+    is_json = representation is Representation.JSON
+    wait_without_thread(granted, project, for_installer=is_json)
     match granted.find(project):
         case Found() as found:
             conditions = conditions_of_request()

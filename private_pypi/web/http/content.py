@@ -30,7 +30,7 @@ from private_pypi.repositories import Opened
 from private_pypi.storage.arriving import Arriving, ArrivingPart
 from private_pypi.storage.file_cache import CachedFile
 from private_pypi.web.http.ranges import ByteRange, NotSatisfiable, parse_range
-from private_pypi.web.serving import WAITING, Later, Waiting
+from private_pypi.web.serving import WAITING, Answer, Later, Waiting
 
 PAGE_CACHE_CONTROL = "max-age=0, must-revalidate"
 """A new release is visible at once, and for an unchanged page a 304 is sent (protocol 34).
@@ -73,6 +73,8 @@ class Conditions:
     if_modified_since: str | None = None
     waiting: Waiting | None = None
     """How the request has waited so far; None if the server does not support `Later`."""
+    is_plain: bool = False
+    """Whether the content is sent as it is, so that it can be made while the request waits."""
 
     @property
     def awaited(self) -> Arriving | None:
@@ -81,7 +83,7 @@ class Conditions:
         return awaited if isinstance(awaited, Arriving) else None
 
 
-def conditions_of(environ: Mapping[str, Any]) -> Conditions:
+def conditions_of(environ: Mapping[str, Any], *, is_plain: bool = False) -> Conditions:
     """The conditions of a request, given its WSGI environment."""
     return Conditions(
         environ["REQUEST_METHOD"],
@@ -91,6 +93,7 @@ def conditions_of(environ: Mapping[str, Any]) -> Conditions:
         environ.get("HTTP_RANGE"),
         environ.get("HTTP_IF_MODIFIED_SINCE"),
         environ.get(WAITING),
+        is_plain,
     )
 
 
@@ -132,6 +135,13 @@ class Content:
     status: str
     headers: Headers
     body: bytes | FilePart | ArrivingPart = b""
+
+    def as_answer(self) -> Answer | None:
+        """The same for the loop to send; None if a thread has to send it, and then it is closed."""
+        if not isinstance(self.body, bytes):
+            self.body.close()
+            return None
+        return Answer(int(self.status[:3]), self.status[4:], self.headers, self.body)
 
 
 # -- pages ---------------------------------------------------------------------------------------
@@ -339,9 +349,27 @@ def file_content(
         answer_to_head = Content("200 OK", [*headers, ("Content-Length", str(facts.size))])
     if answer_to_head is not None and not opens_for_head:
         return answer_to_head
+    make = partial(_opened_content, facts, headers, conditions, answer_to_head)
     opened = open_it()
     if isinstance(opened, Arriving):
-        opened = outcome(opened, conditions, _first_byte(facts, conditions))
+        prepare = partial(_small_answer, opened, make) if conditions.is_plain else None
+        opened = outcome(opened, conditions, _first_byte(facts, conditions), prepare)
+    return make(opened)
+
+
+def _small_answer(arriving: Arriving, make: Callable[[Opened], Content]) -> Answer | None:
+    """The answer with a small file that has arrived meanwhile."""
+    is_small = arriving.is_whole and (arriving.size or 0) <= _WORTH_STREAMING
+    return make(arriving).as_answer() if is_small else None
+
+
+def _opened_content(
+    facts: FileFacts,
+    headers: Headers,
+    conditions: Conditions,
+    answer_to_head: Content | None,
+    opened: Opened,
+) -> Content:
     match opened:
         case Redirect(url=url):
             # A signed address is only valid for GET, so HEAD is answered here (protocol 37).
@@ -392,17 +420,24 @@ def _checked_size(file: BinaryIO, facts: FileFacts) -> int:
     return size
 
 
-def outcome(arriving: Arriving, conditions: Conditions, offset: int = 0) -> Opened:
+def outcome(
+    arriving: Arriving,
+    conditions: Conditions,
+    offset: int = 0,
+    prepare: Callable[[], Answer | None] | None = None,
+) -> Opened:
     """The file, once its byte at `offset` has arrived. Raises the error of the storage.
 
-    Raises `Later` if the byte has not arrived and the request can wait without a thread.
+    Raises `Later` if the byte has not arrived and the request can wait without a thread; `prepare`
+    is passed on to it.
     """
     waiting = conditions.waiting
     if not arriving.has(offset):
         if waiting is None:
             arriving.wait(offset, seconds=_LONGEST_WAIT)
         elif not waiting.is_over:
-            raise Later(arriving, partial(arriving.call_when, offset), arriving.forget)
+            call_when = partial(arriving.call_when, offset)
+            raise Later(arriving, call_when, arriving.forget, prepare=prepare)
     if not arriving.has():
         raise BackendUnavailable("the storage takes too long to send the file")
     return arriving.outcome()

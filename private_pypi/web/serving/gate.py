@@ -72,7 +72,8 @@ Gate = Callable[[RequestHead], Verdict]
 AtOnce = Callable[[dict[str, Any]], Answer | None]
 """The answer to a GET, given its WSGI environment, or None to call the application.
 
-It is called in the loop, so it must not wait for a storage, render a page or read a large file.
+It is called in the loop, so it must not wait for a storage, render a page or read a large file. It
+may raise `Later`; after the wait the application is called, unless an answer was prepared.
 """
 
 KindOf = Callable[[str], Kind]

@@ -7,6 +7,7 @@ which only the beginning is there: the loop sends this part, and continues when 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from waitress.buffers import ReadOnlyFileBasedBuffer
 
+from private_pypi.web.serving.gate import Answer
+
 if TYPE_CHECKING:
     from private_pypi.web.serving.channel import Channel
+
+logger = logging.getLogger(__name__)
 
 WAITING = "private_pypi.waiting"
 """The key of a `Waiting` in the WSGI environment. Without it, `Later` must not be raised."""
@@ -47,18 +52,23 @@ class Later(BaseException):
         forget: Callable[[Callback], None],
         *,
         seconds: float | None = None,
+        prepare: Callable[[], Answer | None] | None = None,
     ) -> None:
         """Wait for `awaited`, which the application then finds in its `Waiting`.
 
         `call_when_ready` makes the given call once, when the application may be able to answer: in
         any thread, possibly before it returns. `forget` cancels that call. After `seconds`
         of waiting (None: a minute), the application is called in any case.
+
+        `prepare` is called in that thread, before. If it returns an answer to the GET request, it
+        is sent without calling the application, which saves a change of threads.
         """
         super().__init__("an answer comes later")
         self.awaited = awaited
         self.call_when_ready = call_when_ready
         self.forget = forget
         self.seconds = seconds
+        self.prepare = prepare
 
 
 @runtime_checkable
@@ -149,19 +159,30 @@ def wrapper_for(channel: Channel) -> Callable[..., Any]:
 
 
 class Parked:
-    """A request that waits for its answer without a thread. Only the loop uses it."""
+    """A request that waits for its answer without a thread."""
 
     def __init__(self, channel: Channel, later: Later) -> None:
+        self._channel = channel
         self._later = later
-        self._call = partial(_wake, channel, partial(channel.resume, self))
+        self._call = self._ready  # kept, because `forget` needs the same object
+        self.answer: Answer | None = None
+        """What was prepared while it waited."""
 
     def begin(self) -> None:
         """Have the loop resume the request when the application may be able to answer."""
         self._later.call_when_ready(self._call)
 
     def end(self) -> None:
-        """Stop waiting."""
+        """Stop waiting; for the loop."""
         self._later.forget(self._call)
+
+    def _ready(self) -> None:
+        if self._later.prepare is not None and self._channel.connected:
+            try:
+                self.answer = self._later.prepare()
+            except Exception:
+                logger.exception("an answer could not be prepared")
+        _wake(self._channel, partial(self._channel.resume, self))
 
 
 class AnswerWait:
