@@ -36,6 +36,12 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
         yield servers
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Three processes on two cores: a third of the time, tests wait for servers and clients."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) * 3 // 2)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the process that started the run, at its very end
         from tests.container.engine import forget_running  # not before the plugins are loaded
