@@ -30,7 +30,7 @@ and `pools` decide about requests, connections and threads, and know nothing of 
 
 from __future__ import annotations
 
-from private_pypi.web.serving.engine import Stop, option_names, serve
+from private_pypi.web.serving.engine import open_listeners, option_names, serve
 from private_pypi.web.serving.gate import (
     CLIENT_CLOSED,
     LET_IN,
@@ -48,6 +48,7 @@ from private_pypi.web.serving.gate import (
     Verdict,
 )
 from private_pypi.web.serving.growing import WAITING, Later, Waiting
+from private_pypi.web.serving.stopping import Stop
 
 __all__ = [
     "CLIENT_CLOSED",
@@ -68,6 +69,7 @@ __all__ = [
     "Stop",
     "Verdict",
     "Waiting",
+    "open_listeners",
     "option_names",
     "serve",
 ]

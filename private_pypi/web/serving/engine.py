@@ -7,13 +7,11 @@ import errno
 import logging
 import math
 import resource
-import signal
+import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import FrameType
 from typing import Any
 
 from waitress import wasyncore
@@ -25,6 +23,7 @@ from private_pypi.errors import ConfigurationError
 from private_pypi.web.serving.channel import Channel, Running
 from private_pypi.web.serving.gate import AtOnce, Gate, Kind, KindOf, Load, RequestObserver, ShareOf
 from private_pypi.web.serving.pools import Pools
+from private_pypi.web.serving.stopping import Stop, stopped_by_signals
 from private_pypi.web.serving.timeouts import connections_over_memory, order_for_closing
 
 logger = logging.getLogger(__name__)
@@ -41,32 +40,10 @@ _DEFAULTS: Mapping[str, Any] = {
     "outbuf_overflow": 8 * 1024 * 1024,
 }
 
+_WHERE = {"listen", "unix_socket", "sockets"}  # options that are used instead of host and port
 _OTHER_FILES = 256  # open files that do not belong to connections
 _SHUT_SECONDS = 0.2  # for which a full server does not accept new connections
 _QUIET_SECONDS = 60.0  # between two warnings that the server is full
-
-
-class Stop:
-    """Ends a running `serve` from another thread or from a signal handler."""
-
-    def __init__(self) -> None:
-        self._wake: Callable[[], None] | None = None
-        # Guards _wake, which `serve` takes away when it ends. It is re-entrant, because a signal
-        # handler may run in the thread that holds it.
-        self._lock = threading.RLock()
-        self.requested = False
-
-    def request(self) -> None:
-        """Let `serve` finish open requests and return. May be called early, and repeatedly."""
-        self.requested = True
-        with self._lock:
-            if self._wake is not None:
-                self._wake()
-
-    def wakes(self, wake: Callable[[], None] | None) -> None:
-        """Set what makes the running loop look at `requested`; None when it has ended."""
-        with self._lock:
-            self._wake = wake
 
 
 def option_names() -> frozenset[str]:
@@ -81,6 +58,7 @@ def serve(
     host: str,
     port: int,
     options: Mapping[str, Any] | None = None,
+    sockets: Sequence[socket.socket] = (),
     on_listening: Callable[[list[str]], None],
     drain_seconds: float = 30.0,
     stop: Stop | None = None,
@@ -91,8 +69,9 @@ def serve(
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; then open requests have `drain_seconds` to finish.
 
-    `options` are those of waitress. If `listen`, `unix_socket` or `sockets` is among them, `host`
-    and `port` are not used. `on_listening` is called with the addresses once connections are
+    `options` are those of waitress. If `listen` or `unix_socket` is among them, `host` and `port`
+    are not used. If there are `sockets`, which listen already (see `open_listeners`), none of these
+    is used. `on_listening` is called with the addresses once connections are
     accepted. `kind_of` and `share_of` say which threads a request may use. A GET for which
     `at_once` has an answer needs no thread. `observer` gets to know every answer.
 
@@ -102,16 +81,18 @@ def serve(
     stop = stop or Stop()
     options = _checked(options or {})
     max_body_bytes = int(options.pop("max_request_body_size", sys.maxsize))
-    sockets: dict[int, Any] = {}
+    if sockets:
+        options = {name: options[name] for name in options.keys() - _WHERE} | {"sockets": sockets}
+    entries: dict[int, Any] = {}
     pools = Pools()
     with contextlib.ExitStack() as cleanup:
-        cleanup.callback(_close_all, sockets, pools)
-        server = _bind(application, sockets, pools, host, port, options)
+        cleanup.callback(_close_all, entries, pools)
+        server = _bind(application, entries, pools, host, port, options)
         find_client = _find_client(server.adj)
         running = Running(
             gate, pools, max_body_bytes, at_once, observer, find_client, kind_of, share_of
         )
-        servers = [entry for entry in sockets.values() if isinstance(entry, BaseWSGIServer)]
+        servers = _servers(entries)
         if observer is not None:
             observer.serving(lambda: Load(len(_channels(servers)), pools.requests))
         limit = _ConnectionLimit(servers, _possible_connections(server.adj.connection_limit))
@@ -122,16 +103,48 @@ def serve(
         pools.start(server.adj.threads)
         stop.wakes(servers[0].pull_trigger)
         cleanup.callback(stop.wakes, None)
-        cleanup.enter_context(_signals(stop))
+        cleanup.enter_context(stopped_by_signals(stop))
         for one in servers:
             one.accept_connections()
         on_listening([_address(one) for one in servers])
-        loop = partial(wasyncore.loop, use_poll=server.adj.asyncore_use_poll, map=sockets, count=1)
+        loop = partial(wasyncore.loop, use_poll=server.adj.asyncore_use_poll, map=entries, count=1)
         _run(servers, loop, stop)
         _drain(running, servers, loop, drain_seconds)
 
 
+def open_listeners(
+    host: str, port: int, options: Mapping[str, Any]
+) -> tuple[list[socket.socket], list[str]]:
+    """Listen where `serve` would with these arguments: the sockets, and their addresses.
+
+    The sockets are for several processes, each of which calls `serve` with them. A connection waits
+    in the kernel until any of the processes accepts it, so none is lost with a process that dies.
+    Raises `ConfigurationError` as `serve` does.
+    """
+    options = _checked(options)
+    entries: dict[int, Any] = {}
+    try:
+        server = _bind(_no_application, entries, Pools(), host, port, options)
+        servers = _servers(entries)
+        listeners = []
+        for one in servers:
+            one.socket.listen(server.adj.backlog)
+            listeners.append(one.socket.dup())
+        return listeners, [_address(one) for one in servers]
+    finally:
+        wasyncore.close_all(entries)
+
+
 # -- starting and ending -------------------------------------------------------------------------
+
+
+def _no_application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    raise NotImplementedError("this process only listens")
+
+
+def _servers(entries: Mapping[int, Any]) -> list[Any]:
+    """Of the entries of the loop, those that accept connections."""
+    return [entry for entry in entries.values() if isinstance(entry, BaseWSGIServer)]
 
 
 def _casts() -> dict[str, Callable[[Any], Any]]:
@@ -169,7 +182,7 @@ def _bind(
     if not 0 <= port <= 65535:
         raise ConfigurationError(f"--port {port}: a port is a number from 0 to 65535")
     where: dict[str, Any] = {"host": host, "port": port}
-    if {"listen", "unix_socket", "sockets"} & set(options):
+    if _WHERE & options.keys():
         where = {}
     try:
         return create_server(
@@ -254,27 +267,6 @@ def _possible_connections(wanted: int) -> int:
             *(files, possible, wanted),
         )
     return possible
-
-
-@contextlib.contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        for wanted in before:
-            signal.signal(wanted, signal.SIG_DFL)  # a second signal ends the process at once
-        stop.request()
-
-    before: dict[signal.Signals, Any] = {}
-    for wanted in (signal.SIGTERM, signal.SIGINT):
-        before[wanted] = signal.signal(wanted, handle)
-    try:
-        yield
-    finally:
-        for wanted, handler in before.items():
-            signal.signal(wanted, handler)
 
 
 def _channels(servers: list[Any]) -> list[Channel]:
