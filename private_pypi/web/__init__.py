@@ -47,7 +47,7 @@ from private_pypi.web.requests import (
     respond,
 )
 from private_pypi.web.root_addresses import RootAddresses
-from private_pypi.web.serving import Answer, Kind, Stop, open_listeners, serve
+from private_pypi.web.serving import Answer, ConnectionCounts, Kind, Stop, open_listeners, serve
 from private_pypi.web.sessions.attempts import SignInAttempts
 from private_pypi.web.sessions.browsers import is_browser
 from private_pypi.web.sessions.request_session import SEAL, send_session
@@ -103,7 +103,7 @@ def _serve_with_workers(options: ServerOptions, on_listening: Callable[[list[str
 
     folder = TemporaryFolder(options.root)
     try:
-        shared = Shared(folder=folder.folder)
+        shared = Shared(folder=folder.folder, connections=ConnectionCounts(options.workers))
         _install_log(options, lock_path=shared.log_lock)
         sockets, addresses = open_listeners(options.host, options.port, options.waitress_options)
 
@@ -116,7 +116,13 @@ def _serve_with_workers(options: ServerOptions, on_listening: Callable[[list[str
             worker = Worker(number=number, shared=shared)
             _serve(options, lambda _: on_serving(), worker=worker, sockets=sockets, stop=stop)
 
-        supervise(run, sockets, options.workers, on_serving=lambda: on_listening(addresses))
+        supervise(
+            run,
+            sockets,
+            options.workers,
+            on_serving=lambda: on_listening(addresses),
+            on_end=shared.connections.forget,
+        )
     finally:
         folder.close()
 
@@ -140,11 +146,11 @@ def _serve(
 ) -> None:
     """Serve in this process, which is all of a server, or one of its workers."""
     if worker is None:
-        log, began = _install_log(options), None
+        log, began, peers = _install_log(options), None, None
     else:
         shared = worker.shared
         log = _install_log(options, worker=worker.number, lock_path=shared.log_lock)
-        began = shared.began
+        began, peers = shared.began, shared.connections.peers_of(worker.number)
     settings = options.telemetry
     telemetry = None if settings is None else Telemetry(settings, began=began)
     served = Deployment(options, worker)
@@ -179,6 +185,7 @@ def _serve(
             port=options.port,
             options=options.waitress_options,
             sockets=sockets,
+            peers=peers,
             on_listening=on_listening,
             stop=stop,
             kind_of=lambda path: _kind_of(served, aliases.path_of(path)),

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from private_pypi.web.serving import ConnectionCounts
+
 
 class Submissions:
     """Counts the configurations that were submitted to a server, in memory that workers share.
@@ -37,6 +39,7 @@ class Shared:
     """What all workers of a server use."""
 
     folder: Path  # in ROOT/tmp; removed when the server ends
+    connections: ConnectionCounts
     submissions: Submissions = field(default_factory=Submissions)
     began: int = field(default_factory=time.time_ns)  # of the server; nanoseconds since the epoch
 

@@ -48,6 +48,7 @@ from private_pypi.web.serving.gate import (
     Verdict,
 )
 from private_pypi.web.serving.growing import WAITING, Later, Waiting
+from private_pypi.web.serving.peers import ConnectionCounts, Peers
 from private_pypi.web.serving.stopping import Stop
 
 __all__ = [
@@ -57,12 +58,14 @@ __all__ = [
     "WAITING",
     "Answer",
     "AtOnce",
+    "ConnectionCounts",
     "Exchange",
     "Gate",
     "Kind",
     "Later",
     "Load",
     "PassOn",
+    "Peers",
     "ReceiveForm",
     "RequestHead",
     "RequestObserver",

@@ -22,6 +22,7 @@ from waitress.server import BaseWSGIServer, create_server
 from private_pypi.errors import ConfigurationError
 from private_pypi.web.serving.channel import Channel, Running
 from private_pypi.web.serving.gate import AtOnce, Gate, Kind, KindOf, Load, RequestObserver, ShareOf
+from private_pypi.web.serving.peers import Peers
 from private_pypi.web.serving.pools import Pools
 from private_pypi.web.serving.stopping import Stop, stopped_by_signals
 from private_pypi.web.serving.timeouts import connections_over_memory, order_for_closing
@@ -43,6 +44,7 @@ _DEFAULTS: Mapping[str, Any] = {
 _WHERE = {"listen", "unix_socket", "sockets"}  # options that are used instead of host and port
 _OTHER_FILES = 256  # open files that do not belong to connections
 _SHUT_SECONDS = 0.2  # for which a full server does not accept new connections
+_YIELD_SECONDS = 0.005  # for which peers can accept a connection first
 _QUIET_SECONDS = 60.0  # between two warnings that the server is full
 
 
@@ -59,6 +61,7 @@ def serve(
     port: int,
     options: Mapping[str, Any] | None = None,
     sockets: Sequence[socket.socket] = (),
+    peers: Peers | None = None,
     on_listening: Callable[[list[str]], None],
     drain_seconds: float = 30.0,
     stop: Stop | None = None,
@@ -71,9 +74,10 @@ def serve(
 
     `options` are those of waitress. If `listen` or `unix_socket` is among them, `host` and `port`
     are not used. If there are `sockets`, which listen already (see `open_listeners`), none of these
-    is used. `on_listening` is called with the addresses once connections are
-    accepted. `kind_of` and `share_of` say which threads a request may use. A GET for which
-    `at_once` has an answer needs no thread. `observer` gets to know every answer.
+    is used; `peers` are the other processes that accept from them. `on_listening` is called with
+    the addresses once connections are accepted. `kind_of` and `share_of` say which threads a
+    request may use. A GET for which `at_once` has an answer needs no thread. `observer` gets to
+    know every answer.
 
     Signals are only handled in the main thread, and the second one ends the process at once.
     Raises `ConfigurationError` for a wrong option, or if the server cannot listen on an address.
@@ -95,10 +99,12 @@ def serve(
         servers = _servers(entries)
         if observer is not None:
             observer.serving(lambda: Load(len(_channels(servers)), pools.requests))
-        limit = _ConnectionLimit(servers, _possible_connections(server.adj.connection_limit))
+        most = _possible_connections(server.adj.connection_limit)
+        limit = _ConnectionLimit(servers, most, peers)
         for one in servers:
             one.channel_class = partial(limit.open, running)
             one.readable = partial(limit.may_accept, one)
+            one.handle_accept = partial(limit.accept, one)
             one.adj.max_request_body_size = sys.maxsize  # the verdict of the gate decides
         pools.start(server.adj.threads)
         stop.wakes(servers[0].pull_trigger)
@@ -108,7 +114,9 @@ def serve(
             one.accept_connections()
         on_listening([_address(one) for one in servers])
         loop = partial(wasyncore.loop, use_poll=server.adj.asyncore_use_poll, map=entries, count=1)
-        _run(servers, loop, stop)
+        _run(servers, limit, loop, stop)
+        if peers is not None:
+            peers.leave()
         _drain(running, servers, loop, drain_seconds)
 
 
@@ -276,14 +284,20 @@ def _channels(servers: list[Any]) -> list[Channel]:
 class _ConnectionLimit:
     """Limits the number of connections, and closes some for new ones when all are taken."""
 
-    def __init__(self, servers: list[Any], most: int) -> None:
+    def __init__(self, servers: list[Any], most: int, peers: Peers | None) -> None:
         self._servers = servers
         self._most = most
+        self._peers = peers
         self._shut_until = 0.0
+        self._yields_until = 0.0  # to peers
         self._told_at = -math.inf
 
     def may_accept(self, server: Any) -> bool:
         """Whether to accept new connections. This is what waitress calls `readable`."""
+        if self._peers is not None:
+            self._peers.tell(self._count)
+            if time.monotonic() < self._yields_until:
+                return False
         if not server.accepting or not self._is_full:
             return bool(server.accepting)
         now = time.monotonic()
@@ -294,6 +308,21 @@ class _ConnectionLimit:
             return False
         return True
 
+    def accept(self, server: Any) -> None:
+        """Accept a connection that waits. Peers with fewer connections can have it first."""
+        now = time.monotonic()
+        has_yielded = now < self._yields_until + _YIELD_SECONDS
+        if self._peers is not None and not has_yielded and self._peers.have_fewer():
+            self._yields_until = now + _YIELD_SECONDS
+        else:
+            self._yields_until = 0.0
+            BaseWSGIServer.handle_accept(server)
+
+    def wait(self, longest: float) -> float:
+        """How many seconds the loop may wait: at most `longest`, and until peers had their turn."""
+        left = self._yields_until - time.monotonic()
+        return min(longest, left) if left > 0 else longest
+
     def open(self, running: Running, *args: Any, **others: Any) -> Channel:
         """Make the channel of a connection that was accepted."""
         if self._is_full:
@@ -301,8 +330,12 @@ class _ConnectionLimit:
         return Channel(*args, **others, running=running)
 
     @property
+    def _count(self) -> int:
+        return sum(len(server.active_channels) for server in self._servers)
+
+    @property
     def _is_full(self) -> bool:
-        return sum(len(server.active_channels) for server in self._servers) >= self._most
+        return self._count >= self._most
 
     def _make_room(self, now: float) -> None:
         if now - self._told_at > _QUIET_SECONDS:
@@ -319,11 +352,13 @@ class _ConnectionLimit:
             channel.cut()
 
 
-def _run(servers: list[Any], loop: Callable[..., None], stop: Stop) -> None:
+def _run(
+    servers: list[Any], limit: _ConnectionLimit, loop: Callable[..., None], stop: Stop
+) -> None:
     options = servers[0].adj
     next_sweep = 0.0
     while not stop.requested:
-        loop(timeout=options.asyncore_loop_timeout)
+        loop(timeout=limit.wait(options.asyncore_loop_timeout))
         if (now := time.monotonic()) >= next_sweep:
             next_sweep = now + options.cleanup_interval
             _sweep(servers, now)
@@ -367,7 +402,7 @@ def _accept_waiting(server: Any) -> None:
     count = -1
     while count != len(server.active_channels):
         count = len(server.active_channels)
-        server.handle_accept()
+        BaseWSGIServer.handle_accept(server)  # also those that peers could have
 
 
 def _close_all(sockets: dict[int, Any], pools: Pools) -> None:

@@ -58,18 +58,20 @@ def supervise(
     count: int,
     *,
     on_serving: Callable[[], None],
+    on_end: Callable[[int], None] = lambda number: None,
     stop_seconds: float = _STOP_SECONDS,
 ) -> None:
     """Have `count` worker processes serve until SIGTERM or SIGINT; the second signal kills them.
 
-    Closes the sockets. `on_serving` is called once, when the first worker serves. Raises
+    Closes the sockets. `on_serving` is called once, when the first worker serves, and `on_end` with
+    the number of each worker that died and is to be replaced. Raises
     `ConfigurationError` if no worker can begin to serve, with the problems that a worker has told,
     and `PrivatePypiError` if workers had to be killed because they did not end. Must be called in
     the main thread of a process that has no other threads.
     """
     gc.collect()
     gc.freeze()  # else the first collection in each worker would copy all memory that it shares
-    parent = _Parent(run, sockets, count, on_serving)
+    parent = _Parent(run, sockets, count, on_serving, on_end)
     try:
         with stopped_by_signals(parent.stop, before_the_end=parent.kill):
             parent.watch()
@@ -99,11 +101,13 @@ class _Parent:
         sockets: Sequence[socket.socket],
         count: int,
         on_serving: Callable[[], None],
+        on_end: Callable[[int], None],
     ) -> None:
         self._run = run
         self._sockets = sockets
         self._workers = [_Worker(number) for number in range(1, count + 1)]
         self._on_serving = on_serving
+        self._on_end = on_end
         self._is_serving = False  # whether any worker has ever served
         self._context = multiprocessing.get_context("fork")
         self.stop = Stop()
@@ -239,6 +243,7 @@ class _Parent:
         process.join()
         code, pid = process.exitcode, process.pid
         process.close()
+        self._on_end(worker.number)
         if not self._is_serving:
             raise PrivatePypiError(f"worker {worker.number} {_end(code)} before it could serve")
         now = time.monotonic()
