@@ -243,6 +243,7 @@ class _Parent:
         process.join()
         code, pid = process.exitcode, process.pid
         process.close()
+        worker.process = None
         self._on_end(worker.number)
         if not self._is_serving:
             raise PrivatePypiError(f"worker {worker.number} {_end(code)} before it could serve")
@@ -253,7 +254,7 @@ class _Parent:
         pause = (
             min(_LONGEST_PAUSE, 2.0 ** (worker.short_lives - 2)) if worker.short_lives > 1 else 0
         )
-        worker.process, worker.due_at = None, now + pause
+        worker.due_at = now + pause
         logger.log(
             logging.INFO if code == 0 else logging.ERROR,
             "worker %d (process %s) %s; it is replaced%s",
