@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import requests
 
 from private_pypi.testing.distributions import encode_multipart, form_for
-from tests.machine import declare
+from tests.machine import WORKERS, declare
 
 READER = ("mine", "r")
 WRITER = ("mine", "w")
@@ -218,7 +218,7 @@ class Servers:
 
     folder: Path
     _started: list[Server]
-    workers: int = 1
+    workers: int = WORKERS
 
     def begin(
         self,
@@ -271,7 +271,7 @@ class Servers:
 
 
 @contextlib.contextmanager
-def servers_below(folder: Path, workers: int = 1) -> Iterator[Servers]:
+def servers_below(folder: Path, workers: int = WORKERS) -> Iterator[Servers]:
     servers = Servers(folder, [], workers)
     try:
         yield servers
