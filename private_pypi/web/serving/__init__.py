@@ -18,14 +18,17 @@ waitress by itself saves the whole body of a request before it calls the applica
   from a storage is sent as it arrives (`growing`).
 - Clients have to send and receive at a lowest rate. When all connections are taken, slow and idle
   clients lose theirs (`timeouts`).
+- Several processes can serve on the same sockets (`parent`), and divide the connections (`peers`).
 - A request is refused if programs could disagree on where it ends (`framing`).
 
 The *loop* is one thread. It owns the sockets and the state of the connections, and parses requests;
-it never opens, reads or writes a file. *Workers* are the threads of the pools. To tell the loop
+it never opens, reads or writes a file. *Workers* are the threads of the pools; a *worker process*
+has a loop and pools of its own. To tell the loop
 something, a worker gives a function to the trigger of the server, and the loop calls it.
 
 Read `gate` (the types) and `engine` (start and end) first, then `channel`. `framing`, `timeouts`
-and `pools` decide about requests, connections and threads, and know nothing of waitress.
+and `pools` decide about requests, connections and threads, and know nothing of waitress. Nor do
+`parent`, `peers` and `stopping`.
 """
 
 from __future__ import annotations
