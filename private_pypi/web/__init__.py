@@ -158,6 +158,7 @@ def _serve(
     tempfile.tempdir = str(served.tmp)
     request_log = RequestLog(log) if options.request_log else None
     with contextlib.ExitStack() as cleanup:
+        cleanup.callback(setattr, tempfile, "tempdir", None)
         if request_log is not None:
             cleanup.callback(request_log.close)
         cleanup.callback(served.close)
@@ -169,7 +170,6 @@ def _serve(
             # worker sends those of all.
             cleanup.callback(telemetry.close)
             telemetry.start(all_metrics if worker is None or worker.number == 1 else None)
-        cleanup.callback(setattr, tempfile, "tempdir", None)
         hot_path: HotPath = app.extensions[HOT_PATH]
         aliases: RootAddresses = app.extensions[ROOT_ADDRESSES]
         gate = legacy.make_gate(served)

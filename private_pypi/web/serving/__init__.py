@@ -22,13 +22,13 @@ waitress by itself saves the whole body of a request before it calls the applica
 - A request is refused if programs could disagree on where it ends (`framing`).
 
 The *loop* is one thread. It owns the sockets and the state of the connections, and parses requests;
-it never opens, reads or writes a file. *Workers* are the threads of the pools; a *worker process*
-has a loop and pools of its own. To tell the loop
-something, a worker gives a function to the trigger of the server, and the loop calls it.
+it never opens, reads or writes a file. *Workers* are the threads of the pools. To tell the loop
+something, a worker gives a function to the trigger of the server, and the loop calls it. A *worker
+process* has a loop and pools of its own.
 
 Read `gate` (the types) and `engine` (start and end) first, then `channel`. `framing`, `timeouts`
-and `pools` decide about requests, connections and threads, and know nothing of waitress. Nor do
-`parent`, `peers` and `stopping`.
+and `pools` decide about requests, connections and threads. They know nothing of waitress, and
+neither do `parent`, `peers` and `stopping`, which are for any engine.
 """
 
 from __future__ import annotations

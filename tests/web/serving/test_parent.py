@@ -19,7 +19,7 @@ from tests.waiting import eventually
 
 # Workers that answer each connection with their number and process, as the file MODE says.
 PROGRAM = """
-    import contextlib, logging, os, socket, sys, time
+    import contextlib, errno, logging, os, socket, sys, time
     from pathlib import Path
     from private_pypi.errors import ConfigurationError, PrivatePypiError
     from private_pypi.web.serving import parent
@@ -42,6 +42,14 @@ PROGRAM = """
                     connection.sendall(f"{number} {os.getpid()}".encode())
         print("worker", number, "ended", flush=True)
 
+    fork = os.fork
+
+    def fork_if_possible():
+        if "full" in mode.read_text():
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    os.fork = fork_if_possible
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     port = listener.getsockname()[1]
@@ -161,6 +169,7 @@ def test_a_killed_worker_is_replaced_and_its_connections_wait(start: Start) -> N
     assert parent.process.wait(20) == 0
 
 
+@pytest.mark.needs("time")
 def test_a_worker_that_dies_again_and_again_is_replaced_after_growing_pauses(start: Start) -> None:
     parent = start().served()
     parent.mode("crash")
@@ -195,6 +204,22 @@ def test_a_worker_that_cannot_begin_again_says_why(start: Start) -> None:
     os.kill(parent.workers[1], signal.SIGKILL)
     eventually(lambda: "worker 2 cannot serve: this is wrong" in parent.said)
     assert parent.ask() == (1, parent.workers[0])
+
+
+def test_a_machine_without_room_for_a_process_is_told(start: Start) -> None:
+    parent = start("full")
+    assert parent.process.wait(20) == 1
+    assert "error: no process can be started for worker 1: Resource temporarily un" in parent.said
+
+
+def test_a_worker_that_cannot_be_started_again_is_started_later(start: Start) -> None:
+    parent = start().served()
+    parent.mode("full")
+    os.kill(parent.workers[0], signal.SIGKILL)
+    eventually(lambda: "no process can be started for worker 1" in parent.said)
+    assert parent.ask() == (2, parent.workers[1])
+    parent.mode("")
+    eventually(lambda: parent.said.count("worker 1 is there") == 2)
 
 
 def test_workers_end_if_their_parent_is_killed(start: Start) -> None:
