@@ -1,4 +1,4 @@
-"""The tests of cut bodies and of the end of a server, once more with two worker processes."""
+"""Tests of cut bodies and of the end of a server, once more with two worker processes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,8 @@ import pytest
 from tests.faults.servers import Servers, servers_below
 from tests.faults.test_bodies import (  # noqa: F401 - they run here
     test_a_body_that_is_cut_at_any_byte_leaves_nothing,
-    test_a_chunked_body_that_is_cut_leaves_nothing,
-    test_a_form_without_its_final_boundary_is_refused,
-    test_a_password_outside_ascii_is_understood,
     test_a_refused_upload_leaves_nothing_on_the_disk,
     test_a_request_on_a_connection_that_was_just_made_outlives_the_signal,
-    test_a_server_asks_python_for_no_temporary_folder,
-    test_a_server_needs_no_folder_but_root,
     test_a_slow_download_outlives_the_signal,
     test_an_upload_in_flight_outlives_the_signal,
     test_uploads_that_come_while_a_server_ends_are_answered_or_not_begun,

@@ -282,7 +282,10 @@ def _channels(servers: list[Any]) -> list[Channel]:
 
 
 class _ConnectionLimit:
-    """Limits the number of connections, and closes some for new ones when all are taken."""
+    """Limits the number of connections, and closes some for new ones when all are taken.
+
+    It also leaves new connections to other processes that have fewer (see `peers`).
+    """
 
     def __init__(self, servers: list[Any], most: int, peers: Peers | None) -> None:
         self._servers = servers
