@@ -292,14 +292,15 @@ class _ConnectionLimit:
         self._most = most
         self._peers = peers
         self._shut_until = 0.0
-        self._yields_until = 0.0  # to peers
+        self._yields_until = 0.0  # time.monotonic(); 0: peers are not being let go first
+        self._is_our_turn = False  # because peers had theirs
         self._told_at = -math.inf
 
     def may_accept(self, server: Any) -> bool:
         """Whether to accept new connections. This is what waitress calls `readable`."""
         if self._peers is not None:
             self._peers.tell(self._count)
-            if time.monotonic() < self._yields_until:
+            if self._yields_until:
                 return False
         if not server.accepting or not self._is_full:
             return bool(server.accepting)
@@ -313,18 +314,23 @@ class _ConnectionLimit:
 
     def accept(self, server: Any) -> None:
         """Accept a connection that waits. Peers with fewer connections can have it first."""
-        now = time.monotonic()
-        has_yielded = now < self._yields_until + _YIELD_SECONDS
-        if self._peers is not None and not has_yielded and self._peers.have_fewer():
-            self._yields_until = now + _YIELD_SECONDS
+        if self._peers is not None and not self._is_our_turn and self._peers.have_fewer():
+            self._yields_until = time.monotonic() + _YIELD_SECONDS
         else:
-            self._yields_until = 0.0
+            self._is_our_turn = False
             BaseWSGIServer.handle_accept(server)
 
-    def wait(self, longest: float) -> float:
-        """How many seconds the loop may wait: at most `longest`, and until peers had their turn."""
-        left = self._yields_until - time.monotonic()
-        return min(longest, left) if left > 0 else longest
+    def begin_round(self, longest: float) -> float:
+        """How many seconds this round of the loop may wait: at most `longest`.
+
+        It waits until peers had their turn. Then one round, which does not wait, is our turn: what
+        is still there is accepted, however long this round was in coming.
+        """
+        left = self._yields_until - time.monotonic() if self._yields_until else longest
+        self._is_our_turn = left <= 0
+        if self._is_our_turn:
+            self._yields_until = 0.0
+        return max(0.0, min(longest, left))
 
     def open(self, running: Running, *args: Any, **others: Any) -> Channel:
         """Make the channel of a connection that was accepted."""
@@ -361,7 +367,7 @@ def _run(
     options = servers[0].adj
     next_sweep = 0.0
     while not stop.requested:
-        loop(timeout=limit.wait(options.asyncore_loop_timeout))
+        loop(timeout=limit.begin_round(options.asyncore_loop_timeout))
         if (now := time.monotonic()) >= next_sweep:
             next_sweep = now + options.cleanup_interval
             _sweep(servers, now)
