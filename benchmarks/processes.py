@@ -92,12 +92,16 @@ class Processes:
 
     def processor_time(self) -> float:
         """Seconds of processor time that the living processes have used."""
-        total = 0
+        return sum(self.processor_times().values())
+
+    def processor_times(self) -> dict[int, float]:
+        """The same for each process, by its id."""
+        found = {}
         for pid in self._pids():
             with contextlib.suppress(OSError):
                 fields = _stat(pid)
-                total += int(fields[11]) + int(fields[12])
-        return total / _TICKS
+                found[pid] = (int(fields[11]) + int(fields[12])) / _TICKS
+        return found
 
     def settle(self, limit: float = 10.0, quiet: float = 0.1) -> None:
         """Wait, at most `limit` seconds, until it does next to nothing for `quiet` seconds.

@@ -34,6 +34,9 @@ _OWN: Final = re.compile(
 )
 _STARTING: Final = {"subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn"}
 
+WORKERS: Final = int(os.environ.get("PRIVATE_PYPI_TEST_WORKERS", "1"))
+"""How many worker processes the servers of tests have, unless the test is about that."""
+
 _running: pytest.Item | None = None  # the test that is being set up or run
 
 

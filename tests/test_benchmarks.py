@@ -371,3 +371,20 @@ def test_the_report_over_mirrors_has_the_targets_of_each_delay(over_mirrors: Pat
     _, *bars = [element for element in picture.iter() if element.tag.endswith("rect")]
     assert len(bars) == 2 * 2 * 13  # delays, servers, measures
     assert all(float(bar.attrib["width"]) > 0 for bar in bars)
+
+
+def test_a_run_with_workers_measures_each_number_of_them(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "workers", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    report = (tmp_path / "WORKERS.md").read_text()
+    rows = [line.split("|")[1:-1] for line in report.splitlines() if line.startswith("| ")][1:]
+    assert [[cell.strip() for cell in row[:2]] for row in rows] == [
+        ["pages", "2"],
+        ["pages", "1"],
+        ["files", "2"],
+        ["files", "1"],
+    ]
+    # The parent and its workers, or the only process.
+    assert [len(row[4].split(",")) for row in rows] == [3, 1, 3, 1]
+    assert all(float(row[5].replace(",", "")) > 0 for row in rows)

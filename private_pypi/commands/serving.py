@@ -51,6 +51,7 @@ def server(
     debug: bool = False,
     host: str = ServerOptions.host,
     port: int = ServerOptions.port,
+    workers: int = ServerOptions.workers,
     admin_token_env: str | None = None,
     admin_token_file: str | None = None,
     allow_env: str = "",
@@ -99,6 +100,9 @@ def server(
         debug: Write more to the log, and show a traceback if the server ends with an error.
         host: The address to listen on.
         port: The port to listen on; 0 chooses a free one, which is printed.
+        workers: The number of processes that answer requests, such as one for each core. With more
+            than 1, a parent process starts them and replaces those that die. Flags for connections
+            and threads apply to each of them.
         admin_token_env: Name of the environment variable that holds the admin token, which is
             needed to change the configuration over HTTP.
         admin_token_file: Path of a file that holds the admin token.
@@ -143,6 +147,7 @@ def server(
             debug=debug,
             host=host,
             port=port,
+            workers=workers,
             allow_env=_listed(allow_env),
             allow_address=_listed(allow_address),
             host_names=_listed(host_names.lower()),

@@ -5,13 +5,16 @@ Flask is imported nowhere else than in this package.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import re
+import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +24,7 @@ from werkzeug.routing import RequestRedirect
 
 from private_pypi.errors import ConfigurationError, PrivatePypiError
 from private_pypi.pages.readme import Readmes
+from private_pypi.system.temporary_folder import TemporaryFolder
 from private_pypi.web import well_known
 from private_pypi.web.api import admin, feeds, health, legacy, legacy_json, metrics, simple
 from private_pypi.web.api.hot_path import HotPath
@@ -29,9 +33,10 @@ from private_pypi.web.http.answers import answer_error, answer_text
 from private_pypi.web.http.content import LONGEST_KEPT, PageCache
 from private_pypi.web.http.credentials import parse_credentials
 from private_pypi.web.http.routes import MatchedRule, add_routes
-from private_pypi.web.operations.logs import Log, RequestLog
+from private_pypi.web.operations.logs import Log, LogFormat, RequestLog
 from private_pypi.web.operations.request_statistics import ROUTE, RequestStatistics, Tell, template
 from private_pypi.web.operations.telemetry import Telemetry
+from private_pypi.web.operations.worker import Shared, Worker
 from private_pypi.web.options import ServerOptions
 from private_pypi.web.people import explain, pages, rendering, sign_in
 from private_pypi.web.requests import (
@@ -42,7 +47,7 @@ from private_pypi.web.requests import (
     respond,
 )
 from private_pypi.web.root_addresses import RootAddresses
-from private_pypi.web.serving import Answer, Kind, serve
+from private_pypi.web.serving import Answer, ConnectionCounts, Kind, Stop, open_listeners, serve
 from private_pypi.web.sessions.attempts import SignInAttempts
 from private_pypi.web.sessions.browsers import is_browser
 from private_pypi.web.sessions.request_session import SEAL, send_session
@@ -70,17 +75,14 @@ _AT_HAND = ("/health", "/health/", "/health/ready", "/health/ready/", "/metrics"
 def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; `announce` is called with each address once it is open.
 
-    Raises `ConfigurationError` for problems that the operator has to solve.
+    Raises `ConfigurationError` for problems that the operator has to solve, and `PrivatePypiError`
+    if worker processes do not end.
     """
     try:
         options.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"cannot use {options.root} as ROOT: {error}") from error
-    log = Log(sys.stderr, "json" if options.log_format == "json" else "text")
-    log.install(debug=options.debug)
-    settings = options.telemetry
-    telemetry = None if settings is None else Telemetry(settings)
-    served = Deployment(replace(options, root=options.root.resolve()))
+    options = replace(options, root=options.root.resolve())
 
     def announce_all(addresses: list[str]) -> None:
         for address in addresses:
@@ -88,13 +90,86 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
         if not options.waitress_options.get("trusted_proxy"):
             _warn_of_plain_http(addresses)
 
+    if options.workers == 1:
+        _serve(options, announce_all)
+    else:
+        _serve_with_workers(options, announce_all)
+
+
+def _serve_with_workers(options: ServerOptions, on_listening: Callable[[list[str]], None]) -> None:
+    """Let several processes serve. This one must not start a thread, because they are forked."""
+    # It imports multiprocessing, which a server of one process does not need.
+    from private_pypi.web.serving.parent import supervise
+
+    folder = TemporaryFolder(options.root)
+    try:
+        shared = Shared(folder=folder.folder, connections=ConnectionCounts(options.workers))
+        _install_log(options, lock_path=shared.log_lock)
+        sockets, addresses = open_listeners(options.host, options.port, options.waitress_options)
+
+        def run(
+            number: int,
+            sockets: Sequence[socket.socket],
+            stop: Stop,
+            on_serving: Callable[[], None],
+        ) -> None:
+            worker = Worker(number=number, shared=shared)
+            _serve(options, lambda _: on_serving(), worker=worker, sockets=sockets, stop=stop)
+
+        supervise(
+            run,
+            sockets,
+            options.workers,
+            on_serving=lambda: on_listening(addresses),
+            on_end=shared.connections.forget,
+        )
+    finally:
+        folder.close()
+
+
+def _install_log(
+    options: ServerOptions, *, worker: int | None = None, lock_path: Path | None = None
+) -> Log:
+    form: LogFormat = "json" if options.log_format == "json" else "text"
+    log = Log(sys.stderr, form, worker=worker, lock_path=lock_path)
+    log.install(debug=options.debug)
+    return log
+
+
+def _serve(
+    options: ServerOptions,
+    on_listening: Callable[[list[str]], None],
+    *,
+    worker: Worker | None = None,
+    sockets: Sequence[socket.socket] = (),
+    stop: Stop | None = None,
+) -> None:
+    """Serve in this process, which is all of a server, or one of its workers."""
+    if worker is None:
+        log, began, peers = _install_log(options), None, None
+    else:
+        shared = worker.shared
+        log = _install_log(options, worker=worker.number, lock_path=shared.log_lock)
+        began, peers = shared.began, shared.connections.peers_of(worker.number)
+    settings = options.telemetry
+    telemetry = None if settings is None else Telemetry(settings, began=began)
+    served = Deployment(options, worker)
     # Keep all temporary files below ROOT: the system's folder may be small or not writable.
     tempfile.tempdir = str(served.tmp)
     request_log = RequestLog(log) if options.request_log else None
-    try:
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(setattr, tempfile, "tempdir", None)
+        if request_log is not None:
+            cleanup.callback(request_log.close)
+        cleanup.callback(served.close)
         app = create_app(served, request_log, None if telemetry is None else telemetry.answered)
+        all_metrics: metrics.AllMetrics = app.extensions[metrics.METRICS]
+        cleanup.callback(all_metrics.close)
         if telemetry is not None:
-            telemetry.start(app.extensions[metrics.METRICS])
+            # Before the repositories are closed, because they are asked for their numbers. One
+            # worker sends those of all.
+            cleanup.callback(telemetry.close)
+            telemetry.start(all_metrics if worker is None or worker.number == 1 else None)
         hot_path: HotPath = app.extensions[HOT_PATH]
         aliases: RootAddresses = app.extensions[ROOT_ADDRESSES]
         gate = legacy.make_gate(served)
@@ -109,7 +184,10 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
             host=options.host,
             port=options.port,
             options=options.waitress_options,
-            on_listening=announce_all,
+            sockets=sockets,
+            peers=peers,
+            on_listening=on_listening,
+            stop=stop,
             kind_of=lambda path: _kind_of(served, aliases.path_of(path)),
             share_of=lambda path, authorization: _share_of(
                 served, aliases.path_of(path), authorization
@@ -117,13 +195,6 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
             at_once=at_once,
             observer=app.extensions[REQUEST_STATISTICS],
         )
-    finally:
-        tempfile.tempdir = None
-        if telemetry is not None:
-            telemetry.close()  # while the repositories can still be asked for their numbers
-        served.close()
-        if request_log is not None:
-            request_log.close()
 
 
 def _warn_of_plain_http(addresses: list[str]) -> None:
@@ -180,14 +251,15 @@ def create_app(
     app.url_map.converters["version"] = pages.VersionConverter
     pages_in_memory = PageCache()
     statistics = RequestStatistics(_route_finder(app), request_log, tell)
+    worker = served.worker
     app.extensions |= {
         EXTENSION: served,
         SEAL: load_seal(served.root, served.environ),
         PAGE_CACHE: pages_in_memory,
         REQUEST_STATISTICS: statistics,
-        metrics.METRICS: metrics.make_registry(served, statistics, pages_in_memory),
+        metrics.METRICS: metrics.AllMetrics(served, statistics, pages_in_memory),
         pages.READMES: Readmes(),
-        sign_in.ATTEMPTS: SignInAttempts(),
+        sign_in.ATTEMPTS: SignInAttempts(path=None if worker is None else worker.shared.attempts),
     }
     rendering.prepare(app)
     app.before_request(_note_route)

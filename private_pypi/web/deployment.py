@@ -7,21 +7,15 @@ and a configuration that was submitted to one process is used by all processes o
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hmac
 import logging
-import os
-import secrets
-import shutil
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from private_pypi.backend import Secret
 from private_pypi.configuration.config import (
@@ -44,9 +38,11 @@ from private_pypi.errors import (
     cause_of,
 )
 from private_pypi.repositories import Credentials, Repositories, has_state
+from private_pypi.system.temporary_folder import TemporaryFolder
 from private_pypi.web.http.hosts import cannot_be_rebound, is_named
 from private_pypi.web.operations.audit import AuditLog, entry_time
 from private_pypi.web.operations.changes import Changes
+from private_pypi.web.operations.worker import Worker
 from private_pypi.web.options import ServerOptions
 
 logger = logging.getLogger(__name__)
@@ -59,13 +55,15 @@ _OLD_REQUESTS = 60.0  # seconds that requests have to finish with the old config
 class Deployment:
     """The repositories of this process; `close` it at the end."""
 
-    def __init__(self, options: ServerOptions) -> None:
+    def __init__(self, options: ServerOptions, worker: Worker | None = None) -> None:
         """Use the given configuration, or else the one that was submitted to this ROOT.
 
+        `worker` is the place of this process among those of the server; None: it is the only one.
         Raises `ConfigurationError`. If a storage is in trouble, this does not raise; only the
         repository of that storage is affected.
         """
         self.options = options
+        self.worker = worker
         self.root = root = options.root
         self.environ = options.environ
         self._submitted = Submitted(
@@ -75,7 +73,8 @@ class Deployment:
         )
         self._change_lock = threading.Lock()  # held while _repositories are replaced
         self._looked_at = 0.0
-        self._own_tmp = _OwnTmp(root)
+        self._followed = self._submissions  # as of the configuration that is used
+        self._own_tmp = TemporaryFolder(root)
         self.tmp = self._own_tmp.folder
         self.changes = Changes(AuditLog(root))
         self._kept = KeptConfiguration(root)
@@ -212,6 +211,8 @@ class Deployment:
                     raise
                 self._noted(configuration)
                 self._state = self._found_state()
+                if self.worker is not None:
+                    self._followed = self.worker.shared.submissions.note()
             self._exchange(built)
 
     def _require_unused(self, configuration: Configuration) -> None:
@@ -236,24 +237,40 @@ class Deployment:
     # -- changes of the files --------------------------------------------------------------------
 
     @property
+    def _submissions(self) -> int:
+        """How many configurations were submitted to all workers of the server."""
+        return 0 if self.worker is None else self.worker.shared.submissions.count
+
+    @property
     def _is_due(self) -> bool:
-        return time.monotonic() - self._looked_at > _FOLLOW_EVERY
+        return (
+            self._followed != self._submissions
+            or time.monotonic() - self._looked_at > _FOLLOW_EVERY
+        )
 
     def _follow(self) -> None:
-        """Use the configuration anew if its files have changed. Its errors are logged once."""
+        """Use the configuration anew if its files have changed. Its errors are logged once.
+
+        After a configuration was submitted to another worker, no request is answered with the
+        former one, because the client was told that the new one is used.
+        """
         self._looked_at = time.monotonic()
-        if self._found_state() == self._state:
+        if self._followed == self._submissions and self._found_state() == self._state:
             return
         with self._change_lock:
-            if self._found_state() == self._state:
-                return
-            try:
-                built = self._build(self._read())
-            except PrivatePypiError as error:
-                logger.error("the changed configuration is not used: %s", error)
-                return
-            self._exchange(built)
-            logger.info("the configuration has changed and is used from now on")
+            submissions = self._submissions  # before the files are read
+            if self._found_state() != self._state:
+                self._use_anew()
+            self._followed = submissions
+
+    def _use_anew(self) -> None:
+        try:
+            built = self._build(self._read())
+        except PrivatePypiError as error:
+            logger.error("the changed configuration is not used: %s", error)
+            return
+        self._exchange(built)
+        logger.info("the configuration has changed and is used from now on")
 
     def _read(self) -> Configuration:
         """Read the given configuration, or else the one in ROOT."""
@@ -351,33 +368,3 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 def _reaches_existing(settings: RepositorySettings) -> bool:
     paths = (getattr(settings.backend, field.name) for field in fields(settings.backend))
     return any(isinstance(path, Path) and path.exists() for path in paths)
-
-
-class _OwnTmp:
-    """A temporary folder for this process. Those of processes that have ended are removed.
-
-    Several servers may use one ROOT, so each process locks its folder. If a lock is free, the
-    process of that folder has ended.
-    """
-
-    def __init__(self, root: Path) -> None:
-        parent = root / "tmp"
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            for lock_path in parent.glob("*.lock"):
-                with contextlib.suppress(Timeout), FileLock(lock_path).acquire(timeout=0):
-                    shutil.rmtree(lock_path.with_suffix(""), ignore_errors=True)
-                    lock_path.unlink(missing_ok=True)
-            name = f"{os.getpid()}-{secrets.token_hex(4)}"
-            # The lock is made first, because a folder without one would never be removed.
-            self._lock = FileLock(parent / f"{name}.lock")
-            self._lock.acquire()
-            self.folder = parent / name
-            self.folder.mkdir()
-        except OSError as error:
-            raise ConfigurationError(f"cannot write below {root}: {error}") from error
-
-    def close(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)

@@ -15,6 +15,9 @@ from private_pypi.storage.verdicts import Expiry
 from private_pypi.web.operations.telemetry import TelemetrySettings
 from private_pypi.web.serving.receiving import FormLimits
 
+MOST_WORKERS = 256
+"""More are a mistake, such as a number that was meant for another flag."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
@@ -33,6 +36,7 @@ class ServerOptions:
     debug: bool = False
     host: str = "0.0.0.0"  # noqa: S104 - as private-pypi 0.2 did
     port: int = 8888
+    workers: int = 1  # processes
     admin_token: Secret | None = None
     allow_env: frozenset[str] = frozenset()
     allow_address: frozenset[str] = frozenset()
@@ -55,6 +59,8 @@ class ServerOptions:
         ]
         if not 0 <= self.port <= 65535:
             problems.append(f"--port must be from 0 to 65535, but is {self.port}")
+        if not 1 <= self.workers <= MOST_WORKERS:
+            problems.append(f"--workers must be from 1 to {MOST_WORKERS}, but is {self.workers}")
         if self.log_format not in ("text", "json"):
             problems.append(f"--log_format must be text or json, but is {self.log_format!r}")
         try:

@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from private_pypi.testing.distributions import encode_multipart, form_for
-from tests.machine import declare
+from tests.machine import WORKERS, declare
 
 UMLAUT: Final = "gehëimnis-süß"
 """A second secret of every repository, in latin-1 and not in ASCII."""
@@ -138,6 +138,7 @@ def serving(folder: Path, config: str, admin_secret: str | None = None) -> Itera
             [
                 *(_COMMAND, "server", root, *given),
                 *("--extra_index_url=", "--host", "127.0.0.1", "--port", "0"),
+                *("--workers", str(WORKERS)),
             ],
             env={"PATH": os.environ["PATH"], "HOME": str(folder)},
             stdout=subprocess.PIPE,

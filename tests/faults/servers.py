@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import requests
 
 from private_pypi.testing.distributions import encode_multipart, form_for
-from tests.machine import declare
+from tests.machine import WORKERS, declare
 
 READER = ("mine", "r")
 WRITER = ("mine", "w")
@@ -218,6 +218,7 @@ class Servers:
 
     folder: Path
     _started: list[Server]
+    workers: int = WORKERS
 
     def begin(
         self,
@@ -242,6 +243,7 @@ class Servers:
                     *wrapper,
                     *(sys.executable, "-m", "private_pypi", "server", root),
                     *("--config", config_path, "--host", "127.0.0.1", "--port", str(port)),
+                    *("--workers", str(self.workers)),
                     *flags,
                 ],
                 env={**os.environ, **(environ or {})},
@@ -269,8 +271,8 @@ class Servers:
 
 
 @contextlib.contextmanager
-def servers_below(folder: Path) -> Iterator[Servers]:
-    servers = Servers(folder, [])
+def servers_below(folder: Path, workers: int = WORKERS) -> Iterator[Servers]:
+    servers = Servers(folder, [], workers)
     try:
         yield servers
     finally:
@@ -302,7 +304,7 @@ def litter(root: Path, storage: Path | None = None) -> list[str]:
     known = [
         rf"{re.escape(str(root))}/(index/[^/]+/index\.sqlite(-wal|-shm|\.lock|\.old(-wal|-shm)?)?"
         r"|lock/[^/]+/([a-z_]+|publish-[0-9a-f]{3})\.lock|cache/[^/]+/storage_id"
-        r"|tmp/[0-9]+-[0-9a-f]{8}\.lock"
+        r"|tmp/[0-9]+-[0-9a-f]{8}(\.lock|/attempts\.sqlite|/log\.lock|/numbers-[0-9]+\.json)"
         r"|log/audit\.jsonl|fingerprint\.key|session_key)",
         rf"{re.escape(str(storage))}/(index\.toml|\.private_pypi/(id|lock/[^/]+))",
     ]

@@ -74,7 +74,7 @@ class Valve:
 class _Served:
     """What an application needs of a deployment, without a configuration."""
 
-    changes = None
+    changes = worker = None
 
     def __init__(self, root: Path, repositories: Repositories) -> None:
         self.environ: dict[str, str] = {}

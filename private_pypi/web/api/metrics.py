@@ -1,7 +1,8 @@
 """`GET /metrics` in the text formats of Prometheus. Nothing is counted here.
 
 All values are those of this process, except for the state of the repositories, which the processes
-of a ROOT share. No label has a value that a client can choose, so their number is limited.
+of a ROOT share. If the server has several worker processes, `worker_metrics` adds up their values.
+No label has a value that a client can choose, so their number is limited.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from prometheus_client.registry import Collector
 
 from private_pypi import __version__
 from private_pypi.repositories import Repository
+from private_pypi.web.api.worker_metrics import WorkerMetrics
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.http.content import PageCache
 from private_pypi.web.http.credentials import parse_credentials
@@ -33,7 +35,7 @@ from private_pypi.web.operations.request_statistics import BUCKETS, RequestStati
 from private_pypi.web.requests import deployment
 
 METRICS = "private_pypi.metrics"
-"""The key of the `CollectorRegistry` in `Flask.extensions`."""
+"""The key of the `AllMetrics` in `Flask.extensions`."""
 
 _OF_REQUEST = ("method", "route", "status")
 _OF_REPOSITORY = ("repository",)
@@ -42,14 +44,29 @@ _OF_PROVIDER = ("repository", "resource")
 _OTHERS = "(others)"
 
 
-def make_registry(
-    served: Deployment, statistics: RequestStatistics, pages: PageCache
-) -> CollectorRegistry:
-    """All metrics of a process."""
-    registry = CollectorRegistry()
-    registry.register(_Metrics(served, statistics, pages))
-    ProcessCollector(registry=registry)
-    return registry
+class AllMetrics(Collector):
+    """The metrics of a server: of this process, or of all its workers. `close` it at the end."""
+
+    def __init__(self, served: Deployment, statistics: RequestStatistics, pages: PageCache) -> None:
+        counted = CollectorRegistry()
+        counted.register(_Counted(served, statistics, pages))
+        ProcessCollector(registry=counted)
+        self._counted: Collector = counted
+        self._workers = None
+        if served.worker is not None:
+            folder, number = served.worker.shared.folder, served.worker.number
+            self._counted = self._workers = WorkerMetrics(counted, folder, number)
+        self._state = _State(served)
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of metrics with their present values."""
+        yield from self._state.collect()
+        yield from self._counted.collect()
+
+    def close(self) -> None:
+        """Let what this process has counted count for the process that replaces it."""
+        if self._workers is not None:
+            self._workers.close()
 
 
 def show_metrics() -> Response:
@@ -63,11 +80,11 @@ def show_metrics() -> Response:
 ROUTES = (Route("/metrics", show_metrics), Route("/metrics/", show_metrics))
 
 
-class _Metrics(Collector):
-    def __init__(self, served: Deployment, statistics: RequestStatistics, pages: PageCache) -> None:
+class _State(Collector):
+    """What all processes of a ROOT would say."""
+
+    def __init__(self, served: Deployment) -> None:
         self._served = served
-        self._statistics = statistics
-        self._pages = pages
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily(
@@ -75,12 +92,23 @@ class _Metrics(Collector):
             "The versions of this server and of Python.",
             value={"version": __version__, "python": platform.python_version()},
         )
+        yield from _states(self._served.repositories)
+
+
+class _Counted(Collector):
+    """What this process has counted."""
+
+    def __init__(self, served: Deployment, statistics: RequestStatistics, pages: PageCache) -> None:
+        self._served = served
+        self._statistics = statistics
+        self._pages = pages
+
+    def collect(self) -> Iterator[Metric]:
         yield from self._requests()
         yield from self._load()
         repositories = list(self._served.repositories)
         yield from self._changes({repository.name for repository in repositories})
         yield from self._page_cache()
-        yield from _states(repositories)
         yield from _synchronizations(repositories)
         yield from _caches(repositories)
         yield from _usages(repositories)

@@ -11,6 +11,7 @@ that reads the log slowly does not slow down requests; when too many lines wait,
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import json
 import logging
@@ -18,9 +19,11 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from json.encoder import encode_basestring_ascii
+from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from flask import has_request_context, request
@@ -46,15 +49,30 @@ _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 class Log:
     """Writes whole lines to one stream; thread-safe. A closed stream is not an error."""
 
-    def __init__(self, stream: TextIO, form: LogFormat) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        form: LogFormat,
+        *,
+        worker: int | None = None,
+        lock_path: Path | None = None,
+    ) -> None:
+        """`worker` is named in each line. All processes that write to the stream use `lock_path`.
+
+        Without a lock, the lines of several processes could mix, because the system writes at once
+        only what is shorter than 4096 bytes.
+        """
         self.form: LogFormat = form
+        self.worker = worker
         self._stream = stream
         self._lock = threading.Lock()  # so that lines do not mix
+        self._shared_lock = None if lock_path is None else lock_path.open("ab")
 
     def install(self, *, debug: bool) -> None:
         """Write everything that this process logs with `logging`."""
         handler = _Handler(self)
-        handler.setFormatter(_JsonFormatter() if self.form == "json" else _TextFormatter())
+        formatter = _JsonFormatter if self.form == "json" else _TextFormatter
+        handler.setFormatter(formatter(self.worker))
         handler.addFilter(without_queries)
         root = logging.getLogger()
         root.handlers[:] = [handler]
@@ -63,9 +81,21 @@ class Log:
 
     def write(self, lines: str) -> None:
         """Write lines, each of which ends with "\\n"."""
-        with self._lock, contextlib.suppress(OSError, ValueError):
+        with self._lock, contextlib.suppress(OSError, ValueError), self._turn():
             self._stream.write(lines)
             self._stream.flush()
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Keep other processes from writing. The kernel ends this if the process is killed."""
+        if self._shared_lock is None:
+            yield
+            return
+        fcntl.flock(self._shared_lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._shared_lock, fcntl.LOCK_UN)
 
 
 class RequestLog:
@@ -73,7 +103,11 @@ class RequestLog:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._format = _json_request if log.form == "json" else _text_request
+        if log.form == "json":
+            more = "" if log.worker is None else f'"worker": {log.worker}, '
+            self._format = partial(_json_request, more)
+        else:
+            self._format = partial(_text_request, LOGGER + _of_worker(log.worker))
         self._clock = _Clock(log.form)
         self._waiting: deque[str] = deque()
         self._some = threading.Event()
@@ -132,20 +166,25 @@ class _Clock:
         return f"{text}{int((now - whole) * 1000):03d}"
 
 
-def _text_request(now: str, exchange: Exchange, route: str, repository: str) -> str:
+def _of_worker(worker: int | None) -> str:
+    """What follows the name of the logger in a line of text."""
+    return "" if worker is None else f"[{worker}]"
+
+
+def _text_request(source: str, now: str, exchange: Exchange, route: str, repository: str) -> str:
     method, path, address, agent = _facts(exchange.environ)
     return (
-        f"{now} INFO {LOGGER}: {address} {repository or '-'} {_quoted(f'{method} {path}')} "
+        f"{now} INFO {source}: {address} {repository or '-'} {_quoted(f'{method} {path}')} "
         f"{exchange.status} {exchange.sent} B {exchange.seconds * 1000:.2f} ms "
         f"{_short_agent(agent)} "
         f"{exchange.request_id}\n"
     )
 
 
-def _json_request(now: str, exchange: Exchange, route: str, repository: str) -> str:
+def _json_request(more: str, now: str, exchange: Exchange, route: str, repository: str) -> str:
     method, path, address, agent = _facts(exchange.environ)
     return (
-        f'{{"time": "{now}Z", "level": "info", "logger": "{LOGGER}", "message": "request", '
+        f'{{"time": "{now}Z", "level": "info", "logger": "{LOGGER}", {more}"message": "request", '
         f'"request_id": "{exchange.request_id}", "method": {_quoted(method)}, '
         f'"path": {_quoted(path)}, "route": {_quoted(route)}, "status": {exchange.status}, '
         f'"bytes": {exchange.sent}, "seconds": {exchange.seconds:.6f}, '
@@ -208,8 +247,8 @@ def without_queries(record: logging.LogRecord) -> bool:
 class _TextFormatter(logging.Formatter):
     """Formats as text. Further lines of a message or a traceback are indented."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__(f"%(asctime)s %(levelname)s %(name)s{_of_worker(worker)}: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
         text = clean(super().format(record)).replace("\n", "\n    ")
@@ -220,6 +259,10 @@ class _TextFormatter(logging.Formatter):
 class _JsonFormatter(logging.Formatter):
     """Formats as a JSON object, to which `extra={"fields": {…}}` of a record adds members."""
 
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = {} if worker is None else {"worker": worker}
+
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC)
         message, facts = describe(record)
@@ -227,6 +270,7 @@ class _JsonFormatter(logging.Formatter):
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
+            **self._worker,
             "message": message,
         }
         line.update(facts)

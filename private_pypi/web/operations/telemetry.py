@@ -23,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -118,15 +119,22 @@ class Collects(Protocol):
 class Telemetry:
     """Sends the telemetry of this process; `close` it at the end."""
 
-    def __init__(self, settings: TelemetrySettings, *, interval: float = _INTERVAL) -> None:
+    def __init__(
+        self,
+        settings: TelemetrySettings,
+        *,
+        interval: float = _INTERVAL,
+        began: int | None = None,
+    ) -> None:
         """Keep the log records from now on. Nothing is sent before `start`.
 
+        `began` is when counting began, in nanoseconds since the epoch; None: now.
         Raises `ConfigurationError` if the packages of the extra are missing.
         """
         self._trouble = _Trouble(settings.variable)
         try:
             with self._trouble.starting():
-                self._collector = _Collector(settings)
+                self._collector = _Collector(settings, began or time.time_ns())
         except ImportError as error:
             raise ConfigurationError(
                 f"{settings.variable} is set, but the packages that send telemetry are not "
@@ -154,14 +162,16 @@ class Telemetry:
             )
         )
 
-    def start(self, metrics: Collects) -> None:
-        """Begin to send."""
+    def start(self, metrics: Collects | None) -> None:
+        """Begin to send. Without `metrics`, none are sent."""
         collector, spans, logs = self._collector, self._spans, self._logs
         sends: list[tuple[str, Callable[[], bool], threading.Event]] = [
             ("traces", lambda: spans.send(collector.send_spans), spans.is_half_full),
-            ("metrics", lambda: collector.send_metrics(metrics), threading.Event()),
             ("logs", lambda: logs.send(collector.send_logs), logs.is_half_full),
         ]
+        if metrics is not None:
+            send_metrics = partial(collector.send_metrics, metrics)
+            sends.insert(1, ("metrics", send_metrics, threading.Event()))
         self._senders = [
             _Sender(signal, send, wake, self._trouble, self._interval)
             for signal, send, wake in sends
@@ -414,7 +424,7 @@ class _Handler(logging.Handler):
 class _Collector:
     """The exporters for the three signals. A request takes at most ten seconds with all tries."""
 
-    def __init__(self, settings: TelemetrySettings) -> None:
+    def __init__(self, settings: TelemetrySettings, began: int) -> None:
         import requests
         from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -450,7 +460,7 @@ class _Collector:
         self._provider = TracerProvider(resource=self._resource, shutdown_on_exit=False)
         self._provider.add_span_processor(SimpleSpanProcessor(self._finished))
         self._tracer = self._provider.get_tracer(_NAME, __version__)
-        self._began = time.time_ns()
+        self._began = began
 
     def send_spans(self, requests: Sequence[_Span]) -> bool:
         """Whether the collector took a span for each of these requests."""

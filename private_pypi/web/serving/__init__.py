@@ -18,19 +18,22 @@ waitress by itself saves the whole body of a request before it calls the applica
   from a storage is sent as it arrives (`growing`).
 - Clients have to send and receive at a lowest rate. When all connections are taken, slow and idle
   clients lose theirs (`timeouts`).
+- Several processes can serve on the same sockets (`parent`), and divide the connections (`peers`).
 - A request is refused if programs could disagree on where it ends (`framing`).
 
 The *loop* is one thread. It owns the sockets and the state of the connections, and parses requests;
 it never opens, reads or writes a file. *Workers* are the threads of the pools. To tell the loop
-something, a worker gives a function to the trigger of the server, and the loop calls it.
+something, a worker gives a function to the trigger of the server, and the loop calls it. A *worker
+process* has a loop and pools of its own.
 
 Read `gate` (the types) and `engine` (start and end) first, then `channel`. `framing`, `timeouts`
-and `pools` decide about requests, connections and threads, and know nothing of waitress.
+and `pools` decide about requests, connections and threads. They know nothing of waitress, and
+neither do `parent`, `peers` and `stopping`, which are for any engine.
 """
 
 from __future__ import annotations
 
-from private_pypi.web.serving.engine import Stop, option_names, serve
+from private_pypi.web.serving.engine import open_listeners, option_names, serve
 from private_pypi.web.serving.gate import (
     CLIENT_CLOSED,
     LET_IN,
@@ -48,6 +51,8 @@ from private_pypi.web.serving.gate import (
     Verdict,
 )
 from private_pypi.web.serving.growing import WAITING, Later, Waiting
+from private_pypi.web.serving.peers import ConnectionCounts, Peers
+from private_pypi.web.serving.stopping import Stop
 
 __all__ = [
     "CLIENT_CLOSED",
@@ -56,18 +61,21 @@ __all__ = [
     "WAITING",
     "Answer",
     "AtOnce",
+    "ConnectionCounts",
     "Exchange",
     "Gate",
     "Kind",
     "Later",
     "Load",
     "PassOn",
+    "Peers",
     "ReceiveForm",
     "RequestHead",
     "RequestObserver",
     "Stop",
     "Verdict",
     "Waiting",
+    "open_listeners",
     "option_names",
     "serve",
 ]

@@ -7,13 +7,11 @@ import errno
 import logging
 import math
 import resource
-import signal
+import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import FrameType
 from typing import Any
 
 from waitress import wasyncore
@@ -24,7 +22,9 @@ from waitress.server import BaseWSGIServer, create_server
 from private_pypi.errors import ConfigurationError
 from private_pypi.web.serving.channel import Channel, Running
 from private_pypi.web.serving.gate import AtOnce, Gate, Kind, KindOf, Load, RequestObserver, ShareOf
+from private_pypi.web.serving.peers import Peers
 from private_pypi.web.serving.pools import Pools
+from private_pypi.web.serving.stopping import Stop, stopped_by_signals
 from private_pypi.web.serving.timeouts import connections_over_memory, order_for_closing
 
 logger = logging.getLogger(__name__)
@@ -41,32 +41,11 @@ _DEFAULTS: Mapping[str, Any] = {
     "outbuf_overflow": 8 * 1024 * 1024,
 }
 
+_WHERE = {"listen", "unix_socket", "sockets"}  # options that are used instead of host and port
 _OTHER_FILES = 256  # open files that do not belong to connections
 _SHUT_SECONDS = 0.2  # for which a full server does not accept new connections
+_YIELD_SECONDS = 0.005  # for which peers can accept a connection first
 _QUIET_SECONDS = 60.0  # between two warnings that the server is full
-
-
-class Stop:
-    """Ends a running `serve` from another thread or from a signal handler."""
-
-    def __init__(self) -> None:
-        self._wake: Callable[[], None] | None = None
-        # Guards _wake, which `serve` takes away when it ends. It is re-entrant, because a signal
-        # handler may run in the thread that holds it.
-        self._lock = threading.RLock()
-        self.requested = False
-
-    def request(self) -> None:
-        """Let `serve` finish open requests and return. May be called early, and repeatedly."""
-        self.requested = True
-        with self._lock:
-            if self._wake is not None:
-                self._wake()
-
-    def wakes(self, wake: Callable[[], None] | None) -> None:
-        """Set what makes the running loop look at `requested`; None when it has ended."""
-        with self._lock:
-            self._wake = wake
 
 
 def option_names() -> frozenset[str]:
@@ -81,6 +60,8 @@ def serve(
     host: str,
     port: int,
     options: Mapping[str, Any] | None = None,
+    sockets: Sequence[socket.socket] = (),
+    peers: Peers | None = None,
     on_listening: Callable[[list[str]], None],
     drain_seconds: float = 30.0,
     stop: Stop | None = None,
@@ -91,10 +72,12 @@ def serve(
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; then open requests have `drain_seconds` to finish.
 
-    `options` are those of waitress. If `listen`, `unix_socket` or `sockets` is among them, `host`
-    and `port` are not used. `on_listening` is called with the addresses once connections are
-    accepted. `kind_of` and `share_of` say which threads a request may use. A GET for which
-    `at_once` has an answer needs no thread. `observer` gets to know every answer.
+    `options` are those of waitress. If `listen` or `unix_socket` is among them, `host` and `port`
+    are not used. If there are `sockets`, which listen already (see `open_listeners`), none of these
+    is used; `peers` are the other processes that accept from them. `on_listening` is called with
+    the addresses once connections are accepted. `kind_of` and `share_of` say which threads a
+    request may use. A GET for which `at_once` has an answer needs no thread. `observer` gets to
+    know every answer.
 
     Signals are only handled in the main thread, and the second one ends the process at once.
     Raises `ConfigurationError` for a wrong option, or if the server cannot listen on an address.
@@ -102,36 +85,74 @@ def serve(
     stop = stop or Stop()
     options = _checked(options or {})
     max_body_bytes = int(options.pop("max_request_body_size", sys.maxsize))
-    sockets: dict[int, Any] = {}
+    if sockets:
+        options = {name: options[name] for name in options.keys() - _WHERE} | {"sockets": sockets}
+    entries: dict[int, Any] = {}
     pools = Pools()
     with contextlib.ExitStack() as cleanup:
-        cleanup.callback(_close_all, sockets, pools)
-        server = _bind(application, sockets, pools, host, port, options)
+        cleanup.callback(_close_all, entries, pools)
+        server = _bind(application, entries, pools, host, port, options)
         find_client = _find_client(server.adj)
         running = Running(
             gate, pools, max_body_bytes, at_once, observer, find_client, kind_of, share_of
         )
-        servers = [entry for entry in sockets.values() if isinstance(entry, BaseWSGIServer)]
+        servers = _servers(entries)
         if observer is not None:
             observer.serving(lambda: Load(len(_channels(servers)), pools.requests))
-        limit = _ConnectionLimit(servers, _possible_connections(server.adj.connection_limit))
+        most = _possible_connections(server.adj.connection_limit)
+        limit = _ConnectionLimit(servers, most, peers)
         for one in servers:
             one.channel_class = partial(limit.open, running)
             one.readable = partial(limit.may_accept, one)
+            one.handle_accept = partial(limit.accept, one)
             one.adj.max_request_body_size = sys.maxsize  # the verdict of the gate decides
         pools.start(server.adj.threads)
         stop.wakes(servers[0].pull_trigger)
         cleanup.callback(stop.wakes, None)
-        cleanup.enter_context(_signals(stop))
+        cleanup.enter_context(stopped_by_signals(stop))
         for one in servers:
             one.accept_connections()
         on_listening([_address(one) for one in servers])
-        loop = partial(wasyncore.loop, use_poll=server.adj.asyncore_use_poll, map=sockets, count=1)
-        _run(servers, loop, stop)
+        loop = partial(wasyncore.loop, use_poll=server.adj.asyncore_use_poll, map=entries, count=1)
+        _run(servers, limit, loop, stop)
+        if peers is not None:
+            peers.leave()
         _drain(running, servers, loop, drain_seconds)
 
 
+def open_listeners(
+    host: str, port: int, options: Mapping[str, Any]
+) -> tuple[list[socket.socket], list[str]]:
+    """Listen where `serve` would with these arguments: the sockets, and their addresses.
+
+    The sockets are for several processes, each of which calls `serve` with them. A connection waits
+    in the kernel until any of the processes accepts it, so none is lost with a process that dies.
+    Raises `ConfigurationError` as `serve` does.
+    """
+    options = _checked(options)
+    entries: dict[int, Any] = {}
+    try:
+        server = _bind(_no_application, entries, Pools(), host, port, options)
+        servers = _servers(entries)
+        listeners = []
+        for one in servers:
+            one.socket.listen(server.adj.backlog)
+            listeners.append(one.socket.dup())
+        return listeners, [_address(one) for one in servers]
+    finally:
+        wasyncore.close_all(entries)
+
+
 # -- starting and ending -------------------------------------------------------------------------
+
+
+def _no_application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    raise NotImplementedError("this process only listens")
+
+
+def _servers(entries: Mapping[int, Any]) -> list[Any]:
+    """Of the entries of the loop, those that accept connections."""
+    return [entry for entry in entries.values() if isinstance(entry, BaseWSGIServer)]
 
 
 def _casts() -> dict[str, Callable[[Any], Any]]:
@@ -169,7 +190,7 @@ def _bind(
     if not 0 <= port <= 65535:
         raise ConfigurationError(f"--port {port}: a port is a number from 0 to 65535")
     where: dict[str, Any] = {"host": host, "port": port}
-    if {"listen", "unix_socket", "sockets"} & set(options):
+    if _WHERE & options.keys():
         where = {}
     try:
         return create_server(
@@ -256,42 +277,31 @@ def _possible_connections(wanted: int) -> int:
     return possible
 
 
-@contextlib.contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        for wanted in before:
-            signal.signal(wanted, signal.SIG_DFL)  # a second signal ends the process at once
-        stop.request()
-
-    before: dict[signal.Signals, Any] = {}
-    for wanted in (signal.SIGTERM, signal.SIGINT):
-        before[wanted] = signal.signal(wanted, handle)
-    try:
-        yield
-    finally:
-        for wanted, handler in before.items():
-            signal.signal(wanted, handler)
-
-
 def _channels(servers: list[Any]) -> list[Channel]:
     return [channel for server in servers for channel in list(server.active_channels.values())]
 
 
 class _ConnectionLimit:
-    """Limits the number of connections, and closes some for new ones when all are taken."""
+    """Limits the number of connections, and closes some for new ones when all are taken.
 
-    def __init__(self, servers: list[Any], most: int) -> None:
+    It also leaves new connections to other processes that have fewer (see `peers`).
+    """
+
+    def __init__(self, servers: list[Any], most: int, peers: Peers | None) -> None:
         self._servers = servers
         self._most = most
+        self._peers = peers
         self._shut_until = 0.0
+        self._yields_until = 0.0  # time.monotonic(); 0: peers are not being let go first
+        self._is_our_turn = False  # because peers had theirs
         self._told_at = -math.inf
 
     def may_accept(self, server: Any) -> bool:
         """Whether to accept new connections. This is what waitress calls `readable`."""
+        if self._peers is not None:
+            self._peers.tell(self._count)
+            if self._yields_until:
+                return False
         if not server.accepting or not self._is_full:
             return bool(server.accepting)
         now = time.monotonic()
@@ -302,6 +312,26 @@ class _ConnectionLimit:
             return False
         return True
 
+    def accept(self, server: Any) -> None:
+        """Accept a connection that waits. Peers with fewer connections can have it first."""
+        if self._peers is not None and not self._is_our_turn and self._peers.have_fewer():
+            self._yields_until = time.monotonic() + _YIELD_SECONDS
+        else:
+            self._is_our_turn = False
+            BaseWSGIServer.handle_accept(server)
+
+    def begin_round(self, longest: float) -> float:
+        """How many seconds this round of the loop may wait: at most `longest`.
+
+        It waits until peers had their turn. Then one round, which does not wait, is our turn: what
+        is still there is accepted, however long this round was in coming.
+        """
+        left = self._yields_until - time.monotonic() if self._yields_until else longest
+        self._is_our_turn = left <= 0
+        if self._is_our_turn:
+            self._yields_until = 0.0
+        return max(0.0, min(longest, left))
+
     def open(self, running: Running, *args: Any, **others: Any) -> Channel:
         """Make the channel of a connection that was accepted."""
         if self._is_full:
@@ -309,8 +339,12 @@ class _ConnectionLimit:
         return Channel(*args, **others, running=running)
 
     @property
+    def _count(self) -> int:
+        return sum(len(server.active_channels) for server in self._servers)
+
+    @property
     def _is_full(self) -> bool:
-        return sum(len(server.active_channels) for server in self._servers) >= self._most
+        return self._count >= self._most
 
     def _make_room(self, now: float) -> None:
         if now - self._told_at > _QUIET_SECONDS:
@@ -327,11 +361,13 @@ class _ConnectionLimit:
             channel.cut()
 
 
-def _run(servers: list[Any], loop: Callable[..., None], stop: Stop) -> None:
+def _run(
+    servers: list[Any], limit: _ConnectionLimit, loop: Callable[..., None], stop: Stop
+) -> None:
     options = servers[0].adj
     next_sweep = 0.0
     while not stop.requested:
-        loop(timeout=options.asyncore_loop_timeout)
+        loop(timeout=limit.begin_round(options.asyncore_loop_timeout))
         if (now := time.monotonic()) >= next_sweep:
             next_sweep = now + options.cleanup_interval
             _sweep(servers, now)
@@ -375,7 +411,7 @@ def _accept_waiting(server: Any) -> None:
     count = -1
     while count != len(server.active_channels):
         count = len(server.active_channels)
-        server.handle_accept()
+        BaseWSGIServer.handle_accept(server)  # also those that peers could have
 
 
 def _close_all(sockets: dict[int, Any], pools: Pools) -> None:

@@ -10,13 +10,17 @@ misconfigured pipeline would lock its owner out.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
+import sqlite3
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
+
+from private_pypi.errors import BackendUnavailable
 
 FAILURES_OF_ADDRESS = 10
 FAILURES_OF_REPOSITORY = 50  # more, because people share a repository
@@ -29,7 +33,23 @@ This slows down an attacker with many addresses, but does not lock others out: a
 failures always has two attempts, whatever happens elsewhere.
 """
 
-_MOST_KEPT = 10_000  # addresses, and as many names; the least recently used ones are forgotten
+_MOST_KEPT = 10_000  # addresses, and as many names; those with the fewest failures are forgotten
+_SWEEP_EVERY = 100  # charges
+_BUSY_SECONDS = 5.0  # to wait for other processes
+
+_ADDRESS = "address"
+_REPOSITORY = "repository"
+_MOST = {_ADDRESS: FAILURES_OF_ADDRESS, _REPOSITORY: FAILURES_OF_REPOSITORY}
+
+# When all attempts of a key will be back, in seconds of the clock. Each attempt moves this time on.
+_TABLE = """
+CREATE TABLE IF NOT EXISTS attempts (
+    kind TEXT NOT NULL,  -- "address" or "repository"
+    key TEXT NOT NULL,
+    free_at REAL NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID
+"""
 
 
 class Attempt(NamedTuple):
@@ -37,33 +57,48 @@ class Attempt(NamedTuple):
 
     wait: int | None
     """Whole seconds to wait before the next attempt; None if this one is allowed."""
-    charges: tuple[tuple[_Limit, str, float], ...] = ()
+    charges: tuple[tuple[str, str, float], ...] = ()  # kind, key and seconds
 
 
 class SignInAttempts:
-    """Counts the attempts of this process by address and by repository; thread-safe."""
+    """Counts attempts by address and by repository, for all that use `path`; thread-safe.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    With `path`, which is an SQLite file, several processes count together, and the clock must be
+    the same for all of them. Without it, the attempts are counted in memory. All methods
+    raise `BackendUnavailable` if that file cannot be used.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, path: Path | None = None
+    ) -> None:
         self._clock = clock
-        self._lock = threading.Lock()  # guards both
-        self._addresses = _Limit(FAILURES_OF_ADDRESS)
-        self._repositories = _Limit(FAILURES_OF_REPOSITORY)
+        self._lock = threading.Lock()  # guards the connection and _charges
+        self._charges = 0
+        with _told():
+            self._connection = sqlite3.connect(
+                path or ":memory:",
+                timeout=_BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            self._connection.execute("PRAGMA synchronous = OFF")  # it may be lost with the machine
+            self._connection.execute(_TABLE)
 
     def begin(self, address: str | None, repository: str) -> Attempt:
         """Count an attempt. If it has `wait`, it is not allowed, and was not counted."""
         network = network_of(address)
         # Names without a repository are counted too, so that the answers are the same for both.
         name = repository.lower()[:200]
-        now = self._clock()
-        with self._lock:
-            is_attacked = self._repositories.wait(name, 1, now) > 0
+        with self._transaction():
+            now = self._clock()
+            is_attacked = self._wait(_REPOSITORY, name, 1, now) > 0
             cost = COST_UNDER_ATTACK if is_attacked else 1
-            wait = self._addresses.wait(network, cost, now)
+            wait = self._wait(_ADDRESS, network, cost, now)
             if wait > 0:
                 return Attempt(math.ceil(wait))
-            charges = [(self._addresses, network, self._addresses.charge(network, cost, now))]
+            charges = [self._charge(_ADDRESS, network, cost, now)]
             if not is_attacked:
-                charges.append((self._repositories, name, self._repositories.charge(name, 1, now)))
+                charges.append(self._charge(_REPOSITORY, name, 1, now))
             return Attempt(None, tuple(charges))
 
     def take_back(self, attempt: Attempt) -> None:
@@ -71,38 +106,65 @@ class SignInAttempts:
 
         That is one with a right secret, or one whose secret the storage could not check.
         """
-        with self._lock:
-            for limit, key, seconds in attempt.charges:
-                limit.take_back(key, seconds)
+        with self._transaction():
+            for kind, key, seconds in attempt.charges:
+                self._connection.execute(
+                    "UPDATE attempts SET free_at = free_at - ? WHERE kind = ? AND key = ?",
+                    (seconds, kind, key),
+                )
 
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock, _told():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
 
-class _Limit:
-    """Allows `most` attempts in each window for each key. They come back one by one."""
+    def _free_at(self, kind: str, key: str, now: float) -> float:
+        found = self._connection.execute(
+            "SELECT free_at FROM attempts WHERE kind = ? AND key = ?", (kind, key)
+        ).fetchone()
+        return max(now, found[0]) if found else now
 
-    def __init__(self, most: int) -> None:
-        self._each = WINDOW / most  # seconds until one attempt comes back
-        # When all attempts of a key will be back. Each attempt moves this time on by _each.
-        self._free_at: OrderedDict[str, float] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._free_at)
-
-    def wait(self, key: str, count: int, now: float) -> float:
+    def _wait(self, kind: str, key: str, count: int, now: float) -> float:
         """Seconds until `count` more attempts are allowed; 0 or less if they are allowed now."""
-        return self._free_at.get(key, now) - now + count * self._each - WINDOW
+        return self._free_at(kind, key, now) - now + count * WINDOW / _MOST[kind] - WINDOW
 
-    def charge(self, key: str, count: int, now: float) -> float:
-        """Use up `count` attempts. Returns the seconds that `take_back` needs."""
-        seconds = count * self._each
-        self._free_at[key] = max(self._free_at.get(key, now), now) + seconds
-        self._free_at.move_to_end(key)
-        while len(self._free_at) > _MOST_KEPT:
-            self._free_at.popitem(last=False)
-        return seconds
+    def _charge(self, kind: str, key: str, count: int, now: float) -> tuple[str, str, float]:
+        """Use up `count` attempts. Returns what `take_back` needs."""
+        seconds = count * WINDOW / _MOST[kind]
+        self._connection.execute(
+            "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?)",
+            (kind, key, self._free_at(kind, key, now) + seconds),
+        )
+        self._charges += 1
+        if self._charges % _SWEEP_EVERY == 0:
+            self._sweep(now)
+        return kind, key, seconds
 
-    def take_back(self, key: str, seconds: float) -> None:
-        if key in self._free_at:
-            self._free_at[key] -= seconds
+    def _sweep(self, now: float) -> None:
+        """Forget those who have all their attempts back, and more if there are too many."""
+        self._connection.execute("DELETE FROM attempts WHERE free_at <= ?", (now,))
+        for kind in _MOST:
+            self._connection.execute(
+                "DELETE FROM attempts WHERE (kind, key) IN (SELECT kind, key FROM attempts"
+                " WHERE kind = ? ORDER BY free_at DESC LIMIT -1 OFFSET ?)",
+                (kind, _MOST_KEPT),
+            )
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise BackendUnavailable(
+            f"attempts to sign in could not be counted: {error}", retry_after=5
+        ) from error
 
 
 def network_of(address: str | None) -> str:

@@ -78,6 +78,6 @@ def test_long_headers_are_answered_and_not_remembered(client: FlaskClient) -> No
             headers={"User-Agent": "agent" * 100 + end}, environ_overrides={"REMOTE_ADDR": "::1"}
         )
         exchange = Exchange("id", environ, 200, 0, 0.0)
-        assert "agentagent" in logs._text_request("now", exchange, "/", "")
-        assert "agentagent" in logs._json_request("now", exchange, "/", "")
+        assert "agentagent" in logs._text_request(logs.LOGGER, "now", exchange, "/", "")
+        assert "agentagent" in logs._json_request("", "now", exchange, "/", "")
     assert [cache.cache_info().currsize for cache in caches[2:]] == [1, 1]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from private_pypi.errors import BackendUnavailable
 from private_pypi.web.sessions.attempts import (
     COST_UNDER_ATTACK,
     FAILURES_OF_ADDRESS,
@@ -94,7 +97,32 @@ def test_time_heals(attempts: SignInAttempts, clock: Clock) -> None:
 def test_memory_is_bounded(attempts: SignInAttempts) -> None:
     for number in range(12_000):
         attempts.begin(f"10.0.{number // 256}.{number % 256}", str(number))
-    assert (len(attempts._addresses), len(attempts._repositories)) == (10_000, 10_000)
+    counts = attempts._connection.execute("SELECT kind, count(*) FROM attempts GROUP BY kind")
+    assert dict(counts.fetchall()) == {"address": 10_000, "repository": 10_000}
+
+
+def test_time_frees_the_memory(attempts: SignInAttempts, clock: Clock) -> None:
+    attack(attempts, "mine")
+    clock.now += WINDOW
+    attack(attempts, "other")
+    keys = attempts._connection.execute("SELECT key FROM attempts WHERE kind = 'repository'")
+    assert keys.fetchall() == [("other",)]
+
+
+def test_those_who_share_a_file_count_together(tmp_path: Path, clock: Clock) -> None:
+    both = [SignInAttempts(clock, path=tmp_path / "attempts.sqlite") for _ in range(2)]
+    begun = [both[n % 2].begin("192.0.2.1", "mine") for n in range(FAILURES_OF_ADDRESS)]
+    assert [each.begin("192.0.2.1", "mine").wait for each in both] == [30, 30]
+    both[1].take_back(begun[0])
+    assert [each.begin("192.0.2.1", "mine").wait for each in both] == [None, 30]
+
+
+def test_what_cannot_be_counted_is_not_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "attempts.sqlite"
+    attempts = SignInAttempts(path=path)
+    path.write_bytes(b"damaged" * 10_000)
+    with pytest.raises(BackendUnavailable, match="could not be counted"):
+        attempts.begin("192.0.2.1", "mine")
 
 
 @pytest.mark.parametrize(
