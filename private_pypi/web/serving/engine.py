@@ -29,7 +29,7 @@ from private_pypi.web.serving.timeouts import connections_over_memory, order_for
 
 logger = logging.getLogger(__name__)
 
-_DEFAULTS: Mapping[str, Any] = {
+DEFAULTS: Mapping[str, Any] = {
     "threads": 8,  # for each share of each pool
     "connection_limit": 1000,
     "asyncore_use_poll": True,  # select() cannot handle more than 1024 files
@@ -100,21 +100,21 @@ def serve(
     Raises `ConfigurationError` for a wrong option, or if the server cannot listen on an address.
     """
     stop = stop or Stop()
-    options = _checked(options or {})
+    options = checked_options(options or {})
     max_body_bytes = int(options.pop("max_request_body_size", sys.maxsize))
     sockets: dict[int, Any] = {}
     pools = Pools()
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(_close_all, sockets, pools)
         server = _bind(application, sockets, pools, host, port, options)
-        find_client = _find_client(server.adj)
+        find_client = find_client_of(server.adj)
         running = Running(
             gate, pools, max_body_bytes, at_once, observer, find_client, kind_of, share_of
         )
         servers = [entry for entry in sockets.values() if isinstance(entry, BaseWSGIServer)]
         if observer is not None:
             observer.serving(lambda: Load(len(_channels(servers)), pools.requests))
-        limit = _ConnectionLimit(servers, _possible_connections(server.adj.connection_limit))
+        limit = _ConnectionLimit(servers, possible_connections(server.adj.connection_limit))
         for one in servers:
             one.channel_class = partial(limit.open, running)
             one.readable = partial(limit.may_accept, one)
@@ -122,7 +122,7 @@ def serve(
         pools.start(server.adj.threads)
         stop.wakes(servers[0].pull_trigger)
         cleanup.callback(stop.wakes, None)
-        cleanup.enter_context(_signals(stop))
+        cleanup.enter_context(stopping_on_signals(stop))
         for one in servers:
             one.accept_connections()
         on_listening([_address(one) for one in servers])
@@ -138,7 +138,7 @@ def _casts() -> dict[str, Callable[[Any], Any]]:
     return dict(Adjustments._params)
 
 
-def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
     casts = _casts()
     problems = []
     for name, value in options.items():
@@ -178,21 +178,27 @@ def _bind(
             _start=False,
             _dispatcher=pools,
             **where,
-            **{**_DEFAULTS, **options},
+            **{**DEFAULTS, **options},
         )
-    except ValueError as error:  # options that contradict each other, or an unknown host
-        if where and "host/port" in str(error):
-            raise ConfigurationError(
-                f"cannot listen on host {host!r}, port {port}: no such address; "
-                "choose others with --host and --port"
-            ) from error
-        given = " ".join(f"--{name} {options[name]}" for name in options)
-        raise ConfigurationError(f"{error} (given: {given})") from error
+    except ValueError as error:
+        raise ConfigurationError(bind_refusal(error, host, port, options)) from error
     except OSError as error:
-        raise ConfigurationError(_bind_problem(error, host, port, options)) from error
+        raise ConfigurationError(bind_problem(error, host, port, options)) from error
 
 
-def _bind_problem(error: OSError, host: str, port: int, options: Mapping[str, Any]) -> str:
+def bind_refusal(error: ValueError, host: str, port: int, options: Mapping[str, Any]) -> str:
+    """What is wrong with options that contradict each other, or with an unknown host."""
+    if not {"listen", "unix_socket", "sockets"} & set(options) and "host/port" in str(error):
+        return (
+            f"cannot listen on host {host!r}, port {port}: no such address; "
+            "choose others with --host and --port"
+        )
+    given = " ".join(f"--{name} {options[name]}" for name in options)
+    return f"{error} (given: {given})"
+
+
+def bind_problem(error: OSError, host: str, port: int, options: Mapping[str, Any]) -> str:
+    """Why it is not possible to listen there."""
     for name in ("listen", "unix_socket"):
         if name in options:
             return f"--{name} {options[name]}: {error.strerror or error}"
@@ -206,7 +212,7 @@ def _bind_problem(error: OSError, host: str, port: int, options: Mapping[str, An
     return f"cannot listen on port {port} of {host}: {error.strerror or error}"
 
 
-def _find_client(adj: Any) -> Callable[[dict[str, Any]], None]:
+def find_client_of(adj: Any) -> Callable[[dict[str, Any]], None]:
     """How to put the client's address into a WSGI environment.
 
     waitress itself does this only when it calls the application.
@@ -234,7 +240,7 @@ def _address(server: Any) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _possible_connections(wanted: int) -> int:
+def possible_connections(wanted: int) -> int:
     """The number of connections to serve: `wanted`, or less if the system allows fewer files.
 
     Raises the limit of open files first, to three for each connection if possible: the socket, the
@@ -257,7 +263,7 @@ def _possible_connections(wanted: int) -> int:
 
 
 @contextlib.contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
+def stopping_on_signals(stop: Stop) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return

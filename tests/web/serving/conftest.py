@@ -11,9 +11,15 @@ from tests.web.serving.servers import Server
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def engine() -> str:
+    """The engine of the server. A module that tests both has a fixture with parameters."""
+    import os; return os.environ.get("ENGINE", "waitress")
+
+
+@pytest.fixture
+def server(tmp_path: Path, engine: str) -> Iterator[Server]:
     folder = tmp_path / "uploads"
     folder.mkdir()
-    made = Server(folder)
+    made = Server(folder, engine)
     yield made
     made.end()

@@ -23,6 +23,7 @@ from private_pypi.web.serving import (
     Verdict,
     serve,
 )
+from private_pypi.web.serving.granian import engine as granian_engine
 from private_pypi.web.serving.receiving import FormLimits, receive_form
 
 BOUNDARY = "0b8e5f0e"
@@ -46,11 +47,17 @@ def answer(start_response: Callable[..., Any], status: str, body: bytes) -> list
     return [body]
 
 
+def serve_with(engine: str) -> Callable[..., None]:
+    """The `serve` of an engine."""
+    return serve if engine == "waitress" else granian_engine.serve
+
+
 class Server:
     """`serve` in a thread, with an application that answers with what it got of a form."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: str = "waitress") -> None:
         self.folder = folder
+        self.engine = engine
         self.stop = Stop()
         self.heads: list[RequestHead] = []
         self.port = 0
@@ -74,7 +81,7 @@ class Server:
             listening.set()
 
         self._thread = threading.Thread(
-            target=serve,
+            target=serve_with(self.engine),
             args=(application or self.tell_form, gate or self.let_in),
             kwargs={
                 "host": "127.0.0.1",
