@@ -42,7 +42,8 @@ from private_pypi.web.requests import (
     respond,
 )
 from private_pypi.web.root_addresses import RootAddresses
-from private_pypi.web.serving import Answer, Kind, serve
+from private_pypi.web.serving import Answer, Kind
+from private_pypi.web.serving.engines import serve_of
 from private_pypi.web.sessions.attempts import SignInAttempts
 from private_pypi.web.sessions.browsers import is_browser
 from private_pypi.web.sessions.request_session import SEAL, send_session
@@ -103,7 +104,8 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
             aliases.translate(environ)
             return hot_path.at_once(environ)
 
-        serve(
+        certificate = options.certificate
+        serve_of(options.used_engine)(
             app,
             lambda head: gate(aliases.of_head(head)),
             host=options.host,
@@ -116,6 +118,7 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
             ),
             at_once=at_once,
             observer=app.extensions[REQUEST_STATISTICS],
+            **({} if certificate is None else {"certificate": certificate}),
         )
     finally:
         tempfile.tempdir = None
@@ -127,12 +130,14 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
 
 
 def _warn_of_plain_http(addresses: list[str]) -> None:
-    reachable = [address for address in addresses if not _is_of_this_machine(address)]
+    plain = [address for address in addresses if not address.startswith("https:")]
+    reachable = [address for address in plain if not _is_of_this_machine(address)]
     if reachable:
         logger.warning(
             "%s is plain HTTP that other machines can reach, so secrets cross the network "
-            "readable. Put a proxy with TLS in front and name it with --trusted_proxy "
-            "(docs/proxies.md), or listen on this machine only with --host=127.0.0.1",
+            "readable. Use --tls_cert and --tls_key, or put a proxy with TLS in front and name it "
+            "with --trusted_proxy (docs/proxies.md), or listen on this machine only with "
+            "--host=127.0.0.1",
             " and ".join(reachable),
         )
 

@@ -7,6 +7,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,35 @@ def answer(start_response: Callable[..., Any], status: str, body: bytes) -> list
     return [body]
 
 
+REASON = "X-Reason"
+"""granian cannot send the reason phrases of an application, so answers have them here as well."""
+
+
+def with_reason(application: Application) -> Application:
+    """The application, with the reason phrases of its answers in a header."""
+
+    def told(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            return start_response(status, [*headers, (REASON, status[4:])], *more)
+
+        return application(environ, start)
+
+    return told
+
+
+def with_reason_of_gate(gate: Gate) -> Gate:
+    """The same for the answers of a gate."""
+
+    def told(head: RequestHead) -> Verdict:
+        verdict = gate(head)
+        if isinstance(verdict, Answer):
+            reason = verdict.reason.encode("ascii", "replace").decode().replace("\r\n", " ")
+            return replace(verdict, headers=(*verdict.headers, (REASON, reason)))
+        return verdict
+
+    return told
+
+
 def serve_with(engine: str) -> Callable[..., None]:
     """The `serve` of an engine."""
     return serve if engine == "waitress" else granian_engine.serve
@@ -82,7 +112,10 @@ class Server:
 
         self._thread = threading.Thread(
             target=serve_with(self.engine),
-            args=(application or self.tell_form, gate or self.let_in),
+            args=(
+                with_reason(application or self.tell_form),
+                with_reason_of_gate(gate or self.let_in),
+            ),
             kwargs={
                 "host": "127.0.0.1",
                 "port": 0,
@@ -161,7 +194,9 @@ def read_answer(sock: socket.socket) -> tuple[str, bytes]:
     """The status line and the body of one response."""
     response = http.client.HTTPResponse(sock)
     response.begin()
-    return f"{response.status} {response.reason}", response.read()
+    reason = response.headers.get(REASON) or response.reason
+    reason = reason.replace("Payload Too Large", "Content Too Large")  # an older name of 413
+    return f"{response.status} {reason}", response.read()
 
 
 def send_until_closed(sock: socket.socket, size: int) -> int:

@@ -25,14 +25,14 @@ class Certificate:
     key: Path
 
     def check(self) -> None:
-        """Raise `ConfigurationError` if a server cannot use them. Warns if it has expired."""
+        """Raise `ConfigurationError` if a server cannot use them."""
         for flag, path in (("--tls_cert", self.chain), ("--tls_key", self.key)):
             try:
                 path.read_bytes()
             except OSError as error:
                 raise ConfigurationError(f"{flag} {path}: {cause_of(error)}") from error
         try:
-            certificates = x509.load_pem_x509_certificates(self.chain.read_bytes())
+            self._certificates()
         except ValueError as error:
             raise ConfigurationError(
                 f"--tls_cert {self.chain}: not a certificate in PEM, which begins with "
@@ -51,12 +51,18 @@ class Certificate:
                 f"--tls_key {self.key}: not a private key in PEM that can be used here: "
                 f"{error.reason or error}"
             ) from error
-        end = certificates[0].not_valid_after_utc
+
+    def warn(self) -> None:
+        """Write to the log if the certificate has expired or will soon."""
+        end = self._certificates()[0].not_valid_after_utc
         now = datetime.now(UTC)
         if end < now:
             logger.warning("the certificate %s has expired on %s", self.chain, end)
         elif end < now + _SOON:
             logger.warning("the certificate %s expires on %s", self.chain, end)
+
+    def _certificates(self) -> list[x509.Certificate]:
+        return x509.load_pem_x509_certificates(self.chain.read_bytes())
 
     def _no_password(self) -> str:
         raise ConfigurationError(

@@ -88,6 +88,7 @@ def serve(
     folder = folder_of_files()
     if certificate is not None:
         certificate.check()
+        certificate.warn()
     max_body_bytes = int(options.pop("max_request_body_size", sys.maxsize))
     pools = Pools()
     with contextlib.ExitStack() as cleanup:
@@ -338,6 +339,7 @@ class _Running:
             return state
         try:
             certificate.check()
+            certificate.warn()
         except ConfigurationError as error:
             # Perhaps only one of the two files is new yet.
             logger.warning("the new certificate is not used: %s", error)
