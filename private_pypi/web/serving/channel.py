@@ -407,7 +407,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                     request.form = error
                 else:
                     request.form = receiver
-                    request.form_body = FormBody(self, request, receiver)
+                    written = partial(self.form_written, request)
+                    request.form_body = FormBody(
+                        receiver,
+                        partial(self.running.pools.receiving.add, share=self.share_of(request)),
+                        partial(self.server.trigger.pull_trigger, written),
+                    )
                     request.body_rcv.buf = request.form_body
             case PassOn():
                 limit = min(limit, verdict.max_body_bytes)

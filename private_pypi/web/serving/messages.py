@@ -308,8 +308,10 @@ class Task(_ObservedTask, WSGITask):  # type: ignore[misc]
         environ[REQUEST_ID] = self.request.id
         environ[WAITING] = self.request.answer_wait.so_far()
         environ["wsgi.file_wrapper"] = wrapper_for(self.channel)
-        if self.request.form is not None:
-            environ[RECEIVED_FORM] = self.request.form
+        form_body = self.request.form_body
+        form = self.request.form if form_body is None else form_body.error or self.request.form
+        if form is not None:
+            environ[RECEIVED_FORM] = form
         self.request.environ = environ
         return environ
 

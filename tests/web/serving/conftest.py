@@ -10,10 +10,10 @@ import pytest
 from tests.web.serving.servers import Server
 
 
-@pytest.fixture
-def engine() -> str:
-    """The engine of the server. A module that tests both has a fixture with parameters."""
-    import os; return os.environ.get("ENGINE", "waitress")
+@pytest.fixture(params=["waitress", "granian"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine of the server: both have to do the same."""
+    return str(request.param)
 
 
 @pytest.fixture

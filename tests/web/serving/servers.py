@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from private_pypi.errors import InvalidUpload, PrivatePypiError, TooLarge
 from private_pypi.web.serving import (
     Answer,
@@ -47,6 +49,9 @@ def answer(start_response: Callable[..., Any], status: str, body: bytes) -> list
     start_response(status, [("Content-Length", str(len(body))), ("Content-Type", "text/plain")])
     return [body]
 
+
+WAITRESS_ONLY = pytest.mark.parametrize("engine", ["waitress"])
+"""For a test of something that granian does not do; docs/engines.md names each of these."""
 
 REASON = "X-Reason"
 """granian cannot send the reason phrases of an application, so answers have them here as well."""

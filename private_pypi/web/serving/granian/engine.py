@@ -21,6 +21,7 @@ from waitress.adjustments import Adjustments
 from waitress.proxy_headers import proxy_headers_middleware
 
 from private_pypi.errors import ConfigurationError
+from private_pypi.web.serving import timeouts
 from private_pypi.web.serving.engine import (
     DEFAULTS,
     Stop,
@@ -39,7 +40,6 @@ from private_pypi.web.serving.granian.head import constant_environ
 from private_pypi.web.serving.granian.piped import folder_of_files
 from private_pypi.web.serving.granian.responding import Application
 from private_pypi.web.serving.pools import Pools
-from private_pypi.web.serving.timeouts import HEAD_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -318,7 +318,9 @@ class _Running:
                 # Each answer that goes through a pipe needs one while the pipe is empty.
                 runtime_blocking_threads=self._most,
                 http1_settings=HTTP1Settings(
-                    header_read_timeout=int(1000 * min(HEAD_SECONDS, self._adj.channel_timeout)),
+                    header_read_timeout=int(
+                        1000 * min(timeouts.HEAD_SECONDS, self._adj.channel_timeout)
+                    ),
                     max_buffer_size=max(8192, size),  # the least that granian takes
                 ),
                 http2_settings=HTTP2Settings(max_headers_size=size, max_concurrent_streams=100),

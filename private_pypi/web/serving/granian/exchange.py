@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,8 @@ from functools import partial
 from io import BytesIO
 from typing import Any, TypeVar
 
-from private_pypi.errors import BackendError, InvalidUpload, PrivatePypiError
+from private_pypi.errors import InvalidUpload, PrivatePypiError
+from private_pypi.web.serving.form_body import FormBody
 from private_pypi.web.serving.gate import (
     CLIENT_CLOSED,
     LET_IN,
@@ -47,8 +49,6 @@ from private_pypi.web.serving.refusals import plain_answer, too_large, too_slow
 from private_pypi.web.serving.timeouts import Stage
 
 logger = logging.getLogger(__name__)
-
-_WORTH_WRITING = 256 * 1024  # bytes of a form that are collected before a worker writes them
 
 T = TypeVar("T")
 
@@ -130,7 +130,9 @@ class RunningExchange:
         self._environ = head.environ
         self._share = serving.share_of(head.path, head.environ.get("HTTP_AUTHORIZATION"))
         self._form: FormReceiver | PrivatePypiError | None = None
-        self._input = b""
+        self._queue: FormBody | None = None  # of a form
+        self._input = b""  # any other body
+        self._kept = 0  # bytes of it so far
         self._piped: Piped | None = None
         self._stage = Stage.SERVER
         self._is_sent = False
@@ -152,7 +154,7 @@ class RunningExchange:
     @property
     def held(self) -> int:
         """How much memory its body takes, in bytes."""
-        return len(self._input)
+        return 0 if self._form is not None else self._kept
 
     def expire(self) -> None:
         """End the body, because the client takes too long to send it."""
@@ -180,8 +182,8 @@ class RunningExchange:
         finally:
             self._connection.requests.discard(self)
             self._connection.was_let_in = self.is_let_in
-            if isinstance(self._form, FormReceiver):
-                self._serving.pools.receiving.add(self._form.abort, self._share)
+            if self._queue is not None:
+                self._queue.close()  # which deletes the file if it was not taken
 
     def _connection_ends(self) -> None:
         """Send nothing: the client has gone, or has to see that there is no answer."""
@@ -256,6 +258,7 @@ class RunningExchange:
         data = bytearray()
         while piece := await self._body.read():
             data += piece
+            self._kept = len(data)
             if len(data) > limit:
                 return False
         self._input = bytes(data)
@@ -266,25 +269,27 @@ class RunningExchange:
         form = self._form
         if not isinstance(form, FormReceiver):
             return True
-        waiting: list[bytes] = []
-        size = 0
-        while not form.failed:
-            piece = await self._body.read()
-            waiting.append(piece)
-            size += len(piece)
+        loop = asyncio.get_running_loop()
+        news = asyncio.Event()
+        self._queue = queue = FormBody(
+            form,
+            partial(self._serving.pools.receiving.add, share=self._share),
+            partial(_call_soon, loop, news.set),
+        )
+        while piece := await self._body.read():
             if self._body.received > limit:
                 return False
-            if size >= _WORTH_WRITING or not piece:
-                try:
-                    await self._in(self._serving.pools.receiving, partial(_feed, form, waiting))
-                except Exception:
-                    logger.exception("an upload could not be received")
-                    form.abort()
-                    self._form = BackendError("the upload could not be received")
-                    break
-                waiting, size = [], 0
-            if not piece:
+            queue.append(piece)
+            while queue.is_full:
+                await _next(news)
+            if queue.is_settled:  # it has failed
                 break
+        else:
+            queue.end()
+            while not queue.is_settled:
+                await _next(news)
+        if queue.error is not None:
+            self._form = queue.error
         return True
 
     @property
@@ -323,7 +328,8 @@ class RunningExchange:
             if not self._is_sent:
                 raise
         except Expired:
-            self._connection_ends()
+            if self._is_sent:
+                self._connection_ends()
         self._stage = Stage.SERVER
 
     # The answer.
@@ -368,7 +374,7 @@ class RunningExchange:
         """Wait until the application may be able to answer. Raises `ClientGone`."""
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
-        wake = partial(loop.call_soon_threadsafe, ready.set)
+        wake = partial(_call_soon, loop, ready.set)
         gone = asyncio.ensure_future(_gone(self._protocol))
         waiting = asyncio.ensure_future(ready.wait())
         later.call_when_ready(wake)
@@ -398,7 +404,7 @@ class RunningExchange:
             self._send(response.status, response.headers, response.body)
             self._note(response.status, len(response.body))
             return
-        add = partial(self._add, serving.pools.sending)
+        add = partial(serving.pools.sending.add, share=self._share)
         self._piped = piped = Piped(response, add, serving.folder)
         response.source = None  # which `piped` releases
         self._protocol.response_file(response.status, self._with_own(response.headers), piped.path)
@@ -414,7 +420,7 @@ class RunningExchange:
         assert response.source is not None
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
-        wake = partial(loop.call_soon_threadsafe, ready.set)
+        wake = partial(_call_soon, loop, ready.set)
         response.source.call_when_more(wake)
         try:
             await ready.wait()
@@ -453,9 +459,6 @@ class RunningExchange:
         pool.add(partial(_do, work, done, loop), self._share)
         return await done
 
-    def _add(self, pool: Pool, work: Callable[[], object]) -> None:
-        pool.add(work, self._share)
-
 
 def _do(work: Callable[[], T], done: asyncio.Future[T], loop: asyncio.AbstractEventLoop) -> None:
     """Do this in a worker, and tell the loop what came of it."""
@@ -489,9 +492,15 @@ def _call(application: Application, environ: dict[str, Any]) -> Response | Later
         return later
 
 
-def _feed(form: FormReceiver, pieces: list[bytes]) -> None:
-    for piece in pieces:
-        form.feed(piece)
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Have the loop make a call, from any thread, unless it has ended."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
+
+
+async def _next(news: asyncio.Event) -> None:
+    await news.wait()
+    news.clear()
 
 
 async def _gone(protocol: Any) -> None:
