@@ -110,6 +110,9 @@ class Server:
         **options: Any,
     ) -> Server:
         listening = threading.Event()
+        application, gate = application or self.tell_form, gate or self.let_in
+        if self.engine == "granian":
+            application, gate = with_reason(application), with_reason_of_gate(gate)
 
         def on_listening(addresses: list[str]) -> None:
             self.port = int(addresses[0].rpartition(":")[2])
@@ -117,10 +120,7 @@ class Server:
 
         self._thread = threading.Thread(
             target=serve_with(self.engine),
-            args=(
-                with_reason(application or self.tell_form),
-                with_reason_of_gate(gate or self.let_in),
-            ),
+            args=(application, gate),
             kwargs={
                 "host": "127.0.0.1",
                 "port": 0,
@@ -199,9 +199,13 @@ def read_answer(sock: socket.socket) -> tuple[str, bytes]:
     """The status line and the body of one response."""
     response = http.client.HTTPResponse(sock)
     response.begin()
+    return f"{response.status} {reason_of(response)}", response.read()
+
+
+def reason_of(response: http.client.HTTPResponse) -> str:
+    """The reason phrase, which granian cannot send itself."""
     reason = response.headers.get(REASON) or response.reason
-    reason = reason.replace("Payload Too Large", "Content Too Large")  # an older name of 413
-    return f"{response.status} {reason}", response.read()
+    return reason.replace("Payload Too Large", "Content Too Large")  # an older name of 413
 
 
 def send_until_closed(sock: socket.socket, size: int) -> int:

@@ -101,8 +101,6 @@ class Connections:
         self._known: dict[str, Connection] = {}  # by the address and port of the client
         self._listening: set[object] = set()
         self._told_at = -math.inf
-        self.open = 0
-        """How many were open at the last sweep."""
 
     def listen_at(self, sockets: Iterable[socket.socket]) -> None:
         """Look after the connections of these listening sockets."""
@@ -124,7 +122,6 @@ class Connections:
         now = time.monotonic()
         sockets = dict(self._sockets())
         try:
-            self.open = len(sockets)
             for client in [each for each in self._known if each not in sockets]:
                 if not self._known[client].requests:
                     del self._known[client]
@@ -140,6 +137,14 @@ class Connections:
         finally:
             for sock in sockets.values():
                 sock.close()
+
+    def count(self) -> int:
+        """How many connections are open."""
+        number = 0
+        for _, sock in self._sockets():
+            sock.close()
+            number += 1
+        return number
 
     def cut(self) -> int:
         """Close all connections; returns how many there were."""

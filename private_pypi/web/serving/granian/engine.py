@@ -106,6 +106,7 @@ def serve(
             gate=gate,
             pools=pools,
             connections=connections,
+            max_head_bytes=adj.max_request_header_size,
             max_body_bytes=max_body_bytes,
             at_once=at_once,
             observer=observer,
@@ -119,7 +120,7 @@ def serve(
             folder=folder,
         )
         if observer is not None:
-            observer.serving(lambda: Load(connections.open, pools.requests))
+            observer.serving(lambda: Load(connections.count(), pools.requests))
         pools.start(adj.threads)
         cleanup.enter_context(stopping_on_signals(stop))
         addresses = [_address(sock, tls=certificate is not None) for sock in sockets]
@@ -358,6 +359,8 @@ class _Running:
     async def _drain(self, seconds: float) -> None:
         """Let open requests finish, and cut those that do not."""
         serving = self._serving
+        for sock in self._sockets:
+            sock.close()  # granian has copies, which it closes
         for server in self._servers:
             server.end()
         ending = {asyncio.create_task(_ended(*each)) for each in self._servers.items()}

@@ -34,7 +34,6 @@ from private_pypi.web.serving.granian.connections import Connection, Connections
 from private_pypi.web.serving.granian.head import Head, Scope
 from private_pypi.web.serving.granian.piped import Piped
 from private_pypi.web.serving.granian.responding import (
-    LARGE,
     Application,
     Broken,
     FileBody,
@@ -65,6 +64,7 @@ class Serving:
     gate: Gate
     pools: Pools
     connections: Connections
+    max_head_bytes: int
     max_body_bytes: int  # the operator's own limit
     at_once: AtOnce
     observer: RequestObserver | None
@@ -80,7 +80,7 @@ class Serving:
 
     async def answer(self, scope: Scope, protocol: Any) -> None:
         """Answer one request."""
-        head = Head(scope, self.constant)
+        head = Head(scope, self.constant, self.max_head_bytes)
         connection = self.connections.of(head.client)
         connection.begun += 1
         if head.method == "GET" and not head.has_body and head.problem is None:
@@ -174,6 +174,7 @@ class RunningExchange:
             else:
                 await self._receive()
         except CutOff:
+            await self._refuse(plain_answer(400, "the body is cut off or malformed"), lingers=False)
             self._connection_ends()
         except ClientGone:
             self._note(CLIENT_CLOSED, 0)
@@ -325,8 +326,7 @@ class RunningExchange:
             while await self._body.read():
                 pass
         except CutOff:
-            if not self._is_sent:
-                raise
+            pass  # then there is nothing left to read
         except Expired:
             if self._is_sent:
                 self._connection_ends()
@@ -363,7 +363,7 @@ class RunningExchange:
                 break
         if response is None:
             answer = plain_answer(500, "the server failed; its log says why")
-            response = Response(500, list(answer.headers), bytearray(answer.body), None)
+            response = Response(500, list(answer.headers), [answer.body], None)
         try:
             await self._send_response(response)
         finally:
@@ -393,20 +393,21 @@ class RunningExchange:
         serving = self._serving
         sending = partial(self._in, serving.pools.sending)
         try:
-            while response.source is not None and len(response.body) <= LARGE:
+            while response.source is not None and not response.is_long:
                 await self._more(response)
                 await sending(response.fill)
         except Broken:
             self._note(response.status, 0)
             self._connection_ends()
             return
-        if response.source is None:
-            self._send(response.status, response.headers, response.body)
-            self._note(response.status, len(response.body))
+        if not response.is_long:
+            body = b"".join(response.pieces)
+            self._send(response.status, response.headers, body)
+            self._note(response.status, len(body))
             return
         add = partial(serving.pools.sending.add, share=self._share)
         self._piped = piped = Piped(response, add, serving.folder)
-        response.source = None  # which `piped` releases
+        response.source, response.pieces = None, []  # which `piped` releases
         self._protocol.response_file(response.status, self._with_own(response.headers), piped.path)
         self._is_sent = True
         is_whole = await piped.send()
@@ -428,15 +429,13 @@ class RunningExchange:
             if response.source is not None:
                 response.source.forget(wake)
 
-    def _send(
-        self, status: int, headers: Sequence[tuple[str, str]], body: bytes | bytearray
-    ) -> None:
+    def _send(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """Hand a whole answer over to granian."""
         self._is_sent = True
         if self._head.method == "HEAD" or not body:
             self._protocol.response_empty(status, self._with_own(headers))
         else:
-            self._protocol.response_bytes(status, self._with_own(headers), bytes(body))
+            self._protocol.response_bytes(status, self._with_own(headers), body)
 
     def _with_own(self, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         """The headers as granian takes them, with those that every answer has."""

@@ -12,6 +12,7 @@ from private_pypi.web.serving.framing import HOST, BadFraming
 from private_pypi.web.serving.gate import REQUEST_ID
 from private_pypi.web.serving.heads import path_info, request_id
 
+_MEANT = ("transfer_encoding", "content_length")
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
@@ -68,7 +69,8 @@ class Head:
         "problem",
     )
 
-    def __init__(self, scope: Scope, constant: dict[str, Any]) -> None:
+    def __init__(self, scope: Scope, constant: dict[str, Any], largest: int) -> None:
+        """`constant` is what `constant_environ` made. A head of `largest` bytes is refused."""
         self.began = time.monotonic()
         self.client = scope.client
         """The address and port of the other side; empty for a Unix socket."""
@@ -91,9 +93,15 @@ class Head:
         self.problem: BadFraming | None = None
         """Why the request is refused; None if it is not."""
         hosts = 0
+        size = len(path) + len(environ["QUERY_STRING"])
         for name, value in scope.headers.items():
+            size += len(name) + len(value) + 4
             key = _key(name)
             if not key:
+                if name in _MEANT:
+                    self.problem = BadFraming(
+                        "Transfer-Encoding and Content-Length are written with a hyphen"
+                    )
                 continue
             if key == "HTTP_HOST":
                 hosts += 1
@@ -108,6 +116,10 @@ class Head:
             _check(environ, path, hosts, version)
         except BadFraming as error:
             self.problem = error
+        if size >= largest:  # granian reads up to twice as much
+            self.problem = BadFraming(
+                f"The head must have less than {largest} bytes, but it is larger", 431
+            )
         length = environ.get("CONTENT_LENGTH")
         self.content_length: int | None = int(length) if length and length.isdecimal() else None
         """Bytes of the body; None if the request does not say it."""

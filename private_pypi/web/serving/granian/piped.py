@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from private_pypi.errors import ConfigurationError
-from private_pypi.web.serving.granian.responding import LARGE, Broken, Response, Source
+from private_pypi.web.serving.granian.responding import LARGE, Broken, Response
 from private_pypi.web.serving.pools import Work
 from private_pypi.web.serving.receiving import READ_SIZE
 
@@ -43,11 +43,11 @@ class Piped:
     """One body on its way. All methods but `_step` run in the loop."""
 
     def __init__(self, response: Response, add: Callable[[Work], None], folder: str) -> None:
-        """`add` runs a piece of work in a thread. The body begins with `LARGE` bytes or more."""
-        assert response.source is not None
-        assert len(response.body) > LARGE
-        self._source: Source = response.source
-        self._pending = memoryview(bytes(response.body))
+        """`add` runs a piece of work in a thread. The response `is_long`."""
+        # A pipe holds less, so what has been written to its end was read in part.
+        assert response.size > LARGE
+        self._source = response.source
+        self._pieces = [memoryview(piece) for piece in reversed(response.pieces)]
         self._add = add
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[bool] = self._loop.create_future()
@@ -82,7 +82,8 @@ class Piped:
     def _continue(self) -> None:
         if not self._ended.done():
             self._loop.remove_writer(self._in)
-            self._source.forget(self._call)
+            if self._source is not None:
+                self._source.forget(self._call)
             self.waits_for_client = False
             self._add(self._step)
 
@@ -96,7 +97,7 @@ class Piped:
     def _wait_for_source(self) -> None:
         if self._is_stopped:
             self._continue()
-        else:
+        elif self._source is not None:
             self._source.call_when_more(self._call)
 
     def _end(self, is_whole: bool) -> None:
@@ -121,9 +122,9 @@ class Piped:
         while turn > 0:
             if self._is_stopped:
                 return self._end_with(False)
-            if not self._pending:
+            if not self._pieces:
                 try:
-                    piece = self._source.read(READ_SIZE)
+                    piece = b"" if self._source is None else self._source.read(READ_SIZE)
                 except Broken:
                     return self._end_with(False)
                 if piece is None:
@@ -131,22 +132,26 @@ class Piped:
                 if not piece:
                     # More was written than the pipe holds, so granian has opened it.
                     return self._end_with(True)
-                self._pending = memoryview(piece)
+                self._pieces = [memoryview(piece)]
             try:
-                written = os.write(self._in, self._pending)
+                written = os.write(self._in, self._pieces[-1])
             except BlockingIOError:
                 if not _is_writable(self._in, _PATIENCE):
                     return self._wait_for_client
             except BrokenPipeError:
                 return self._end_with(False)
             else:
-                self._pending = self._pending[written:]
+                rest = self._pieces.pop()[written:]
+                if rest:
+                    self._pieces.append(rest)
                 self.moved += written
                 turn -= written
         return self._continue
 
     def _end_with(self, is_whole: bool) -> Callable[[], None]:
-        self._source.close()
+        self._pieces.clear()
+        if self._source is not None:
+            self._source.close()
         return lambda: self._end(is_whole)
 
 

@@ -127,21 +127,29 @@ class Response:
 
     status: int
     headers: list[tuple[str, str]]
-    body: bytearray
+    pieces: list[bytes]  # of the body, so far
     source: Source | None  # of the rest; None: there is none
+    size: int = 0  # bytes of the pieces
 
     def fill(self) -> None:
-        """Read on until the body is `LARGE`, or has ended, or more of it has to be waited for.
+        """Read on until the body is over `LARGE`, has ended, or more of it has to be waited for.
 
         Raises `Broken`.
         """
-        while self.source is not None and len(self.body) <= LARGE:
+        while self.source is not None and self.size <= LARGE:
             piece = self.source.read(LARGE)
             if piece is None:
                 return
-            self.body += piece
-            if not piece:
+            if piece:
+                self.pieces.append(piece)
+                self.size += len(piece)
+            else:
                 self.close()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it has to go through a pipe."""
+        return self.size > LARGE
 
     def close(self) -> None:
         """Release the rest, because it has ended or is not wanted."""
@@ -164,7 +172,7 @@ def call(application: Application, environ: dict[str, Any]) -> Response:
 
     iterable = application(environ, start_response)
     source = iterable.source() if isinstance(iterable, FileBody) else _Pieces(iterable)
-    response = Response(500, [], bytearray(), source)
+    response = Response(500, [], [], source)
     try:
         response.fill()
         if not started:
@@ -176,7 +184,8 @@ def call(application: Application, environ: dict[str, Any]) -> Response:
     response.status, response.headers = int(status[:3]), list(headers)
     if environ["REQUEST_METHOD"] == "HEAD":
         response.close()
-        response.body.clear()
+        response.pieces.clear()
+        response.size = 0
     return response
 
 
