@@ -175,7 +175,6 @@ class RunningExchange:
                 await self._receive()
         except CutOff:
             await self._refuse(plain_answer(400, "the body is cut off or malformed"), lingers=False)
-            self._connection_ends()
         except ClientGone:
             self._note(CLIENT_CLOSED, 0)
         except Expired:
