@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
 from cryptography.hazmat.primitives import serialization
 
 from private_pypi.errors import ConfigurationError
@@ -79,11 +81,16 @@ def test_what_is_published_with_tls_is_installed_with_tls(
 
 @pytest.mark.needs("a server")
 def test_a_session_is_for_tls_only(server: Server, made: Certificates) -> None:
-    form = "repository=mine&secret=r"
-    said = _curl(
-        made, "--include", "--data", form, f"{server.url}/sign-in", "-H", f"Origin: {server.url}"
-    )
-    assert "; Secure;" in said.replace("secure", "Secure")
+    session = requests.Session()
+    session.verify = str(made.authority)
+    session.headers["Accept"] = "text/html"
+    page = session.get(f"{server.url}/login/", timeout=20).text
+    token = re.search(r'name="token" value="([^"]+)"', page)
+    assert token is not None
+    form = {"pkg_repo_name": "mine", "pkg_repo_secret_raw": "r", "token": token[1]}
+    answer = session.post(f"{server.url}/login/", form, timeout=20, allow_redirects=False)
+    assert answer.status_code == 303
+    assert "; Secure; HttpOnly;" in answer.headers["Set-Cookie"]
 
 
 @pytest.mark.needs("a server")
