@@ -240,24 +240,24 @@ def _address(server: Any) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def possible_connections(wanted: int) -> int:
+def possible_connections(wanted: int, *, files: int = 3) -> int:
     """The number of connections to serve: `wanted`, or less if the system allows fewer files.
 
-    Raises the limit of open files first, to three for each connection if possible: the socket, the
-    file that it sends or receives, and a spare one.
+    Raises the limit of open files first, to `files` for each connection if possible: the socket,
+    the file that it sends or receives, what else the engine needs, and a spare one.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = 3 * wanted + _OTHER_FILES
+    limit = files * wanted + _OTHER_FILES
     if hard != resource.RLIM_INFINITY:
-        files = min(files, hard)
-    if soft != resource.RLIM_INFINITY and soft < files:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+        limit = min(limit, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     # A connection needs a file even to be refused, so there must be one.
-    possible = max(1, min(wanted, (files - _OTHER_FILES) // 2))
+    possible = max(1, min(wanted, (limit - _OTHER_FILES) // (files - 1)))
     if possible < wanted:
         logger.warning(
             "the system allows %d open files, so at most %d connections are served, not %d",
-            *(files, possible, wanted),
+            *(limit, possible, wanted),
         )
     return possible
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-from cryptography import x509
+from typing import TYPE_CHECKING
 
 from private_pypi.errors import ConfigurationError, cause_of
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ class Certificate:
 
     def check(self) -> None:
         """Raise `ConfigurationError` if a server cannot use them."""
+        import ssl  # as below, for a faster start of servers without TLS
+
         for flag, path in (("--tls_cert", self.chain), ("--tls_key", self.key)):
             try:
                 path.read_bytes()
@@ -62,6 +65,8 @@ class Certificate:
             logger.warning("the certificate %s expires on %s", self.chain, end)
 
     def _certificates(self) -> list[x509.Certificate]:
+        from cryptography import x509
+
         return x509.load_pem_x509_certificates(self.chain.read_bytes())
 
     def _no_password(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings, HTTP2Settings
+from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.embed import AsyncWorker, Server
 from waitress.adjustments import Adjustments
@@ -55,6 +56,9 @@ OPTIONS = frozenset(
 """The options of waitress that have the same meaning here; all others are refused."""
 
 _LOOKS_FOR_CERTIFICATES = 10.0  # seconds between two looks at the files
+# Of a connection: its socket, the two ends of a pipe, one of these again in granian, a file, and a
+# spare one. If granian could not open a pipe, it would answer 404.
+_FILES = 6
 _RELEASE_SECONDS = 2.0  # for which the threads of granian are waited for at the end
 
 
@@ -96,7 +100,7 @@ def serve(
         adj, sockets = _bind(host, port, options)
         for sock in sockets:
             cleanup.callback(sock.close)
-        most = possible_connections(adj.connection_limit)
+        most = possible_connections(adj.connection_limit, files=_FILES)
         connections = Connections(most, adj.channel_timeout, folder)
         connections.listen_at(sockets)
         scheme = adj.url_scheme if certificate is None else "https"
@@ -118,6 +122,7 @@ def serve(
             ),
             ident=adj.ident,
             folder=folder,
+            pipes=asyncio.Semaphore(most),
         )
         if observer is not None:
             observer.serving(lambda: Load(connections.count(), pools.requests))
@@ -222,7 +227,9 @@ class _Granian(Server):
             serving.answer,
             interface=Interfaces.RSGI,
             websockets=False,
-            log_enabled=False,
+            log_level=LogLevels.error,
+            # Not incremental, this would close the handlers of all other loggers.
+            log_dictconfig={"incremental": True, "handlers": {}, "loggers": {}},
             **settings,
         )
         self._given = sock

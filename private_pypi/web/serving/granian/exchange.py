@@ -76,6 +76,7 @@ class Serving:
     """The part of the WSGI environment that all requests have."""
     ident: str  # the header `Server`
     folder: str  # of the open files of this process
+    pipes: asyncio.Semaphore  # as many as there may be connections: HTTP/2 could ask for more
     running: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def answer(self, scope: Scope, protocol: Any) -> None:
@@ -280,8 +281,10 @@ class RunningExchange:
             if self._body.received > limit:
                 return False
             queue.append(piece)
+            self._stage = Stage.SERVER  # the client does not have to send now
             while queue.is_full:
                 await _next(news)
+            self._stage = Stage.BODY
             if queue.is_settled:  # it has failed
                 break
         else:
@@ -404,6 +407,12 @@ class RunningExchange:
             self._send(response.status, response.headers, body)
             self._note(response.status, len(body))
             return
+        async with serving.pipes:
+            await self._pipe(response)
+
+    async def _pipe(self, response: Response) -> None:
+        """Send a long answer."""
+        serving = self._serving
         add = partial(serving.pools.sending.add, share=self._share)
         self._piped = piped = Piped(response, add, serving.folder)
         response.source, response.pieces = None, []  # which `piped` releases

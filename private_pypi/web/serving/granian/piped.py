@@ -12,7 +12,6 @@ import logging
 import os
 import select
 from collections.abc import Callable
-from pathlib import Path
 
 from private_pypi.errors import ConfigurationError
 from private_pypi.web.serving.granian.responding import LARGE, Broken, Response
@@ -28,14 +27,20 @@ _PATIENCE = 5  # milliseconds for which a worker waits for the pipe, which saves
 def folder_of_files() -> str:
     """The folder with the open files of this process by number.
 
-    Raises `ConfigurationError` if this system has none.
+    Raises `ConfigurationError` if this process can open none of them again.
     """
-    for folder in ("/proc/self/fd", "/dev/fd"):
-        if Path(folder, "0").exists() or Path(folder).is_dir():
-            return folder
+    ends = os.pipe()
+    try:
+        for folder in ("/proc/self/fd", "/dev/fd"):
+            with contextlib.suppress(OSError):
+                os.close(os.open(f"{folder}/{ends[0]}", os.O_RDONLY | os.O_NONBLOCK))
+                return folder
+    finally:
+        for end in ends:
+            os.close(end)
     raise ConfigurationError(
-        "--engine granian needs /proc or /dev/fd, which this system does not have; "
-        "use --engine waitress"
+        "--engine granian has to open pipes in /proc/self/fd or /dev/fd, which is not possible "
+        "on this system; use --engine waitress"
     )
 
 
@@ -44,7 +49,7 @@ class Piped:
 
     def __init__(self, response: Response, add: Callable[[Work], None], folder: str) -> None:
         """`add` runs a piece of work in a thread. The response `is_long`."""
-        # A pipe holds less, so what has been written to its end was read in part.
+        # A pipe holds no more than `LARGE`. So granian has opened it when more has been written.
         assert response.size > LARGE
         self._source = response.source
         self._pieces = [memoryview(piece) for piece in reversed(response.pieces)]
@@ -102,7 +107,7 @@ class Piped:
 
     def _end(self, is_whole: bool) -> None:
         os.close(self._in)
-        os.close(self._out)
+        self._close_out(is_open=True)
         if not self._ended.done():
             self._ended.set_result(is_whole)
 
@@ -130,7 +135,6 @@ class Piped:
                 if piece is None:
                     return self._wait_for_source
                 if not piece:
-                    # More was written than the pipe holds, so granian has opened it.
                     return self._end_with(True)
                 self._pieces = [memoryview(piece)]
             try:
@@ -145,8 +149,18 @@ class Piped:
                 if rest:
                     self._pieces.append(rest)
                 self.moved += written
+                self._close_out(is_open=self.moved > LARGE)
                 turn -= written
         return self._continue
+
+    def _close_out(self, *, is_open: bool) -> None:
+        """Close our copy of the end that granian reads, if granian has opened it.
+
+        As long as there is a copy, nobody notices that granian has closed its own.
+        """
+        if is_open and self._out >= 0:
+            os.close(self._out)
+            self._out = -1
 
     def _end_with(self, is_whole: bool) -> Callable[[], None]:
         self._pieces.clear()
