@@ -1,6 +1,8 @@
-"""The HTTP server: waitress, with a class of our own for connections.
+"""The HTTP server: an engine that receives requests and sends answers.
 
-This is the only package that knows waitress, and it does not know what a repository is.
+There are two engines (`engines` chooses one): waitress with a class of our own for connections,
+which is described here, and granian in the package `granian`, which describes itself. This is the
+only package that knows either of them, and it does not know what a repository is.
 
 waitress by itself saves the whole body of a request before it calls the application, and sends
 `100 Continue` without asking anybody. This package changes that:
@@ -24,8 +26,9 @@ The *loop* is one thread. It owns the sockets and the state of the connections, 
 it never opens, reads or writes a file. *Workers* are the threads of the pools. To tell the loop
 something, a worker gives a function to the trigger of the server, and the loop calls it.
 
-Read `gate` (the types) and `engine` (start and end) first, then `channel`. `framing`, `timeouts`
-and `pools` decide about requests, connections and threads, and know nothing of waitress.
+Read `gate` (the types) and `engine` (start and end) first, then `channel`. Both engines use
+`gate`, `heads`, `refusals`, `receiving`, `form_body`, `growing`, `timeouts` and `pools`. `framing`,
+`messages` and `channel` are of waitress.
 """
 
 from __future__ import annotations

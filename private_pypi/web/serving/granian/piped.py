@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import select
@@ -21,6 +22,7 @@ from private_pypi.web.serving.receiving import READ_SIZE
 logger = logging.getLogger(__name__)
 
 _TURN = 4 * 2**20  # bytes that are sent to one client before the next one has its turn
+_LARGER_PIPE = 512 * 1024  # bytes
 _PATIENCE = 5  # milliseconds for which a worker waits for the pipe, which saves changes of threads
 
 
@@ -159,6 +161,9 @@ class Piped:
         As long as there is a copy, nobody notices that granian has closed its own.
         """
         if is_open and self._out >= 0:
+            # A larger pipe takes fewer changes of threads. The system may have no room for it.
+            with contextlib.suppress(OSError, AttributeError):
+                fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, _LARGER_PIPE)
             os.close(self._out)
             self._out = -1
 
