@@ -162,6 +162,9 @@ def _bind(host: str, port: int, options: dict[str, Any]) -> tuple[Any, list[sock
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind(address)
         for sock in (*given, *made):
+            if sock.family != socket.AF_UNIX:
+                # Connections inherit it. Otherwise the end of a long answer could wait for 40 ms.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.listen(adj.backlog)
     except OSError as error:
         for sock in made:
