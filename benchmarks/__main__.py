@@ -49,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks import workers
 
         return workers.main(words[1:])
+    if words[:1] == ["engines"]:
+        from benchmarks import engines
+
+        return engines.main(words[1:])
     options = _parse(words)
     plan = Plan().quick() if options.quick else Plan()
     plan = replace(plan, rounds=options.rounds or plan.rounds)

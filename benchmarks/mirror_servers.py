@@ -23,14 +23,14 @@ TIME_TO_LIVE = 1800
 """Seconds for which a mirror believes a page, the default of proxpi and devpi."""
 _NGINX = """\
 daemon off;
-worker_processes 1;
+worker_processes {workers};
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 worker_rlimit_nofile 8192;
 events {{ worker_connections 2048; }}
 http {{
     log_format asked "$request_method $request_uri $status";
-    access_log {folder}/asked.log asked;
+    access_log {log};
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -67,13 +67,22 @@ class Upstream(Server):
 
     name = UPSTREAM
 
-    def __init__(self, folder: Path, tree: Path, delay: float) -> None:
-        """`delay` in seconds, by a proxy before it."""
+    def __init__(
+        self, folder: Path, tree: Path, delay: float, *, workers: int = 1, notes: bool = True
+    ) -> None:
+        """`delay` in seconds, by a proxy before it. `notes`: whether it keeps what is `asked`."""
         super().__init__(folder)
         self._delay = delay
         self._inner = free_port() if delay else self.port
         self._proxy: Processes | None = None
-        text = _NGINX.format(folder=folder, host=HOST, port=self._inner, tree=tree)
+        text = _NGINX.format(
+            folder=folder,
+            host=HOST,
+            port=self._inner,
+            tree=tree,
+            workers=workers,
+            log=f"{folder}/asked.log asked" if notes else "off",
+        )
         if os.getuid() == 0:
             text = f"user root;\n{text}"
         (folder / "nginx.conf").write_text(text)

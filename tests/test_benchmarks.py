@@ -388,3 +388,20 @@ def test_a_run_with_workers_measures_each_number_of_them(tmp_path: Path) -> None
     # The parent and its workers, or the only process.
     assert [len(row[4].split(",")) for row in rows] == [3, 1, 3, 1]
     assert all(float(row[5].replace(",", "")) > 0 for row in rows)
+
+
+# -- engines -------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("nginx")
+def test_a_run_over_engines_measures_each_beside_its_bare_callable(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "engines", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ENGINES.md").read_text() in done.stdout
+    rows = json.loads((tmp_path / "engines.json").read_text())
+    engines = ("waitress", "granian")
+    servers = {"nginx", *(f"private_pypi on {engine}" for engine in engines)}
+    servers |= {f"a bare callable on {engine}" for engine in engines}
+    measured = {(row["kind"], row["server"]) for row in rows if min(row["rates"]) > 0}
+    assert measured == {(kind, server) for kind in ("pages", "core metadata") for server in servers}

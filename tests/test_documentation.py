@@ -23,7 +23,7 @@ from private_pypi.errors import PrivatePypiError
 from private_pypi.storage import plugins
 from private_pypi.web import create_app
 from private_pypi.web.http.answers import _STATUSES
-from private_pypi.web.serving.engine import _DEFAULTS
+from private_pypi.web.serving.engine import DEFAULTS
 from tests.documents import ALL, DOCS, ROOT, Row, anchors, blocks, links, marks, tables
 from tests.web.conftest import Deploy, deploy
 
@@ -83,7 +83,7 @@ def test_every_flag_of_waitress_is_in_a_table_with_its_default() -> None:
     for row in rows("flags of waitress"):
         for name, told in zip(row.names, told_defaults(row), strict=True):
             option = name.removeprefix("--")
-            default = _DEFAULTS.get(option, getattr(Adjustments, option, None))
+            default = DEFAULTS.get(option, getattr(Adjustments, option, None))
             if option == "unix_socket_perms":
                 default = f"{default:o}"
             if option in ("listen", "trusted_proxy_count", "max_request_body_size"):

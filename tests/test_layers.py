@@ -46,6 +46,7 @@ KEPT_TO = {
     "flask": "web/",
     "werkzeug": "web/",
     "waitress": "web/serving/",
+    "granian": "web/serving/",
     "fire": "commands/command_line.py",
     "opentelemetry": "web/operations/telemetry.py",
     "prometheus_client": ("web/api/metrics.py", "web/api/worker_metrics.py"),
@@ -59,7 +60,7 @@ KEPT_TO = {
     "tomli": ("configuration/config.py", "index/document.py", "policy/allowances.py"),
     "tomlkit": "policy/changing.py",
     "readme_renderer": "pages/readme.py",
-    "cryptography": "web/sessions/sessions.py",
+    "cryptography": ("web/sessions/sessions.py", "web/serving/granian/certificates.py"),
 }
 
 # A backend's commands are no part of a server: they stand beside the core's own commands.

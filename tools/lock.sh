@@ -13,9 +13,9 @@ compile() {
         --custom-compile-command "sh tools/lock.sh" --no-config "$@"
 }
 
-compile pyproject.toml --extra object_storage --extra otlp --group dev --output-file requirements/dev.txt
+compile pyproject.toml --extra granian --extra object_storage --extra otlp --group dev --output-file requirements/dev.txt
 # What the container image has: the versions with which the tests run, and what builds the wheel.
-compile pyproject.toml --extra object_storage --extra otlp --constraint requirements/dev.txt --output-file requirements/runtime.txt
+compile pyproject.toml --extra granian --extra object_storage --extra otlp --constraint requirements/dev.txt --output-file requirements/runtime.txt
 compile requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
 for client in requirements/clients/*.in; do
     compile "$client" --output-file "${client%.in}.txt"

@@ -33,6 +33,7 @@ from private_pypi.storage.plugins import did_you_mean
 from private_pypi.web import run_server
 from private_pypi.web.options import ServerOptions
 from private_pypi.web.serving import option_names
+from private_pypi.web.serving.engines import serve_of
 
 # The names of the tables that `quickstart --with_public` makes.
 _MIRROR = "pypi"
@@ -59,6 +60,7 @@ def server(
     host_names: str = "",
     max_form_bytes: int = ServerOptions.max_form_bytes,
     max_form_parts: int = ServerOptions.max_form_parts,
+    engine: str | None = None,
     tls_cert: str | None = None,
     tls_key: str | None = None,
     metrics_token_env: str | None = None,
@@ -79,7 +81,7 @@ def server(
     To stop the server, send SIGTERM or SIGINT (Ctrl-C). It first completes the requests that are
     in progress, for at most 30 seconds.
     Flags that are not explained below are passed on to waitress, the HTTP server library that
-    private_pypi uses.
+    private_pypi uses. With --engine granian, those that it has no use for are refused.
 
     Args:
         root: The folder in which the server keeps its local indexes, caches, locks and temporary
@@ -119,9 +121,12 @@ def server(
         max_form_bytes: The maximum size in bytes of all fields of an upload form together,
             without the file. The description of a package is one of these fields.
         max_form_parts: The maximum number of fields in an upload form.
-        tls_cert: Not supported, like --tls_key. Put a proxy that handles TLS in front of the
-            server; docs/proxies.md has configurations for Caddy and nginx.
-        tls_key: Not supported, see --tls_cert.
+        engine: What handles the connections: "waitress", or "granian" for TLS, HTTP/2 and more
+            speed, which needs the extra private-pypi[granian]. Without this flag, granian is used
+            if there is a certificate, else waitress. docs/engines.md compares them.
+        tls_cert: Path of a certificate in PEM, followed by those of its issuers. With --tls_key,
+            the server uses TLS. A new certificate is used as soon as the files are replaced.
+        tls_key: Path of the private key of this certificate in PEM, without a password.
         metrics_token_env: Name of the environment variable that holds the metrics token, which is
             needed to read /metrics and the details of /health/ready. The admin token can be used
             for these as well.
@@ -136,7 +141,6 @@ def server(
     Example:
         private_pypi server ./root --config config.toml --admin_secret admin_secret.toml
     """
-    tls = [] if tls_cert is None and tls_key is None else [_no_tls(tls_cert, tls_key, port)]
     try:
         options = ServerOptions(
             root=Path(root),
@@ -155,12 +159,17 @@ def server(
             max_form_parts=max_form_parts,
             log_format=log_format,
             request_log=request_log,
+            engine=engine,
+            tls_cert=None if tls_cert is None else Path(tls_cert),
+            tls_key=None if tls_key is None else Path(tls_key),
             waitress_options=waitress_options,
         )
     except ValueError as error:
-        raise UsageError("\n".join([str(error), *tls])) from error
-    if tls:
-        raise UsageError(*tls)
+        raise UsageError(str(error)) from error
+    # Both are checked before anything is opened or written.
+    serve_of(options.used_engine)
+    if options.certificate is not None:
+        options.certificate.check()
     options = replace(
         options,
         admin_token=one_secret(
@@ -200,16 +209,6 @@ def _security_txt(path: str) -> str:
     if missing:
         raise UsageError(f"--security_txt: {path} must have {' and '.join(missing)} (RFC 9116)")
     return text
-
-
-def _no_tls(cert: str | None, key: str | None, port: int) -> str:
-    """What to do instead of using the TLS flags, which people know from PyPIHub."""
-    flags = [flag for flag, path in (("--tls_cert", cert), ("--tls_key", key)) if path is not None]
-    return (
-        f"{' and '.join(flags)}: this server does not support TLS; put a proxy in front of it. "
-        f"With Caddy, two lines are needed in the block of the site: `tls {cert or 'CERT'} "
-        f"{key or 'KEY'}` and `reverse_proxy 127.0.0.1:{port}`. See docs/proxies.md, also for nginx"
-    )
 
 
 def waitress_flags(texts: Texts) -> Sequence[Parameter]:

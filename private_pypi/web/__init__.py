@@ -47,7 +47,8 @@ from private_pypi.web.requests import (
     respond,
 )
 from private_pypi.web.root_addresses import RootAddresses
-from private_pypi.web.serving import Answer, ConnectionCounts, Kind, Stop, open_listeners, serve
+from private_pypi.web.serving import Answer, ConnectionCounts, Kind, Stop, open_listeners
+from private_pypi.web.serving.engines import serve_of
 from private_pypi.web.sessions.attempts import SignInAttempts
 from private_pypi.web.sessions.browsers import is_browser
 from private_pypi.web.sessions.request_session import SEAL, send_session
@@ -105,7 +106,10 @@ def _serve_with_workers(options: ServerOptions, on_listening: Callable[[list[str
     try:
         shared = Shared(folder=folder.folder, connections=ConnectionCounts(options.workers))
         _install_log(options, lock_path=shared.log_lock)
+        serve_of(options.used_engine)  # imported before the workers are forked, who share it
         sockets, addresses = open_listeners(options.host, options.port, options.waitress_options)
+        if options.certificate is not None:
+            addresses = [re.sub("^http:", "https:", address) for address in addresses]
 
         def run(
             number: int,
@@ -178,7 +182,8 @@ def _serve(
             aliases.translate(environ)
             return hot_path.at_once(environ)
 
-        serve(
+        certificate = options.certificate
+        serve_of(options.used_engine)(
             app,
             lambda head: gate(aliases.of_head(head)),
             host=options.host,
@@ -194,16 +199,19 @@ def _serve(
             ),
             at_once=at_once,
             observer=app.extensions[REQUEST_STATISTICS],
+            **({} if certificate is None else {"certificate": certificate}),
         )
 
 
 def _warn_of_plain_http(addresses: list[str]) -> None:
-    reachable = [address for address in addresses if not _is_of_this_machine(address)]
+    plain = [address for address in addresses if not address.startswith("https:")]
+    reachable = [address for address in plain if not _is_of_this_machine(address)]
     if reachable:
         logger.warning(
             "%s is plain HTTP that other machines can reach, so secrets cross the network "
-            "readable. Put a proxy with TLS in front and name it with --trusted_proxy "
-            "(docs/proxies.md), or listen on this machine only with --host=127.0.0.1",
+            "readable. Use --tls_cert and --tls_key, or put a proxy with TLS in front and name it "
+            "with --trusted_proxy (docs/proxies.md), or listen on this machine only with "
+            "--host=127.0.0.1",
             " and ".join(reachable),
         )
 

@@ -13,6 +13,8 @@ from private_pypi.backend.public_index import public_index_url
 from private_pypi.configuration.config import ConfigurationText, check_extra_index_url
 from private_pypi.storage.verdicts import Expiry
 from private_pypi.web.operations.telemetry import TelemetrySettings
+from private_pypi.web.serving.engines import ENGINES, GRANIAN, WAITRESS
+from private_pypi.web.serving.granian.certificates import Certificate
 from private_pypi.web.serving.receiving import FormLimits
 
 MOST_WORKERS = 256
@@ -47,6 +49,9 @@ class ServerOptions:
     log_format: str = "text"
     request_log: bool = True
     security_txt: str | None = None  # the content of /.well-known/security.txt (RFC 9116)
+    engine: str | None = None  # None: granian if there is a certificate, else waitress
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     waitress_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,6 +68,16 @@ class ServerOptions:
             problems.append(f"--workers must be from 1 to {MOST_WORKERS}, but is {self.workers}")
         if self.log_format not in ("text", "json"):
             problems.append(f"--log_format must be text or json, but is {self.log_format!r}")
+        if self.engine not in (None, *ENGINES):
+            problems.append(f"--engine must be {' or '.join(ENGINES)}, but is {self.engine!r}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            missing = "--tls_cert" if self.tls_cert is None else "--tls_key"
+            problems.append(f"--tls_cert and --tls_key belong together, but {missing} is missing")
+        elif self.tls_cert is not None and self.engine == WAITRESS:
+            problems.append(
+                "--tls_cert: the engine waitress does not support TLS; leave out --engine, or put "
+                "a proxy in front of the server (docs/proxies.md)"
+            )
         try:
             url = check_extra_index_url(self.extra_index_url)
             object.__setattr__(self, "extra_index_url", url)
@@ -74,6 +89,18 @@ class ServerOptions:
             problems.append(str(error))
         if problems:
             raise ValueError("\n".join(problems))
+
+    @property
+    def used_engine(self) -> str:
+        """The engine that runs the server."""
+        return self.engine or (WAITRESS if self.tls_cert is None else GRANIAN)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate of a server with TLS; None: plain HTTP."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return Certificate(self.tls_cert, self.tls_key)
 
     @property
     def expiry(self) -> Expiry:

@@ -83,7 +83,7 @@ class Server:
 
     def wait_until_it_serves(self) -> None:
         deadline = time.monotonic() + _START
-        while (found := re.search(r"serves (http://\S+)", self.log)) is None:
+        while (found := re.search(r"serves (https?://\S+)", self.log)) is None:
             assert self.process.poll() is None, f"the server ended: {self.log}"
             assert time.monotonic() < deadline, f"the server does not start: {self.log}"
             time.sleep(0.01)

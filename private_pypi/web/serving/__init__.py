@@ -1,6 +1,8 @@
-"""The HTTP server: waitress, with a class of our own for connections.
+"""The HTTP server: an engine that receives requests and sends answers.
 
-This is the only package that knows waitress, and it does not know what a repository is.
+There are two engines (`engines` chooses one): waitress with a class of our own for connections,
+which is described here, and granian in the package `granian`, which describes itself. This is the
+only package that knows either of them, and it does not know what a repository is.
 
 waitress by itself saves the whole body of a request before it calls the application, and sends
 `100 Continue` without asking anybody. This package changes that:
@@ -26,9 +28,9 @@ it never opens, reads or writes a file. *Workers* are the threads of the pools. 
 something, a worker gives a function to the trigger of the server, and the loop calls it. A *worker
 process* has a loop and pools of its own.
 
-Read `gate` (the types) and `engine` (start and end) first, then `channel`. `framing`, `timeouts`
-and `pools` decide about requests, connections and threads. They know nothing of waitress, and
-neither do `parent`, `peers` and `stopping`, which are for any engine.
+Read `gate` (the types) and `engine` (start and end) first, then `channel`. Both engines use
+`gate`, `heads`, `refusals`, `receiving`, `form_body`, `growing`, `timeouts` and `pools`. `framing`,
+`messages` and `channel` are of waitress. `parent`, `peers` and `stopping` are for any engine.
 """
 
 from __future__ import annotations

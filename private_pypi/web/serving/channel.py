@@ -39,12 +39,11 @@ from private_pypi.web.serving.messages import (
     Failure,
     Request,
     Task,
-    plain_answer,
-    too_large,
 )
 from private_pypi.web.serving.pools import Pools
 from private_pypi.web.serving.receiving import READ_SIZE, FormReceiver
-from private_pypi.web.serving.timeouts import LOWEST_RATE, Progress, Stage, time_limits
+from private_pypi.web.serving.refusals import plain_answer, too_large, too_slow
+from private_pypi.web.serving.timeouts import Progress, Stage, time_limits
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +167,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             return
         with self.requests_lock:
             if not request.is_discarded:
-                request.fail(_too_slow())
+                request.fail(too_slow())
             self._hand_over(request)
             self._must_linger = False
 
@@ -431,7 +430,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                     request.form = error
                 else:
                     request.form = receiver
-                    request.form_body = FormBody(self, request, receiver)
+                    written = partial(self.form_written, request)
+                    request.form_body = FormBody(
+                        receiver,
+                        partial(self.running.pools.receiving.add, share=self.share_of(request)),
+                        partial(self.server.trigger.pull_trigger, written),
+                    )
                     request.body_rcv.buf = request.form_body
             case PassOn():
                 limit = min(limit, verdict.max_body_bytes)
@@ -537,10 +541,3 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 if self.total_outbufs_len < self.adj.outbuf_high_watermark:
                     self.outbuf_lock.notify()
         self.server.trigger.pull_trigger(self.sent)
-
-
-def _too_slow() -> Answer:
-    return plain_answer(
-        408,
-        f"the body arrived too slowly: it must arrive at {LOWEST_RATE} bytes per second or more",
-    )

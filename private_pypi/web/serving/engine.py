@@ -29,7 +29,7 @@ from private_pypi.web.serving.timeouts import connections_over_memory, order_for
 
 logger = logging.getLogger(__name__)
 
-_DEFAULTS: Mapping[str, Any] = {
+DEFAULTS: Mapping[str, Any] = {
     "threads": 8,  # for each share of each pool
     "connection_limit": 1000,
     "asyncore_use_poll": True,  # select() cannot handle more than 1024 files
@@ -41,7 +41,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "outbuf_overflow": 8 * 1024 * 1024,
 }
 
-_WHERE = {"listen", "unix_socket", "sockets"}  # options that are used instead of host and port
+WHERE = {"listen", "unix_socket", "sockets"}  # options that are used instead of host and port
 _OTHER_FILES = 256  # open files that do not belong to connections
 _SHUT_SECONDS = 0.2  # for which a full server does not accept new connections
 _YIELD_SECONDS = 0.005  # for which peers can accept a connection first
@@ -83,23 +83,23 @@ def serve(
     Raises `ConfigurationError` for a wrong option, or if the server cannot listen on an address.
     """
     stop = stop or Stop()
-    options = _checked(options or {})
+    options = checked_options(options or {})
     max_body_bytes = int(options.pop("max_request_body_size", sys.maxsize))
     if sockets:
-        options = {name: options[name] for name in options.keys() - _WHERE} | {"sockets": sockets}
+        options = {name: options[name] for name in options.keys() - WHERE} | {"sockets": sockets}
     entries: dict[int, Any] = {}
     pools = Pools()
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(_close_all, entries, pools)
         server = _bind(application, entries, pools, host, port, options)
-        find_client = _find_client(server.adj)
+        find_client = find_client_of(server.adj)
         running = Running(
             gate, pools, max_body_bytes, at_once, observer, find_client, kind_of, share_of
         )
         servers = _servers(entries)
         if observer is not None:
             observer.serving(lambda: Load(len(_channels(servers)), pools.requests))
-        most = _possible_connections(server.adj.connection_limit)
+        most = possible_connections(server.adj.connection_limit)
         limit = _ConnectionLimit(servers, most, peers)
         for one in servers:
             one.channel_class = partial(limit.open, running)
@@ -129,7 +129,7 @@ def open_listeners(
     in the kernel until any of the processes accepts it, so none is lost with a process that dies.
     Raises `ConfigurationError` as `serve` does.
     """
-    options = _checked(options)
+    options = checked_options(options)
     entries: dict[int, Any] = {}
     try:
         server = _bind(_no_application, entries, Pools(), host, port, options)
@@ -159,7 +159,8 @@ def _casts() -> dict[str, Callable[[Any], Any]]:
     return dict(Adjustments._params)
 
 
-def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of waitress; raises `ConfigurationError` for a wrong one."""
     casts = _casts()
     problems = []
     for name, value in options.items():
@@ -190,7 +191,7 @@ def _bind(
     if not 0 <= port <= 65535:
         raise ConfigurationError(f"--port {port}: a port is a number from 0 to 65535")
     where: dict[str, Any] = {"host": host, "port": port}
-    if _WHERE & options.keys():
+    if WHERE & options.keys():
         where = {}
     try:
         return create_server(
@@ -199,21 +200,27 @@ def _bind(
             _start=False,
             _dispatcher=pools,
             **where,
-            **{**_DEFAULTS, **options},
+            **{**DEFAULTS, **options},
         )
-    except ValueError as error:  # options that contradict each other, or an unknown host
-        if where and "host/port" in str(error):
-            raise ConfigurationError(
-                f"cannot listen on host {host!r}, port {port}: no such address; "
-                "choose others with --host and --port"
-            ) from error
-        given = " ".join(f"--{name} {options[name]}" for name in options)
-        raise ConfigurationError(f"{error} (given: {given})") from error
+    except ValueError as error:
+        raise ConfigurationError(bind_refusal(error, host, port, options)) from error
     except OSError as error:
-        raise ConfigurationError(_bind_problem(error, host, port, options)) from error
+        raise ConfigurationError(bind_problem(error, host, port, options)) from error
 
 
-def _bind_problem(error: OSError, host: str, port: int, options: Mapping[str, Any]) -> str:
+def bind_refusal(error: ValueError, host: str, port: int, options: Mapping[str, Any]) -> str:
+    """What is wrong with options that contradict each other, or with an unknown host."""
+    if not WHERE & options.keys() and "host/port" in str(error):
+        return (
+            f"cannot listen on host {host!r}, port {port}: no such address; "
+            "choose others with --host and --port"
+        )
+    given = " ".join(f"--{name} {options[name]}" for name in options)
+    return f"{error} (given: {given})"
+
+
+def bind_problem(error: OSError, host: str, port: int, options: Mapping[str, Any]) -> str:
+    """Why it is not possible to listen there."""
     for name in ("listen", "unix_socket"):
         if name in options:
             return f"--{name} {options[name]}: {error.strerror or error}"
@@ -227,7 +234,7 @@ def _bind_problem(error: OSError, host: str, port: int, options: Mapping[str, An
     return f"cannot listen on port {port} of {host}: {error.strerror or error}"
 
 
-def _find_client(adj: Any) -> Callable[[dict[str, Any]], None]:
+def find_client_of(adj: Any) -> Callable[[dict[str, Any]], None]:
     """How to put the client's address into a WSGI environment.
 
     waitress itself does this only when it calls the application.
@@ -255,24 +262,24 @@ def _address(server: Any) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _possible_connections(wanted: int) -> int:
+def possible_connections(wanted: int, *, files: int = 3) -> int:
     """The number of connections to serve: `wanted`, or less if the system allows fewer files.
 
-    Raises the limit of open files first, to three for each connection if possible: the socket, the
-    file that it sends or receives, and a spare one.
+    Raises the limit of open files first, to `files` for each connection if possible: the socket,
+    the file that it sends or receives, what else the engine needs, and a spare one.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = 3 * wanted + _OTHER_FILES
+    limit = files * wanted + _OTHER_FILES
     if hard != resource.RLIM_INFINITY:
-        files = min(files, hard)
-    if soft != resource.RLIM_INFINITY and soft < files:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+        limit = min(limit, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     # A connection needs a file even to be refused, so there must be one.
-    possible = max(1, min(wanted, (files - _OTHER_FILES) // 2))
+    possible = max(1, min(wanted, (limit - _OTHER_FILES) // (files - 1)))
     if possible < wanted:
         logger.warning(
             "the system allows %d open files, so at most %d connections are served, not %d",
-            *(files, possible, wanted),
+            *(limit, possible, wanted),
         )
     return possible
 

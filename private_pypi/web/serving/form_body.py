@@ -5,16 +5,12 @@ from __future__ import annotations
 import enum
 import logging
 import threading
-from functools import partial
+from collections.abc import Callable
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 from private_pypi.errors import BackendError
-from private_pypi.web.serving.messages import Request
+from private_pypi.web.serving.pools import Work
 from private_pypi.web.serving.receiving import FormReceiver
-
-if TYPE_CHECKING:
-    from private_pypi.web.serving.channel import Channel
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +29,21 @@ class _State(enum.IntEnum):
 class FormBody:
     """A queue from the loop to the thread that feeds a `FormReceiver`.
 
-    For waitress it is the buffer in which it keeps the bytes of a body.
+    For waitress it is also the buffer in which it keeps the bytes of a body.
     """
 
-    def __init__(self, channel: Channel, request: Request, receiver: FormReceiver) -> None:
-        self._channel = channel
-        self._request = request
+    def __init__(
+        self, receiver: FormReceiver, add: Callable[[Work], None], tell: Callable[[], object]
+    ) -> None:
+        """`add` runs work in a thread of the pool for forms. `tell` is called in such a thread.
+
+        It has to make the loop look at this object, because there is room again or it has settled.
+        """
         self._receiver = receiver
-        self._pool = channel.running.pools.receiving
-        self._share = channel.share_of(request)
+        self._add = add
+        self._tell = tell
+        self.error: BackendError | None = None
+        """Why the form could not be received, if that is neither its own fault nor the disk's."""
         self._lock = threading.Lock()  # guards everything below
         self._state = _State.ARRIVING
         self._chunks: list[bytes] = []
@@ -93,7 +95,7 @@ class FormBody:
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._pool.add(self._feed, self._share)
+            self._add(self._feed)
 
     # Called by a worker: one step, so that other uploads have their turn after it.
 
@@ -110,7 +112,7 @@ class FormBody:
                 self._receiver.feed(chunk)
         except Exception:
             logger.exception("an upload could not be received")
-            self._request.form = BackendError("the upload could not be received")
+            self.error = BackendError("the upload could not be received")
             is_broken = True
         with self._lock:
             was_full = self.is_full
@@ -122,5 +124,4 @@ class FormBody:
                 self._schedule()
             is_news = was_full or self._has_settled()
         if is_news:
-            written = partial(self._channel.form_written, self._request)
-            self._channel.server.trigger.pull_trigger(written)
+            self._tell()

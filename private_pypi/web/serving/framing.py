@@ -23,9 +23,11 @@ _LONGEST_NUMBER = 18  # digits of a length; far more than any body needs
 
 _START_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e\x80-\xff]+) HTTP/(\d)\.(\d)")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
-_HOST = re.compile(
+HOST = re.compile(
     rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.%_~-]+\])(?::[0-9]{0,5})?", re.ASCII
 )
+"""A valid field `Host`."""
+
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 
@@ -112,7 +114,7 @@ def check_head(head: bytes) -> bytes | None:
         raise BadFraming("There is more than one field Host")
     if not hosts and version == (b"1", b"1"):
         raise BadFraming("The field Host is missing")
-    if hosts and not _HOST.fullmatch(hosts[0]):
+    if hosts and not HOST.fullmatch(hosts[0]):
         raise BadFraming("The field Host is not a host, with or without a port")
     return _check_target(start[1], start[2])
 
@@ -157,7 +159,7 @@ def _check_target(method: bytes, target: bytes) -> bytes | None:
     absolute = _ABSOLUTE.match(target)
     if absolute is None:
         raise BadFraming("The address of a request begins with '/', 'http://' or 'https://'")
-    if not absolute[1] or not _HOST.fullmatch(absolute[1]):
+    if not absolute[1] or not HOST.fullmatch(absolute[1]):
         raise BadFraming("The address of the request has no valid host")
     return absolute[1]
 

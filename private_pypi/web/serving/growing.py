@@ -201,9 +201,14 @@ class AnswerWait:
 
     @property
     def is_over(self) -> bool:
-        return self._since is not None and time.monotonic() - self._since > (
-            _LONGEST_WAIT if self._seconds is None else self._seconds
-        )
+        """Whether the request has waited too long."""
+        return self._since is not None and self.left < 0
+
+    @property
+    def left(self) -> float:
+        """For how many seconds it may still wait."""
+        waited = 0.0 if self._since is None else time.monotonic() - self._since
+        return (_LONGEST_WAIT if self._seconds is None else self._seconds) - waited
 
     def so_far(self) -> Waiting:
         """What the application gets to know."""

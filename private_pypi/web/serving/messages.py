@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import http
 import logging
-import random
-import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -27,7 +24,9 @@ from private_pypi.web.serving.gate import (
     Exchange,
 )
 from private_pypi.web.serving.growing import WAITING, AnswerWait, Later, wrapper_for
+from private_pypi.web.serving.heads import hides_early_answers, path_info, request_id
 from private_pypi.web.serving.receiving import READ_SIZE, RECEIVED_FORM, FormReceiver
+from private_pypi.web.serving.refusals import plain_answer, too_large
 
 if TYPE_CHECKING:
     from private_pypi.web.serving.form_body import FormBody
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LARGE = 64 * 1024  # bytes; a body of this size is not copied into the buffers of waitress
-
-# Clients and proxies send hex, UUIDs, base64, and `Root=1-67891233-abcdef012345`.
-_SAFE_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
 
 class Request(HTTPRequestParser):  # type: ignore[misc]
@@ -69,11 +65,9 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
 
     @property
     def id(self) -> str:
-        """The `X-Request-ID` of the client if it is safe in headers and logs, else a random one."""
+        """See `heads.request_id`."""
         if not self._id:
-            given = self.headers.get("X_REQUEST_ID")
-            is_safe = given is not None and _SAFE_ID.fullmatch(given)
-            self._id = given if is_safe else f"{random.getrandbits(64):016x}"
+            self._id = request_id(self.headers.get("X_REQUEST_ID"))
         return self._id
 
     def received(self, data: bytes) -> int:
@@ -139,14 +133,8 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
 
     @property
     def path_info(self) -> str:
-        """The path as the application gets it, without the operator's `url_prefix`.
-
-        Several slashes in a row count as one. People append paths to addresses that end with a
-        slash, and clients do not follow a redirect when they upload (protocol 47).
-        """
-        path = re.sub("/{2,}", "/", f"/{self.path}")
-        prefix: str = self.adj.url_prefix
-        return path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path
+        """See `heads.path_info`."""
+        return path_info(self.path, self.adj.url_prefix)
 
     @property
     def has_begun(self) -> bool:
@@ -183,16 +171,11 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
     def hides_early_answers(self) -> bool:
         """Whether an answer that is sent before the end of the body would not reach the client.
 
-        Proxies written in Go, such as Caddy, close the connection to an HTTP/1 client when they
-        get such an answer. The client sees a broken connection, and tries again. The header `Via`
-        tells us that there is a proxy and which version the client speaks (RFC 9110 §7.6.3). A
-        client that waits for `100 Continue` is not sending yet, so it can be answered.
+        A client that waits for `100 Continue` is not sending yet, so it can be answered.
         """
         if self.is_read or self.wants_continue or self.is_discarded:
             return False
-        nearest = self.headers.get("VIA", "").rpartition(",")[2].split()
-        protocol = nearest[0].upper().removeprefix("HTTP/") if nearest else ""
-        return protocol.startswith("1.") and not self.body_rcv.error
+        return hides_early_answers(self.headers.get("VIA", "")) and not self.body_rcv.error
 
     def discard(self) -> None:
         """Read the rest of the body and drop it; the answer is sent after that."""
@@ -242,17 +225,6 @@ class _AnswerAsError:
         reason = " ".join(answer.reason.split())
         reason = reason.encode("latin-1", "replace").decode("latin-1")
         return f"{answer.status} {reason}", list(answer.headers), answer.body
-
-
-def too_large(limit: int) -> Answer:
-    return plain_answer(413, f"a body has at most {limit} bytes here")
-
-
-def plain_answer(status: int, sentence: str) -> Answer:
-    # Python 3.11 has an older phrase for 413.
-    reason = "Content Too Large" if status == 413 else http.HTTPStatus(status).phrase
-    headers = (("Content-Type", "text/plain; charset=utf-8"),)
-    return Answer(status=status, reason=reason, headers=headers, body=sentence.encode() + b"\n")
 
 
 class _ObservedTask(WaitressTask):  # type: ignore[misc]
@@ -336,8 +308,10 @@ class Task(_ObservedTask, WSGITask):  # type: ignore[misc]
         environ[REQUEST_ID] = self.request.id
         environ[WAITING] = self.request.answer_wait.so_far()
         environ["wsgi.file_wrapper"] = wrapper_for(self.channel)
-        if self.request.form is not None:
-            environ[RECEIVED_FORM] = self.request.form
+        form_body = self.request.form_body
+        form = self.request.form if form_body is None else form_body.error or self.request.form
+        if form is not None:
+            environ[RECEIVED_FORM] = form
         self.request.environ = environ
         return environ
 

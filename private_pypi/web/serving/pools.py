@@ -141,12 +141,14 @@ class Pools:
     def add_task(self, channel: Channel) -> None:
         """Have the first request of this channel answered. The name is that of waitress."""
         request = channel.requests[0]
-        if request.command not in ("GET", "HEAD") or request.body_rcv is not None:
-            pool = self.writing
-        else:
-            pool = self._reading[channel.running.kind_of(request.path_info)]
+        changes = request.command not in ("GET", "HEAD") or request.body_rcv is not None
+        pool = self.writing if changes else self.reading(channel.running.kind_of(request.path_info))
         channel.share = channel.share_of(request)
         pool.add(channel.service, channel.share)
+
+    def reading(self, kind: Kind) -> Pool:
+        """The pool that calls the application for a GET or HEAD of this kind."""
+        return self._reading[kind]
 
     @property
     def requests(self) -> int:

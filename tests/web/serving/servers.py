@@ -7,8 +7,11 @@ import http.client
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from private_pypi.errors import InvalidUpload, PrivatePypiError, TooLarge
 from private_pypi.web.serving import (
@@ -23,6 +26,7 @@ from private_pypi.web.serving import (
     Verdict,
     serve,
 )
+from private_pypi.web.serving.granian import engine as granian_engine
 from private_pypi.web.serving.receiving import FormLimits, receive_form
 
 BOUNDARY = "0b8e5f0e"
@@ -46,11 +50,49 @@ def answer(start_response: Callable[..., Any], status: str, body: bytes) -> list
     return [body]
 
 
+WAITRESS_ONLY = pytest.mark.parametrize("engine", ["waitress"])
+"""For a test of something that granian does not do; docs/engines.md names each of these."""
+
+REASON = "X-Reason"
+"""granian cannot send the reason phrases of an application, so answers have them here as well."""
+
+
+def with_reason(application: Application) -> Application:
+    """The application, with the reason phrases of its answers in a header."""
+
+    def told(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            return start_response(status, [*headers, (REASON, status[4:])], *more)
+
+        return application(environ, start)
+
+    return told
+
+
+def with_reason_of_gate(gate: Gate) -> Gate:
+    """The same for the answers of a gate."""
+
+    def told(head: RequestHead) -> Verdict:
+        verdict = gate(head)
+        if isinstance(verdict, Answer):
+            reason = verdict.reason.encode("ascii", "replace").decode().replace("\r\n", " ")
+            return replace(verdict, headers=(*verdict.headers, (REASON, reason)))
+        return verdict
+
+    return told
+
+
+def serve_with(engine: str) -> Callable[..., None]:
+    """The `serve` of an engine."""
+    return serve if engine == "waitress" else granian_engine.serve
+
+
 class Server:
     """`serve` in a thread, with an application that answers with what it got of a form."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: str = "waitress") -> None:
         self.folder = folder
+        self.engine = engine
         self.stop = Stop()
         self.heads: list[RequestHead] = []
         self.port = 0
@@ -68,14 +110,17 @@ class Server:
         **options: Any,
     ) -> Server:
         listening = threading.Event()
+        application, gate = application or self.tell_form, gate or self.let_in
+        if self.engine == "granian":
+            application, gate = with_reason(application), with_reason_of_gate(gate)
 
         def on_listening(addresses: list[str]) -> None:
             self.port = int(addresses[0].rpartition(":")[2])
             listening.set()
 
         self._thread = threading.Thread(
-            target=serve,
-            args=(application or self.tell_form, gate or self.let_in),
+            target=serve_with(self.engine),
+            args=(application, gate),
             kwargs={
                 "host": "127.0.0.1",
                 "port": 0,
@@ -154,7 +199,13 @@ def read_answer(sock: socket.socket) -> tuple[str, bytes]:
     """The status line and the body of one response."""
     response = http.client.HTTPResponse(sock)
     response.begin()
-    return f"{response.status} {response.reason}", response.read()
+    return f"{response.status} {reason_of(response)}", response.read()
+
+
+def reason_of(response: http.client.HTTPResponse) -> str:
+    """The reason phrase, which granian cannot send itself."""
+    reason = response.headers.get(REASON) or response.reason
+    return reason.replace("Payload Too Large", "Content Too Large")  # an older name of 413
 
 
 def send_until_closed(sock: socket.socket, size: int) -> int:

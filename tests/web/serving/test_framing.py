@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 from io import BytesIO
@@ -10,7 +11,7 @@ import pytest
 
 from private_pypi.web.serving import PassOn
 from private_pypi.web.serving.framing import BadFraming, ChunkedBody, Head, check_head
-from tests.web.serving.servers import Server, echo, read_all
+from tests.web.serving.servers import WAITRESS_ONLY, Server, echo, read_all
 
 HOST = b"Host: x\r\n"
 POST = b"POST / HTTP/1.1\r\n" + HOST
@@ -102,6 +103,28 @@ CASES = {
 }
 
 
+# granian parses requests itself, and is less strict in some cases: docs/engines.md lists them.
+ON_GRANIAN = {
+    b"\r\n" * 5 + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n": [200, 200],
+    b"GET / HTTP/1.2\r\nHost: x\r\n\r\n": [400],
+    b"GET / HTTP/2.0\r\nHost: x\r\n\r\n": [400],
+    b"GET ftp://y/a HTTP/1.1\r\nHost: x\r\n\r\n": [200, 200],
+    # LF alone ends a line
+    b"GET / HTTP/1.1\nHost: x\n\n": [200, 200],
+    b"GET / HTTP/1.1\r\nHost: x\r\nA: b\nContent-Length: 3\r\n\r\n": [200, 400],
+    # equal lengths count as one, and chunks count more than a length, which ends the connection
+    POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc": [200, 200],
+    POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": [200],
+    POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n": [400],
+    POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n": [501],
+    POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": [501],
+    # no trailers; and the size of a chunk counts when it has arrived
+    CHUNKED + b"3;name=value\r\nabc\r\n0\r\nTrailer: x\r\n\r\n": [400],
+    CHUNKED + b"1000000\r\nabc": [],
+    CHUNKED + b"3;" + b"a" * 5000 + b"\r\nabc\r\n0\r\n\r\n": [200, 200],
+}
+
+
 def test_what_could_be_understood_in_two_ways_is_refused_and_closes_the_connection(
     server: Server,
 ) -> None:
@@ -110,10 +133,15 @@ def test_what_could_be_understood_in_two_ways_is_refused_and_closes_the_connecti
     for sent in CASES:
         with server.connect() as sock:
             sock.sendall(sent + NEXT)
-            sock.shutdown(socket.SHUT_WR)
-            answers = read_all(sock)
+            if server.engine == "waitress":
+                sock.shutdown(socket.SHUT_WR)  # granian would take this for the end of everything
+            sock.settimeout(2)
+            answers = b""
+            with contextlib.suppress(TimeoutError):
+                while piece := sock.recv(65536):
+                    answers += piece
         found[sent] = [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d+)", answers)]
-    assert found == CASES
+    assert found == CASES | (ON_GRANIAN if server.engine == "granian" else {})
 
 
 def test_the_host_of_an_absolute_address_counts(server: Server) -> None:
@@ -137,7 +165,7 @@ def test_a_refusal_says_what_is_wrong(server: Server) -> None:
         answer = read_all(sock)
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert b"\r\nConnection: close" in head
+    assert b"\r\nconnection: close" in head.lower()
     assert body == b"There is more than one field Host\n"
 
 
@@ -199,6 +227,7 @@ def test_trailers_have_a_limit(server: Server) -> None:
         assert b" 400 Bad Request\r\n" in read_all(sock)
 
 
+@WAITRESS_ONLY
 def test_chunks_of_single_bytes_are_refused_and_small_ones_are_not(server: Server) -> None:
     server.start(echo, lambda head: PassOn(max_body_bytes=10**6))
     found = []

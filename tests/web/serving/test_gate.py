@@ -20,6 +20,7 @@ from tests.waiting import eventually
 from tests.web.serving.servers import (
     FORM,
     HELLO,
+    WAITRESS_ONLY,
     Server,
     answer,
     digest,
@@ -28,6 +29,7 @@ from tests.web.serving.servers import (
     head,
     read_all,
     read_answer,
+    reason_of,
     refuse,
     send_until_closed,
 )
@@ -39,9 +41,13 @@ def test_a_refusal_comes_before_100_continue_and_before_the_body(server: Server)
         sock.sendall(head(10**9, "Expect: 100-continue"))
         data = read_all(sock)
     lines, _, body = data.partition(b"\r\n\r\n")
-    assert lines.splitlines()[0] == b"HTTP/1.1 401 Who are you"
-    assert b'Www-Authenticate: Basic realm="x"' in lines.splitlines()
-    assert b"Connection: close" in lines.splitlines()
+    assert lines.startswith(b"HTTP/1.1 401 ")
+    assert b" Who are you\r\n" in lines
+    named = {
+        line.partition(b": ")[0].lower(): line.partition(b": ")[2] for line in lines.split(b"\r\n")
+    }
+    assert named[b"www-authenticate"] == b'Basic realm="x"'
+    assert named[b"connection"] == b"close"
     assert body == b"sentence"
 
 
@@ -136,6 +142,7 @@ def test_a_gate_that_breaks_is_an_answer(server: Server, caplog: pytest.LogCaptu
     assert "the gate failed" in caplog.text
 
 
+@WAITRESS_ONLY
 def test_a_reason_may_be_any_text(server: Server) -> None:
     server.start(gate=lambda head: Answer(400, "größer\r\nX: y 你"))
     with server.connect() as sock:
@@ -152,7 +159,7 @@ def test_small_bodies_reach_the_application_and_large_ones_do_not(server: Server
     for body in (b"x" * 101, iter([b"x" * 60, b"x" * 41])):
         client.request("POST", "/", body)
         response = client.getresponse()
-        assert (response.status, response.reason) == (413, "Content Too Large")
+        assert (response.status, reason_of(response)) == (413, "Content Too Large")
         assert response.read() == b"a body has at most 100 bytes here\n"
 
 
@@ -191,7 +198,7 @@ def test_an_answer_at_hand_needs_no_thread_and_keeps_its_place(server: Server) -
         data = read_all(sock)
     found = [part.partition(b"HTTP/1.1")[0] for part in data.split(b"\r\n\r\n")[1:]]
     assert found == [path.strip("/").encode() for path in paths]
-    assert data.startswith(b"HTTP/1.1 200 Fine\r\n")
+    assert data.startswith(b"HTTP/1.1 200 ")
     # Behind another request, a thread answers, even if the answer is at hand.
     assert asked[0] == "/slow"
     assert set(asked) <= {"/slow", "/quick"}

@@ -1,0 +1,171 @@
+"""Answers that come later, and files that are sent while they still arrive: without a thread."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from private_pypi.web.serving import WAITING, Later, Waiting
+from tests.web.serving.servers import HELLO, Server, answer
+
+
+class Arriving:
+    """A file of which a test lets more arrive (see `growing.GrowingFile`)."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._position = 0
+        self._data = b""
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], object]] = []
+        self.is_broken = False
+        self.is_closed = threading.Event()
+
+    def arrive(self, data: bytes) -> None:
+        with self._lock:
+            self._data += data
+            waiting, self._callbacks = self._callbacks, []
+        for callback in waiting:
+            callback()
+
+    def break_off(self) -> None:
+        self.is_broken = True
+        self.arrive(b"")
+
+    def __len__(self) -> int:
+        return self._size - self._position
+
+    @property
+    def is_starved(self) -> bool:
+        return len(self) > 0 and not self.is_broken and self._position >= len(self._data)
+
+    def peek(self, size: int) -> bytes:
+        return b"" if self.is_broken else self._data[self._position : self._position + size]
+
+    def skip(self, size: int) -> None:
+        self._position += size
+
+    def call_when_more(self, callback: Callable[[], object]) -> None:
+        with self._lock:
+            if self.is_starved:
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def forget(self, callback: Callable[[], object]) -> None:
+        with self._lock:
+            self._callbacks = [each for each in self._callbacks if each != callback]
+
+    def close(self) -> None:
+        self.is_closed.set()
+
+
+def sending(file: Arriving) -> Callable[..., Any]:
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        if environ["PATH_INFO"] != "/file":
+            return answer(start_response, "200 OK", HELLO)
+        start_response("200 OK", [("Content-Length", str(len(file)))])
+        return environ["wsgi.file_wrapper"](file)
+
+    return application
+
+
+@pytest.mark.parametrize("size", [1000, 200_000, 3_000_000])
+def test_a_file_is_sent_while_it_arrives(server: Server, size: int) -> None:
+    file = Arriving(size)
+    content = bytes(number % 251 for number in range(size))
+    server.start(sending(file), threads=1)
+    client = server.client()
+    client.request("GET", "/file")
+    for at in range(0, size, size // 4 + 1):
+        assert server.get() == HELLO  # it holds no thread
+        file.arrive(content[at : at + size // 4 + 1])
+    assert client.getresponse().read() == content
+    assert file.is_closed.wait(5)
+
+
+def test_the_beginning_of_a_long_file_does_not_wait_for_its_end(server: Server) -> None:
+    file = Arriving(10**6)
+    server.start(sending(file))
+    client = server.client()
+    client.request("GET", "/file")
+    file.arrive(b"x" * 200_000)
+    response = client.getresponse()
+    assert response.read(100_000) == b"x" * 100_000
+    file.arrive(b"x" * 800_000)
+    assert response.read() == b"x" * 900_000
+
+
+@pytest.mark.parametrize("arrived", [0, 1000, 300_000])
+def test_a_file_that_breaks_off_is_not_taken_for_whole(server: Server, arrived: int) -> None:
+    file = Arriving(10**6)
+    server.start(sending(file))
+    client = server.client()
+    client.request("GET", "/file")
+    file.arrive(b"x" * arrived)
+    time.sleep(0.1)
+    file.break_off()
+    with pytest.raises((http.client.HTTPException, ConnectionError)):
+        client.getresponse().read()
+    assert file.is_closed.wait(5)
+    assert server.get() == HELLO
+
+
+def test_a_file_is_released_when_its_client_goes(server: Server) -> None:
+    file = Arriving(10**6)
+    server.start(sending(file))
+    with server.connect() as sock:
+        sock.sendall(b"GET /file HTTP/1.1\r\nHost: x\r\n\r\n")
+        file.arrive(b"x" * 300_000)
+        assert sock.recv(10)
+    time.sleep(0.1)
+    file.arrive(b"x" * 700_000)
+    assert file.is_closed.wait(5)
+
+
+def test_a_request_waits_for_its_answer_without_a_thread(server: Server) -> None:
+    ready: list[Callable[[], object]] = []
+    seen: list[Waiting] = []
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        if environ["PATH_INFO"] != "/later":
+            return answer(start_response, "200 OK", HELLO)
+        waiting: Waiting = environ[WAITING]
+        seen.append(waiting)
+        if waiting.awaited is None:
+            raise Later("something", ready.append, lambda callback: None)
+        if not waiting.is_over:
+            raise Later("something", ready.append, lambda callback: None, seconds=0.2)
+        return answer(start_response, "200 OK", b"at last")
+
+    server.start(application, threads=1)
+    client = server.client()
+    client.request("GET", "/later")
+    assert server.get() == HELLO
+    ready[0]()
+    response = client.getresponse()
+    assert (response.status, response.read()) == (200, b"at last")
+    assert seen[0] == Waiting(None, False)
+    assert seen[1] == Waiting("something", False)
+    assert seen[-1] == Waiting("something", True)
+
+
+@pytest.mark.parametrize("engine", ["granian"])  # waitress does not notice that it has gone
+def test_a_client_that_goes_is_not_waited_for(server: Server) -> None:
+    forgotten = threading.Event()
+    asked = threading.Event()
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        asked.set()
+        raise Later("it", lambda callback: None, lambda callback: forgotten.set())
+
+    server.start(application)
+    with server.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert asked.wait(5)
+    assert forgotten.wait(5)
