@@ -42,7 +42,7 @@ from private_pypi.web.requests import (
     respond,
 )
 from private_pypi.web.root_addresses import RootAddresses
-from private_pypi.web.serving import Answer, Kind, serve
+from private_pypi.web.serving import Answer, Kind, Stop, serve
 from private_pypi.web.sessions.attempts import SignInAttempts
 from private_pypi.web.sessions.browsers import is_browser
 from private_pypi.web.sessions.request_session import SEAL, send_session
@@ -91,8 +91,10 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
     # Keep all temporary files below ROOT: the system's folder may be small or not writable.
     tempfile.tempdir = str(served.tmp)
     request_log = RequestLog(log) if options.request_log else None
+    stop = Stop()
     try:
-        app = create_app(served, request_log, None if telemetry is None else telemetry.answered)
+        tell = None if telemetry is None else telemetry.answered
+        app = create_app(served, request_log, tell, stop)
         if telemetry is not None:
             telemetry.start(app.extensions[metrics.METRICS])
         hot_path: HotPath = app.extensions[HOT_PATH]
@@ -110,6 +112,8 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
             port=options.port,
             options=options.waitress_options,
             on_listening=announce_all,
+            leave_seconds=options.stop_delay,
+            stop=stop,
             kind_of=lambda path: _kind_of(served, aliases.path_of(path)),
             share_of=lambda path, authorization: _share_of(
                 served, aliases.path_of(path), authorization
@@ -170,9 +174,15 @@ def _share_of(served: Deployment, path: str, authorization: str | None) -> str:
 
 
 def create_app(
-    served: Deployment, request_log: RequestLog | None = None, tell: Tell | None = None
+    served: Deployment,
+    request_log: RequestLog | None = None,
+    tell: Tell | None = None,
+    stop: Stop | None = None,
 ) -> Flask:
-    """The WSGI application for a deployment. It also runs under any other WSGI server."""
+    """The WSGI application for a deployment. It also runs under any other WSGI server.
+
+    `stop` is that of our own server, which is not ready any more once it was told to stop.
+    """
     app = Flask(__name__, static_folder=None, template_folder="people/templates")
     app.url_rule_class = MatchedRule
     app.url_map.merge_slashes = False
@@ -182,7 +192,8 @@ def create_app(
     statistics = RequestStatistics(_route_finder(app), request_log, tell)
     app.extensions |= {
         EXTENSION: served,
-        SEAL: load_seal(served.root, served.environ),
+        SEAL: load_seal(served.root, served.environ, served.options.session_key),
+        health.STOP: stop or Stop(),
         PAGE_CACHE: pages_in_memory,
         REQUEST_STATISTICS: statistics,
         metrics.METRICS: metrics.make_registry(served, statistics, pages_in_memory),

@@ -83,6 +83,7 @@ def serve(
     options: Mapping[str, Any] | None = None,
     on_listening: Callable[[list[str]], None],
     drain_seconds: float = 30.0,
+    leave_seconds: float = 0.0,
     stop: Stop | None = None,
     kind_of: KindOf = lambda path: Kind.PAGES,
     share_of: ShareOf = lambda path, authorization: "",
@@ -90,6 +91,10 @@ def serve(
     observer: RequestObserver | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; then open requests have `drain_seconds` to finish.
+
+    Before that, new requests are still accepted for `leave_seconds`, so that a load balancer that
+    asks `stop.requested` has time to notice, and no request is refused. Each answer then is the
+    last one on its connection.
 
     `options` are those of waitress. If `listen`, `unix_socket` or `sockets` is among them, `host`
     and `port` are not used. `on_listening` is called with the addresses once connections are
@@ -127,7 +132,10 @@ def serve(
             one.accept_connections()
         on_listening([_address(one) for one in servers])
         loop = partial(wasyncore.loop, use_poll=server.adj.asyncore_use_poll, map=sockets, count=1)
-        _run(servers, loop, stop)
+        _run(servers, loop, lambda: stop.requested)
+        running.draining = True
+        end = time.monotonic() + leave_seconds
+        _run(servers, loop, lambda: time.monotonic() >= end)
         _drain(running, servers, loop, drain_seconds)
 
 
@@ -327,10 +335,10 @@ class _ConnectionLimit:
             channel.cut()
 
 
-def _run(servers: list[Any], loop: Callable[..., None], stop: Stop) -> None:
+def _run(servers: list[Any], loop: Callable[..., None], has_ended: Callable[[], bool]) -> None:
     options = servers[0].adj
     next_sweep = 0.0
-    while not stop.requested:
+    while not has_ended():
         loop(timeout=options.asyncore_loop_timeout)
         if (now := time.monotonic()) >= next_sweep:
             next_sweep = now + options.cleanup_interval
@@ -351,7 +359,6 @@ def _sweep(servers: list[Any], now: float) -> None:
 def _drain(
     running: Running, servers: list[Any], loop: Callable[..., None], drain_seconds: float
 ) -> None:
-    running.draining = True
     for server in servers:
         _accept_waiting(server)
         # Not server.close(), which would close the trigger that workers still need.
