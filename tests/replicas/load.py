@@ -8,22 +8,29 @@ do, and what a repetition healed is counted. What none can heal is a complaint.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 
+from benchmarks.corpus import make_graph
+from benchmarks.installing import install_graph
 from private_pypi.testing.distributions import encode_multipart, form_for, make_wheel
 from tests.faults.servers import JSON, READER, WRITER, sha256
+from tests.replicas.setting import Replicas
+from tests.waiting import eventually
 
 PROJECTS = 4  # that are published to and installed
 HEALED_WITHIN = 30.0  # seconds after which a failure counts as one
+PACKAGES = 4  # that the tools install, each of which needs others
 _PAUSE = 0.2  # seconds before a repetition
 
 
@@ -211,3 +218,64 @@ def load(
         for thread in threads:
             thread.join(HEALED_WITHIN + 60)
         outcome.seconds = time.monotonic() - begin
+
+
+# -- real tools, and what is there at the end ----------------------------------------------------
+
+
+def publish_graph(setting: Replicas, folder: Path) -> None:
+    """Publish the packages that `tools` install, until every server shows them."""
+    for path in make_graph(folder, PACKAGES).files():
+        setting.running[0].publish(path.name, path.read_bytes())
+    eventually(lambda: all("graph-00" in each.projects() for each in setting.running), within=60)
+
+
+@contextlib.contextmanager
+def tools(url: str, outcome: Outcome, folder: Path) -> Iterator[None]:
+    """uv and pip install packages again and again through the proxy, until the block ends.
+
+    A person would try it again if it fails, and so do they, twice.
+    """
+    index = url.replace("http://", f"http://{READER[0]}:{READER[1]}@") + "/r/mine/simple/"
+    ended = threading.Event()
+
+    def work(tool: str) -> None:
+        while not ended.wait(1):
+            failures: list[RuntimeError] = []
+            while len(failures) < 3:
+                try:
+                    install_graph(tool, index, PACKAGES, folder / f"by-{tool}")
+                except RuntimeError as error:
+                    failures.append(error)
+                else:
+                    healed = Counter({f"{tool}: failed": len(failures)})
+                    outcome.count(downloads=PACKAGES, healed=healed)
+                    break
+            else:
+                outcome.complain(f"{tool} failed three times: {failures[-1]}")
+
+    threads = [threading.Thread(target=work, args=(tool,)) for tool in ("uv", "pip")]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def lost(setting: Replicas, outcome: Outcome) -> list[str]:
+    """The acknowledged files that a server does not show, or of which one has other bytes."""
+    wanted = {file.filename: file.sha256 for file in outcome.published}
+    for server in setting.running:
+        deadline = time.monotonic() + 60
+        while missing := wanted.items() - server.all_listed().items():
+            if time.monotonic() > deadline:
+                return [f"{server.url} lacks {name}" for name, _ in sorted(missing)]
+            time.sleep(0.2)
+    return [
+        f"{server.url} has other bytes for {file.filename}"
+        for file, server in zip(outcome.published, itertools.cycle(setting.running), strict=False)
+        if sha256(server.content(file.filename, file.project)) != file.sha256
+    ]

@@ -7,6 +7,7 @@ addresses, paths and the interval of synchronising are replaced.
 from __future__ import annotations
 
 import contextlib
+import random
 import secrets
 import time
 from collections.abc import Iterator
@@ -77,6 +78,22 @@ class Replicas:
             self.running[number] = server
         eventually(lambda: is_ready(server), lambda: f"ready: {server.log}", within=60)
 
+    def kill_for(self, seconds: float) -> int:
+        """Kill a server, or two, and start them again, for so long; how many were killed."""
+        choose = random.Random(14)
+        end = time.monotonic() + seconds
+        killed = 0
+        while time.monotonic() < end:
+            time.sleep(choose.uniform(0.5, 1.5))
+            chosen = choose.sample(range(COUNT), choose.choice((1, 1, 2)))
+            for number in chosen:
+                self.running[number].kill()
+            time.sleep(choose.uniform(0.0, 1.0))
+            for number in chosen:
+                self.start(number)
+            killed += len(chosen)
+        return killed
+
     def restart(self, number: int) -> None:
         """End a server as an operator does, and start it again; the proxy uses it afterwards."""
         assert self.running[number].stop() == 0
@@ -94,6 +111,16 @@ def is_ready(server: Server) -> bool:
 @contextlib.contextmanager
 def replicas(folder: Path, store: Seaweed, *, interval: float = INTERVAL) -> Iterator[Replicas]:
     """The whole setting over a new part of the bucket; its processes end with the block."""
+    with prepared(folder, store, secrets.token_hex(8), interval=interval) as made:
+        for number in range(COUNT):
+            made.start(number)
+        with running_balancer(folder / "proxy", made.ports) as made.front:
+            yield made
+
+
+@contextlib.contextmanager
+def prepared(folder: Path, store: Seaweed, prefix: str, *, interval: float) -> Iterator[Replicas]:
+    """The same over a part of the bucket, before anything was started."""
     own = folder / "secrets"
     own.mkdir(parents=True)
     for name, secret in (
@@ -106,7 +133,7 @@ def replicas(folder: Path, store: Seaweed, *, interval: float = INTERVAL) -> Ite
     config = replaced(
         CONFIG.read_text(),
         {
-            "s3://packages/mine": f"s3://{BUCKET}/replicas/{secrets.token_hex(8)}",
+            "s3://packages/mine": f"s3://{BUCKET}/{prefix}",
             "http://store:8333": store.url,
             '"private-pypi"': f'"{STORE_KEY[0]}"',
             "sync_index_interval = 5": f"sync_index_interval = {interval}",
@@ -117,14 +144,10 @@ def replicas(folder: Path, store: Seaweed, *, interval: float = INTERVAL) -> Ite
     assert (verb, root) == ("server", ROOT)
     flags.remove(f"--config={SECRETS}/config.toml")
     with servers_below(folder) as servers:
-        made = Replicas(
+        yield Replicas(
             servers,
             folder,
             config,
             tuple(flag.replace(SECRETS, str(own)) for flag in flags),
             tuple(free_port() for _ in range(COUNT)),
         )
-        for number in range(COUNT):
-            made.start(number)
-        with running_balancer(folder / "proxy", made.ports) as made.front:
-            yield made
