@@ -54,6 +54,8 @@ class Outcome:
     healed: Counter[str] = field(default_factory=Counter)
     """What a client saw that a repetition healed: the request, and the answer or the error."""
     complaints: list[str] = field(default_factory=list)
+    late: float = 0.0
+    """The longest time, in seconds, after which a page still lacked an acknowledged file."""
     seconds: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -69,6 +71,10 @@ class Outcome:
     def complain(self, sentence: str) -> None:
         with self._lock:
             self.complaints.append(sentence)
+
+    def note_late(self, seconds: float) -> None:
+        with self._lock:
+            self.late = max(self.late, seconds)
 
     def count(
         self, *, pages: int = 0, downloads: int = 0, healed: Counter[str] | None = None
@@ -119,21 +125,20 @@ class Client:
             file = Published(project, filename, sha256(content), time.monotonic())
             self._outcome.add(file)
 
-    def install(self, allowance: float) -> None:
-        """Read a page, which must have what was published `allowance` seconds ago; fetch a file."""
+    def install(self) -> None:
+        """Read a page, compare it with what was acknowledged before, and fetch one of its files."""
         project = f"project-{self.choose.randrange(PROJECTS)}"
-        due = time.monotonic() - allowance
+        asked_at = time.monotonic()
         known = {f.filename: f for f in self._outcome.snapshot() if f.project == project}
-        needed = {f.filename for f in known.values() if f.at < due}
         page = f"{self._url}/r/mine/simple/{project}/"
-        answer = self._get(page, "page", JSON, may_be_absent=not needed)
-        if answer is None or answer.status_code == 404:
+        answer = self._get(page, "page", JSON)
+        if answer is None:
             return
-        files = {f["filename"]: f["hashes"]["sha256"] for f in answer.json()["files"]}
+        listed = [] if answer.status_code == 404 else answer.json()["files"]
+        files = {f["filename"]: f["hashes"]["sha256"] for f in listed}
         self._outcome.count(pages=1)
-        if missing := sorted(needed - set(files)):
-            served_by = answer.headers.get("X-Request-ID")
-            self._outcome.complain(f"{page} lacks {missing[:3]} ({len(missing)}); {served_by}")
+        if missing := [file.at for name, file in known.items() if name not in files]:
+            self._outcome.note_late(asked_at - min(missing))
         wrong = [
             name for name in known if files.get(name, known[name].sha256) != known[name].sha256
         ]
@@ -148,19 +153,17 @@ class Client:
             if sha256(fetched.content) != files[filename]:
                 self._outcome.complain(f"{filename} has other bytes than its page says")
 
-    def _get(
-        self, url: str, what: str, headers: dict[str, str], *, may_be_absent: bool = False
-    ) -> requests.Response | None:
+    def _get(self, url: str, what: str, headers: dict[str, str]) -> requests.Response | None:
         return self._ask(
-            lambda: self._session.get(url, headers=headers, auth=READER, timeout=30),
-            what,
-            may_be_absent=may_be_absent,
+            lambda: self._session.get(url, headers=headers, auth=READER, timeout=30), what
         )
 
-    def _ask(
-        self, send: Callable[[], requests.Response], what: str, *, may_be_absent: bool = False
-    ) -> requests.Response | None:
-        """The answer, after as many repetitions as it takes; None, and a complaint, without one."""
+    def _ask(self, send: Callable[[], requests.Response], what: str) -> requests.Response | None:
+        """The answer, after as many repetitions as it takes; None, and a complaint, without one.
+
+        A page may be absent, because a server need not know yet what another one got. For the same
+        reason a file is asked for again.
+        """
         deadline = time.monotonic() + HEALED_WITHIN
         seen: Counter[str] = Counter()
         while True:
@@ -169,11 +172,12 @@ class Client:
             except requests.RequestException as error:
                 said = type(error).__name__
             else:
-                if answer.status_code == 200 or (may_be_absent and answer.status_code == 404):
+                status = answer.status_code
+                if status == 200 or (status == 404 and what == "page"):
                     self._outcome.count(healed=seen)
                     return answer
-                said = f"{answer.status_code}"
-                if 400 <= answer.status_code < 500 and what != "file":
+                said = f"{status}"
+                if 400 <= status < 500 and what != "file":
                     self._outcome.complain(f"{what}: {said} {answer.text[:300]}")
                     return None
             seen[f"{what}: {said}"] += 1
@@ -184,9 +188,7 @@ class Client:
 
 
 @contextlib.contextmanager
-def load(
-    url: str, *, publishers: int, installers: int, allowance: float, pause: float = 1.0
-) -> Iterator[Outcome]:
+def load(url: str, *, publishers: int, installers: int, pause: float = 1.0) -> Iterator[Outcome]:
     """So many clients of both kinds, until the block ends and each has ended what it began.
 
     Publishers rest for `pause` seconds after each upload, and installers for a quarter of that.
@@ -202,7 +204,7 @@ def load(
                 if number < publishers:
                     client.publish(count)
                 else:
-                    client.install(allowance)
+                    client.install()
                 count += 1
         except Exception as error:
             outcome.complain(f"client {number} failed: {error!r}")
