@@ -151,8 +151,14 @@ def _kilobytes(pid: int, file: str, key: str) -> list[int]:
     return []
 
 
-def _peak(pid: int) -> int:
+def peak_of(pid: int) -> int:
+    """The highest resident size of one process, in bytes; 0 if there is no such process."""
     return sum(_kilobytes(pid, "status", "VmHWM")) * 1024
+
+
+def processor_of(pid: int) -> float:
+    """Seconds of processor time of one process, and of its children that have ended."""
+    return sum(map(int, _stat(pid)[11:15])) / _TICKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +181,7 @@ def run_watched(command: Sequence[str], log: Path, every: float = 0.1) -> Run:
 
     def watch() -> None:
         while not ended.wait(every):
-            peaks.append(sum(map(_peak, processes.family())))
+            peaks.append(sum(map(peak_of, processes.family())))
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import replicas_report
 from benchmarks.github_results import (
     install_of_pypihub,
     install_of_seed,
@@ -405,3 +406,40 @@ def test_a_run_over_engines_measures_each_beside_its_bare_callable(tmp_path: Pat
     servers |= {f"a bare callable on {engine}" for engine in engines}
     measured = {(row["kind"], row["server"]) for row in rows if min(row["rates"]) > 0}
     assert measured == {(kind, server) for kind in ("pages", "core metadata") for server in servers}
+
+
+def test_a_run_with_replicas_keeps_what_was_measured_before(tmp_path: Path) -> None:
+    """Servers that are killed or restarted under load are the matter of tests/replicas."""
+    earlier = {
+        "group": "restarted",
+        "date": "1 May 2026",
+        "machine": "another one",
+        "other_work": 0.5,
+        "seconds": 60.0,
+        "values": {"seconds": 50.0, "ended": 3, "uploads": 100, "pages": 200, "downloads": 200}
+        | {"healed": 0, "lost": 0, "wrong": 0, "late": 0.5},
+    }
+    (tmp_path / "replicas.json").write_text(json.dumps([earlier]))
+    command = [sys.executable, "-m", "benchmarks", "replicas", "--quick", "--only"]
+    command += ["start,visible", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "replicas.json").read_text())
+    assert [row["group"] for row in rows] == ["start", "visible", "restarted"]
+    assert rows[2] == earlier
+    assert all(value > 0 for row in rows[:2] for value in row["values"].values())
+    report = (tmp_path / "REPLICAS.md").read_text()
+    assert report in done.stdout
+    assert "`restarted`: 1 May 2026" in report
+    assert "| 2.0/s, 4.0/s, 4.0/s |" in report
+
+
+def test_the_document_shows_the_figures_that_were_committed() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "replicas.json").read_text())
+    outcomes = [replicas_report.Outcome.of_json(row) for row in rows]
+    table = "\n".join(replicas_report.figures(outcomes)).strip()
+    document = (ROOT / "docs" / "scaling.md").read_text()
+    before, _, shown = document.partition("<!-- figures: replicas -->\n")
+    assert before != document
+    assert shown.partition("\n<!-- end of figures -->")[0] == table
+    assert (ROOT / "benchmarks" / "REPLICAS.md").read_text() == replicas_report.render(outcomes)

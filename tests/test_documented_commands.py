@@ -40,6 +40,7 @@ HELD_BY = {  # documents whose commands other tests run
     "container.md": "tests/container/test_documents.py",
     "operations.md": "tests/test_operations.py",
     "proxies.md": "tests/proxies/test_recipes.py",
+    "scaling.md": "tests/replicas/test_files.py",
 }
 OF_PYOCI = ("pip", "uv", "poetry", "twine", "curl")  # the clients in the document of that name
 _PATIENCE = 120  # seconds, for a command and for the start of a server

@@ -68,6 +68,8 @@ def server(
     log_format: str = ServerOptions.log_format,
     request_log: bool = ServerOptions.request_log,
     security_txt: str | None = None,
+    session_key_file: str | None = None,
+    stop_delay: int = ServerOptions.stop_delay,
     environ: Mapping[str, str],
     **waitress_options: str,
 ) -> None:
@@ -79,7 +81,7 @@ def server(
     Without --config, the server uses the configuration that was submitted to /initialize/ earlier
     and stored in ROOT. If there is none yet, it waits for one to be submitted.
     To stop the server, send SIGTERM or SIGINT (Ctrl-C). It first completes the requests that are
-    in progress, for at most 30 seconds.
+    in progress, for at most 30 seconds. With --stop_delay, it accepts new ones until then.
     Flags that are not explained below are passed on to waitress, the HTTP server library that
     private_pypi uses. With --engine granian, those that it has no use for are refused.
 
@@ -137,6 +139,11 @@ def server(
         security_txt: Path of a file that is served as /.well-known/security.txt (RFC 9116). It
             says how to report a vulnerability. Without this flag, that address is answered with
             404.
+        session_key_file: Path of a file with the key for the sessions of people who sign in, for
+            several servers that share sessions. Without this flag, the key is that of the
+            environment variable PRIVATE_PYPI_SECRET_KEY, or else one that the server keeps in ROOT.
+        stop_delay: For how many seconds after SIGTERM the server still accepts requests, while
+            /health/ready is answered with 503, so that a load balancer stops using the server.
 
     Example:
         private_pypi server ./root --config config.toml --admin_secret admin_secret.toml
@@ -162,6 +169,7 @@ def server(
             engine=engine,
             tls_cert=None if tls_cert is None else Path(tls_cert),
             tls_key=None if tls_key is None else Path(tls_key),
+            stop_delay=stop_delay,
             waitress_options=waitress_options,
         )
     except ValueError as error:
@@ -192,6 +200,7 @@ def server(
         config=config_source,
         admin_secret=admin_secret_source,
         security_txt=None if security_txt is None else _security_txt(security_txt),
+        session_key=None if session_key_file is None else read_source(Path(session_key_file)),
     )
     run_server(options, announce=lambda url: say(f"private_pypi serves {url}"))
 

@@ -20,9 +20,10 @@ import math
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from private_pypi.backend import (
     SupportsList,
     SupportsProjects,
     SupportsRecent,
+    SupportsRecords,
     capability,
 )
 from private_pypi.distributions.records import file_from_record
@@ -58,6 +60,7 @@ from private_pypi.index.examining import (
 from private_pypi.index.local import LocalIndex
 from private_pypi.index.reconciling import Reconciliation
 from private_pypi.model import DistributionFile, StoredFile, StoredName, Unlisted
+from private_pypi.system.background import DaemonThreads
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ _MARGIN = timedelta(minutes=5)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CHUNK = 500  # stored files taken at a time
+_READERS = 8  # records that are read at a time
 _COMMIT_EVERY = 2.0  # seconds after which examined files are shown and kept
 _LOG_EVERY = 10.0  # seconds
 _LOCK_SECONDS = 600.0
@@ -418,8 +422,7 @@ class Synchronizer:
             self._check_stop()
             facts: list[tuple[DistributionFile, str]] = []
             without: list[StoredFile] = []
-            for listed in changes.listed(chunk):
-                stored = with_record(self._storage, listed)
+            for stored in _with_records(self._storage, changes.listed(chunk)):
                 file = file_from_record(stored)
                 problem = burnt_again(stored, file, changes.burnt_keys)
                 if problem is not None and changes.is_new(stored.filename):
@@ -494,6 +497,23 @@ class Synchronizer:
     def _check_stop(self) -> None:
         if self._stop.is_set():
             raise BackendUnavailable("the server is stopping")
+
+
+def _with_records(storage: AnyStorage, listed: Sequence[StoredFile]) -> Iterator[StoredFile]:
+    """The same files with their records, of which several are asked for at the same time.
+
+    Each may cost a request. One after the other, a burst of uploads through another server would
+    not be shown within the interval.
+    """
+    is_slow = not storage.backend.traits.answers_at_once
+    if len(listed) < 2 or not is_slow or capability(storage, SupportsRecords) is None:
+        yield from (with_record(storage, each) for each in listed)
+        return
+    with DaemonThreads(_READERS, "read records") as pool:
+        try:
+            yield from pool.map(partial(with_record, storage), listed)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _chunks(stored_files: Iterable[StoredFile]) -> Iterator[list[StoredFile]]:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from packaging.utils import NormalizedName
 
 from private_pypi.backend import AnyBackend, Secret, SupportsIndex, capability
 from private_pypi.configuration.config import RepositorySettings
-from private_pypi.errors import BackendUnavailable, NotConfigured
+from private_pypi.errors import BackendUnavailable, NotConfigured, PrivatePypiError
 from private_pypi.index.local import ProjectLine
 from private_pypi.index.synchronizing import Pace, SyncCounts, Synchronizer
 from private_pypi.model import FRESH, Freshness
 from private_pypi.repositories.answers import ProjectList
-from private_pypi.repositories.repository import CLOSING_SECONDS
+from private_pypi.repositories.repository import CLOSING_SECONDS, RepositoryState
 from private_pypi.repositories.stored import StoredRepository, new_background
 from private_pypi.storage.verdicts import Expiry
 
 _log = logging.getLogger(__name__)
+
+_BEHIND_SECONDS = 30.0  # for which a storage that hangs may keep a server from being ready
 
 
 class Synchronized(StoredRepository):
@@ -45,6 +49,7 @@ class Synchronized(StoredRepository):
             background=None if backend.traits.answers_at_once else new_background(settings.name),
         )
         self._is_stale = False  # the last answer of `_stale`
+        self._behind_since: float | None = None  # time.monotonic() of a start, see `_is_behind`
         self._synchronizer: Synchronizer | None = None
         admin = settings.admin_secret
         if admin is not None or not self.traits.needs_admin_secret:
@@ -61,6 +66,11 @@ class Synchronized(StoredRepository):
     def start(self) -> None:
         """Begin to synchronise in the background."""
         if self._synchronizer is not None:
+            age = None
+            with contextlib.suppress(PrivatePypiError):  # then it is built anew
+                age = self.index.age()
+            if age is None or age > self._synchronizer.pace.interval:
+                self._behind_since = time.monotonic()
             self._synchronizer.start()
         else:
             _log.warning("%s", self._without_secret())
@@ -93,6 +103,28 @@ class Synchronized(StoredRepository):
         self._require_configured().synchronize()
 
     # -- state -----------------------------------------------------------------------------------
+
+    def state(self) -> RepositoryState:
+        """The state of the repository. No storage is asked.
+
+        It is not ready while its local index may lack what other servers published while this one
+        did not run. If the storage does not answer then, what is known is better than nothing.
+        """
+        state = super().state()
+        if state.ready and self._is_behind():
+            why = "not yet synchronised since the server was started"
+            return replace(state, ready=False, error=why)
+        return state
+
+    def _is_behind(self) -> bool:
+        if self._behind_since is None or self._synchronizer is None:
+            return False
+        counts, age = self._synchronizer.counts, self.index.age()
+        has_asked = counts.done or counts.failed
+        is_new = age is not None and age <= self._synchronizer.pace.interval
+        if has_asked or is_new or time.monotonic() - self._behind_since > _BEHIND_SECONDS:
+            self._behind_since = None
+        return self._behind_since is not None
 
     def sync_counts(self) -> SyncCounts | None:
         """The synchronisations of this process."""

@@ -100,7 +100,7 @@ def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
 def _serve_with_workers(options: ServerOptions, on_listening: Callable[[list[str]], None]) -> None:
     """Let several processes serve. This one must not start a thread, because they are forked."""
     # It imports multiprocessing, which a server of one process does not need.
-    from private_pypi.web.serving.parent import supervise
+    from private_pypi.web.serving.parent import DRAIN_SECONDS, supervise
 
     folder = TemporaryFolder(options.root)
     try:
@@ -126,6 +126,7 @@ def _serve_with_workers(options: ServerOptions, on_listening: Callable[[list[str
             options.workers,
             on_serving=lambda: on_listening(addresses),
             on_end=shared.connections.forget,
+            stop_seconds=options.stop_delay + DRAIN_SECONDS,
         )
     finally:
         folder.close()
@@ -161,12 +162,14 @@ def _serve(
     # Keep all temporary files below ROOT: the system's folder may be small or not writable.
     tempfile.tempdir = str(served.tmp)
     request_log = RequestLog(log) if options.request_log else None
+    stop = stop or Stop()
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(setattr, tempfile, "tempdir", None)
         if request_log is not None:
             cleanup.callback(request_log.close)
         cleanup.callback(served.close)
-        app = create_app(served, request_log, None if telemetry is None else telemetry.answered)
+        tell = None if telemetry is None else telemetry.answered
+        app = create_app(served, request_log, tell, stop)
         all_metrics: metrics.AllMetrics = app.extensions[metrics.METRICS]
         cleanup.callback(all_metrics.close)
         if telemetry is not None:
@@ -192,6 +195,7 @@ def _serve(
             sockets=sockets,
             peers=peers,
             on_listening=on_listening,
+            leave_seconds=options.stop_delay,
             stop=stop,
             kind_of=lambda path: _kind_of(served, aliases.path_of(path)),
             share_of=lambda path, authorization: _share_of(
@@ -249,9 +253,15 @@ def _share_of(served: Deployment, path: str, authorization: str | None) -> str:
 
 
 def create_app(
-    served: Deployment, request_log: RequestLog | None = None, tell: Tell | None = None
+    served: Deployment,
+    request_log: RequestLog | None = None,
+    tell: Tell | None = None,
+    stop: Stop | None = None,
 ) -> Flask:
-    """The WSGI application for a deployment. It also runs under any other WSGI server."""
+    """The WSGI application for a deployment. It also runs under any other WSGI server.
+
+    `stop` is that of our own server, which is not ready any more once it was told to stop.
+    """
     app = Flask(__name__, static_folder=None, template_folder="people/templates")
     app.url_rule_class = MatchedRule
     app.url_map.merge_slashes = False
@@ -262,7 +272,8 @@ def create_app(
     worker = served.worker
     app.extensions |= {
         EXTENSION: served,
-        SEAL: load_seal(served.root, served.environ),
+        SEAL: load_seal(served.root, served.environ, served.options.session_key),
+        health.STOP: stop or Stop(),
         PAGE_CACHE: pages_in_memory,
         REQUEST_STATISTICS: statistics,
         metrics.METRICS: metrics.AllMetrics(served, statistics, pages_in_memory),

@@ -46,6 +46,8 @@ class ServerOptions:
     max_form_bytes: int = FormLimits.max_field_bytes
     max_form_parts: int = FormLimits.max_parts
     metrics_token: Secret | None = None
+    session_key: ConfigurationText | None = None  # None: the variable, or else the file in ROOT
+    stop_delay: int = 0  # seconds
     log_format: str = "text"
     request_log: bool = True
     security_txt: str | None = None  # the content of /.well-known/security.txt (RFC 9116)
@@ -55,7 +57,7 @@ class ServerOptions:
     waitress_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        least = {"auth_read_expires": 0, "auth_write_expires": 0}
+        least = {"auth_read_expires": 0, "auth_write_expires": 0, "stop_delay": 0}
         least |= {"max_form_bytes": 1, "max_form_parts": 1}
         problems = [
             f"--{flag} must be at least {number}, but is {getattr(self, flag)}"

@@ -33,11 +33,12 @@ from private_pypi.index.local import LocalIndex
 from private_pypi.index.rebuilding import update_index
 from private_pypi.index.stored_document import edit_index
 from private_pypi.index.synchronizing import Pace, Synchronizer, SyncReport
-from private_pypi.model import Download, FileHandle, StoredFile, Unlisted
+from private_pypi.model import Download, FileHandle, Record, StoredFile, Unlisted
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from private_pypi.testing.memory import LocalMemoryBackend, Memory, MemoryBackend, MemoryStorage
 from private_pypi_file_system import FileSystemBackend
 from private_pypi_file_system.backend import FileSystemSettings, FileSystemStorage
+from tests.backends.test_memory import AskedMemoryBackend, AskedMemoryStorage
 from tests.files import make_file
 from tests.waiting import eventually
 
@@ -179,6 +180,23 @@ def test_what_is_stored_is_shown(server: Server) -> None:
     assert sorted(server.shown()) == [WHEEL, "demo-1.0.tar.gz", "demo-1.0.zip"]
     assert server.index.file(WHEEL) == make_file(WHEEL, CONTENT, location=stored.location)
     assert server.storage.calls["open_file"] == 0
+
+
+def test_records_that_cost_a_request_each_are_asked_for_side_by_side(
+    storage: Memory, tmp_path: Path
+) -> None:
+    """A burst of uploads through another server is shown soon."""
+    together = threading.Barrier(4, timeout=20)
+
+    class Waiting(AskedMemoryStorage):
+        def read_record(self, file: StoredFile) -> Record | None:
+            together.wait()
+            return super().read_record(file)
+
+    server = Server(storage, tmp_path / "asked", AskedMemoryBackend)
+    names = [server.store(*make_sdist("demo", f"{number}.0")).filename for number in range(8)]
+    server.synchronize(server.open(Waiting))
+    assert set(server.shown()) == set(names)
 
 
 def test_it_is_not_ready_before_the_first_listing_is_whole(server: Server) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,7 @@ RECIPES: Final[Mapping[tuple[str, str], Path]] = {
     ("nginx", "/pypi"): CHECKOUT / "docker" / "proxies" / "prefix.nginx.conf",
 }
 """(proxy, prefix) -> its configuration, as users copy it."""
+BALANCER: Final = CHECKOUT / "docker" / "replicas" / "Caddyfile"
 
 _START = 20  # seconds until a proxy must answer
 
@@ -77,7 +78,28 @@ def running_front(
     port = free_port()
     recipe = RECIPES[kind, prefix].read_text()
     make = {"nginx": _nginx, "caddy": _caddy}[kind]
-    command = make(recipe, folder, certificates, port, upstream)
+    with _running(kind, make(recipe, folder, certificates, port, upstream), folder, port) as front:
+        yield front
+
+
+@contextlib.contextmanager
+def running_balancer(folder: Path, upstreams: Sequence[int]) -> Iterator[Front]:
+    """The proxy of docker/compose.replicas.yaml, without TLS, before the servers on these ports."""
+    folder.mkdir()
+    port = free_port()
+    site = replaced(
+        BALANCER.read_text(),
+        {
+            "{$PYPI_HOST:localhost} {": f"http://127.0.0.1:{port} {{\n\tbind 127.0.0.1",
+            "{$PYPI_UPSTREAMS:127.0.0.1:8888}": " ".join(f"127.0.0.1:{each}" for each in upstreams),
+        },
+    )
+    with _running("caddy", _run_caddy(folder, site), folder, port) as front:
+        yield front
+
+
+@contextlib.contextmanager
+def _running(kind: str, command: Sequence[str], folder: Path, port: int) -> Iterator[Front]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -103,7 +125,7 @@ def running_front(
 def _nginx(
     recipe: str, folder: Path, certificates: Certificates, port: int, upstream: int
 ) -> list[str]:
-    site = _replaced(
+    site = replaced(
         recipe,
         {
             "127.0.0.1:8888": f"127.0.0.1:{upstream}",
@@ -123,21 +145,26 @@ def _caddy(
 ) -> list[str]:
     # `auto_https off`: no authority of Caddy's own, which it would add to those of this machine.
     tls = f"tls {certificates.certificate} {certificates.key}"
-    site = _replaced(
+    site = replaced(
         recipe,
         {
             "{$PYPI_HOST:localhost} {": f"https://127.0.0.1:{port} {{\n\tbind 127.0.0.1\n\t{tls}",
             "{$PYPI_UPSTREAM:127.0.0.1:8888}": f"127.0.0.1:{upstream}",
         },
     )
+    return _run_caddy(folder, site)
+
+
+def _run_caddy(folder: Path, site: str) -> list[str]:
     (folder / "Caddyfile").write_text(_CADDY.format() + site)
     caddy = Path(sys.executable).with_name("caddy")
     return [str(caddy), "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
 
 
-def _replaced(text: str, places: Mapping[str, str]) -> str:
+def replaced(text: str, places: Mapping[str, str]) -> str:
+    """The text with each of these places, which it has once, replaced."""
     for old, new in places.items():
-        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in the recipe"
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in the text"
         text = text.replace(old, new)
     return text
 

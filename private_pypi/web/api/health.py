@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from flask import Response, jsonify, request
+from flask import Response, current_app, jsonify, request
 
 from private_pypi.backend import Access
 from private_pypi.errors import AccessError
 from private_pypi.repositories import RepositoryState
 from private_pypi.web.http.routes import Route
 from private_pypi.web.requests import credentials_of_request, deployment
+from private_pypi.web.serving import Stop
+
+STOP = "private_pypi.stop"
+"""The key of the `Stop` of the server in `Flask.extensions`."""
 
 
 def live() -> Response:
@@ -27,9 +31,13 @@ def ready() -> Response:
     """200 if every repository that the caller asks about can answer, else 503.
 
     A repository that was synchronised once answers from its local index, so it is ready even while
-    its storage is in trouble. A server without repositories is not ready.
+    its storage is in trouble. A server without repositories is not ready, and neither is one that
+    was told to stop, so that load balancers leave it before it closes.
     """
     states, in_detail = _asked_for()
+    stop: Stop = current_app.extensions[STOP]
+    if stop.requested:
+        return _answer(503, "stopping", states if in_detail else {})
     is_ready = bool(states) and all(state.ready for state in states.values())
     return _answer(
         200 if is_ready else 503, "ready" if is_ready else "not ready", states if in_detail else {}

@@ -64,6 +64,7 @@ def serve(
     peers: Peers | None = None,
     on_listening: Callable[[list[str]], None],
     drain_seconds: float = 30.0,
+    leave_seconds: float = 0.0,
     stop: Stop | None = None,
     kind_of: KindOf = lambda path: Kind.PAGES,
     share_of: ShareOf = lambda path, authorization: "",
@@ -71,6 +72,10 @@ def serve(
     observer: RequestObserver | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; then open requests have `drain_seconds` to finish.
+
+    Before that, new requests are still accepted for `leave_seconds`, so that a load balancer that
+    asks `stop.requested` has time to notice, and no request is refused. Each answer then is the
+    last one on its connection.
 
     `options` are those of waitress. If `listen` or `unix_socket` is among them, `host` and `port`
     are not used. If there are `sockets`, which listen already (see `open_listeners`), none of these
@@ -114,7 +119,10 @@ def serve(
             one.accept_connections()
         on_listening([_address(one) for one in servers])
         loop = partial(wasyncore.loop, use_poll=server.adj.asyncore_use_poll, map=entries, count=1)
-        _run(servers, limit, loop, stop)
+        _run(servers, limit, loop, lambda: stop.requested)
+        running.draining = True
+        end = time.monotonic() + leave_seconds
+        _run(servers, limit, loop, lambda: time.monotonic() >= end)
         if peers is not None:
             peers.leave()
         _drain(running, servers, loop, drain_seconds)
@@ -369,11 +377,14 @@ class _ConnectionLimit:
 
 
 def _run(
-    servers: list[Any], limit: _ConnectionLimit, loop: Callable[..., None], stop: Stop
+    servers: list[Any],
+    limit: _ConnectionLimit,
+    loop: Callable[..., None],
+    has_ended: Callable[[], bool],
 ) -> None:
     options = servers[0].adj
     next_sweep = 0.0
-    while not stop.requested:
+    while not has_ended():
         loop(timeout=limit.begin_round(options.asyncore_loop_timeout))
         if (now := time.monotonic()) >= next_sweep:
             next_sweep = now + options.cleanup_interval
@@ -394,7 +405,6 @@ def _sweep(servers: list[Any], now: float) -> None:
 def _drain(
     running: Running, servers: list[Any], loop: Callable[..., None], drain_seconds: float
 ) -> None:
-    running.draining = True
     for server in servers:
         _accept_waiting(server)
         # Not server.close(), which would close the trigger that workers still need.

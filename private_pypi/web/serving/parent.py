@@ -48,7 +48,7 @@ process, and SIGTERM and SIGINT request the stop too. It raises `PrivatePypiErro
 begin to serve.
 """
 
-_STOP_SECONDS = 38.0  # for workers to end: 30 for open requests, and some to stop what runs
+DRAIN_SECONDS = 38.0  # for workers to end: 30 for open requests, and some to stop what runs
 _SHORT_LIFE = 60.0  # seconds; a worker that dies earlier is replaced after a pause
 _LONGEST_PAUSE = 60.0  # seconds
 
@@ -60,7 +60,7 @@ def supervise(
     *,
     on_serving: Callable[[], None],
     on_end: Callable[[int], None] = lambda number: None,
-    stop_seconds: float = _STOP_SECONDS,
+    stop_seconds: float = DRAIN_SECONDS,
 ) -> None:
     """Have `count` worker processes serve until SIGTERM or SIGINT; the second signal kills them.
 

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from private_pypi.backend import Secret
+from private_pypi.configuration.config import ConfigurationText
 from private_pypi.errors import BackendError, ConfigurationError
 from private_pypi.system.private_files import write_private
 
@@ -95,20 +96,21 @@ def _new_token() -> str:
 class SessionSeal:
     """Encrypts sessions (`seal`) and decrypts them (`open`)."""
 
-    def __init__(self, keys: Sequence[str]) -> None:
+    def __init__(self, keys: Sequence[str], source: str = "the given text") -> None:
         """Use these keys, each of at least 32 characters. Raises `ConfigurationError`.
 
         The first key encrypts, and all of them decrypt. To change keys, put a new one first. Remove
         the old one a week later, when its sessions have ended, or at once to end them.
+        `source` is where the keys come from, for the messages of errors.
         """
         if not keys:
-            raise ConfigurationError(f"{KEY_VARIABLE} or the file {KEY_FILE} has no key")
+            raise ConfigurationError(f"{source} has no key for sessions")
         for number, key in enumerate(keys, 1):
             if len(key) < _SHORTEST_KEY:
                 raise ConfigurationError(
-                    f"key {number} for sessions ({KEY_VARIABLE} or the file {KEY_FILE}) has "
-                    f"{len(key)} characters; a key is random and has at least {_SHORTEST_KEY}, "
-                    "such as one that `openssl rand -hex 32` makes"
+                    f"key {number} for sessions ({source}) has {len(key)} characters; a key is "
+                    f"random and has at least {_SHORTEST_KEY}, such as one that "
+                    "`openssl rand -hex 32` makes"
                 )
         self._fernet = MultiFernet([Fernet(_derived(key)) for key in keys])
 
@@ -154,21 +156,31 @@ class SessionSeal:
         return session
 
 
-def load_seal(root: Path, environ: Mapping[str, str]) -> SessionSeal:
-    """The seal of a server, with the keys of the environment or else of a file in ROOT.
+def load_seal(
+    root: Path, environ: Mapping[str, str], shared: ConfigurationText | None = None
+) -> SessionSeal:
+    """The seal of a server, with the keys of `shared`, of the environment, or of a file in ROOT.
 
-    If there is no such file, it is made with a random key. Several keys are separated by white
-    space or commas. Raises `ConfigurationError` for an invalid key, and `BackendError` if the file
-    cannot be read or written.
+    `shared` is a file with keys that several servers have. If there are no other keys and no file
+    in ROOT, the latter is made with a random key. Several keys are separated by white space or
+    commas. Raises `ConfigurationError` for an invalid key, or if there are both `shared` and the
+    variable, and `BackendError` if the file in ROOT cannot be read or written.
     """
-    given = environ.get(KEY_VARIABLE)
-    if given is not None and given.strip():
-        return SessionSeal(_keys(given))
+    given = environ.get(KEY_VARIABLE, "").strip()
+    if given and shared is not None:
+        raise ConfigurationError(
+            f"{KEY_VARIABLE} and {shared.name} both have keys for sessions; give only one of them, "
+            "and all keys in it"
+        )
+    if shared is not None:
+        return SessionSeal(_keys(shared.text), shared.name)
+    if given:
+        return SessionSeal(_keys(given), KEY_VARIABLE)
     path = root / KEY_FILE
     try:
         if not path.exists():
             write_private(path, secrets.token_urlsafe(32) + "\n", replace=False)
-        return SessionSeal(_keys(path.read_text("utf-8")))
+        return SessionSeal(_keys(path.read_text("utf-8")), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise BackendError(f"the key for sessions, {path}, cannot be used: {error}") from error
 

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from private_pypi.index.synchronizing import Synchronizer
 from private_pypi.web import _kind_of, create_app
 from private_pypi.web.api.legacy import make_gate
 from private_pypi.web.serving import Stop, serve
+from tests.waiting import eventually
 from tests.web.conftest import MINE, OTHER, READER, Deploy, basic
 
 JSON = {"Accept": "application/json"}
@@ -106,6 +108,44 @@ def test_a_repository_that_has_something_to_serve_stays_ready(
     assert answer.status_code == 200
     assert answer.json is not None
     assert answer.json["repositories"]["mine"]["error"] == "the storage is away"
+
+
+def test_a_server_that_was_told_to_stop_is_not_ready(deploy: Deploy) -> None:
+    """A load balancer leaves it, while it still answers everything else."""
+    stop = Stop()
+    client = create_app(deploy(MINE), stop=stop).test_client()
+    assert client.get("/health/ready").status_code == 200
+    stop.request()
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.text) == (503, "stopping\n")
+    assert client.get("/health/").status_code == 200
+    assert client.get("/r/mine/simple/", headers=READER).status_code == 200
+
+
+def test_a_server_that_was_away_is_ready_when_it_has_looked_at_the_storage(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its local index may lack what other servers published meanwhile."""
+    before = deploy(MINE)
+    (repository,) = before.repositories
+    with repository.index.writing() as connection:
+        connection.execute("UPDATE state SET listed_at = ?", (time.time() - 4000,))
+    before.close()
+    go_on = threading.Event()
+    turn = Synchronizer._turn
+
+    def late(self: Synchronizer, started_at: float | None) -> float:
+        assert go_on.wait(30)
+        return turn(self, started_at)
+
+    monkeypatch.setattr(Synchronizer, "_turn", late)
+    client = create_app(deploy(MINE, admin_token="the-token")).test_client()
+    answer = client.get("/health/ready", headers=OPERATOR)
+    assert answer.status_code == 503
+    assert answer.text.endswith("not yet synchronised since the server was started\n")
+    assert client.get("/r/mine/simple/", headers=READER).status_code == 200
+    go_on.set()
+    eventually(lambda: client.get("/health/ready").status_code == 200, "it has looked")
 
 
 def test_a_repository_that_is_looked_up_is_always_ready(deploy: Deploy) -> None:

@@ -91,6 +91,22 @@ def test_what_was_sent_before_the_end_is_answered(server: Server) -> None:
         server.start()
 
 
+def test_a_server_that_was_told_to_stop_still_answers_for_a_while(server: Server) -> None:
+    """A balancer that has not noticed yet loses nothing, and keeps no connection."""
+    server.start(leave_seconds=3)
+    with server.connect() as idle:
+        server.stop.request()
+        for sock in (idle, server.connect()):
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            told = read_all(sock)
+            assert told.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"\r\nConnection: close\r\n" in told
+            assert told.endswith(HELLO)
+    server.end()
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+
+
 def test_the_end_does_not_wait_for_ever(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     server.start(drain_seconds=0.5)
     with server.connect() as sock:

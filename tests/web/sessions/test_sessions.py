@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from private_pypi.backend import Secret
+from private_pypi.configuration.config import read_source
 from private_pypi.errors import BackendError, ConfigurationError
 from private_pypi.web.sessions.sessions import (
     IDLE,
@@ -141,8 +142,38 @@ def test_a_short_key_is_refused_and_not_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_seal(tmp_path, {KEY_VARIABLE: f"{KEY} hunter2"})
     assert str(caught.value) == (
-        "key 2 for sessions (PRIVATE_PYPI_SECRET_KEY or the file session_key) has 7 characters; "
-        "a key is random and has at least 32, such as one that `openssl rand -hex 32` makes"
+        "key 2 for sessions (PRIVATE_PYPI_SECRET_KEY) has 7 characters; a key is random and has at "
+        "least 32, such as one that `openssl rand -hex 32` makes"
+    )
+
+
+def test_servers_with_the_same_file_share_sessions(tmp_path: Path) -> None:
+    path = tmp_path / "shared"
+    path.write_text(f"{KEY}\n")
+    roots = [tmp_path / "one", tmp_path / "other"]
+    sealed = load_seal(roots[0], {}, read_source(path)).seal(SESSION)
+    assert load_seal(roots[1], {}, read_source(path)).open(sealed, NOW) == SESSION
+    assert not any(root.exists() for root in roots)
+    path.write_text(f"{OTHER_KEY}\n{KEY}\n")
+    assert load_seal(roots[1], {}, read_source(path)).open(sealed, NOW) == SESSION
+
+
+def test_the_message_of_a_short_key_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "shared"
+    path.write_text("hunter2")
+    with pytest.raises(ConfigurationError) as caught:
+        load_seal(tmp_path, {}, read_source(path))
+    assert str(caught.value).startswith(f"key 1 for sessions ({path}) has 7 characters; a key is")
+
+
+def test_keys_of_a_file_and_of_the_environment_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "shared"
+    path.write_text(KEY)
+    with pytest.raises(ConfigurationError) as caught:
+        load_seal(tmp_path, {KEY_VARIABLE: KEY}, read_source(path))
+    assert str(caught.value) == (
+        f"PRIVATE_PYPI_SECRET_KEY and {path} both have keys for sessions; give only one of them, "
+        "and all keys in it"
     )
 
 

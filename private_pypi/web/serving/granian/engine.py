@@ -74,6 +74,7 @@ def serve(
     peers: Peers | None = None,
     on_listening: Callable[[list[str]], None],
     drain_seconds: float = 30.0,
+    leave_seconds: float = 0.0,
     stop: Stop | None = None,
     kind_of: KindOf = lambda path: Kind.PAGES,
     share_of: ShareOf = lambda path, authorization: "",
@@ -135,7 +136,7 @@ def serve(
         addresses = [_address(sock, tls=certificate is not None) for sock in bound]
         asyncio.run(
             _Running(serving, adj, bound, most, certificate, stop).run(
-                partial(on_listening, addresses), drain_seconds
+                partial(on_listening, addresses), leave_seconds, drain_seconds
             )
         )
 
@@ -296,8 +297,10 @@ class _Running:
         self._servers: dict[_Granian, asyncio.Task[None]] = {}
         self._old: set[asyncio.Task[None]] = set()
 
-    async def run(self, on_listening: Callable[[], None], drain_seconds: float) -> None:
-        """Serve until the stop, and drain."""
+    async def run(
+        self, on_listening: Callable[[], None], leave_seconds: float, drain_seconds: float
+    ) -> None:
+        """Serve until the stop and for `leave_seconds` more, and drain."""
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
         self._stop.wakes(partial(_wake, loop, woken))
@@ -307,9 +310,17 @@ class _Running:
             on_listening()
             state = None if self._certificate is None else self._certificate.state()
             look_at = time.monotonic() + _LOOKS_FOR_CERTIFICATES
-            while not self._stop.requested:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), self._adj.cleanup_interval)
+            leave_at: float | None = None
+            while leave_at is None or time.monotonic() < leave_at:
+                pause = float(self._adj.cleanup_interval)
+                if leave_at is not None:
+                    await asyncio.sleep(min(pause, leave_at - time.monotonic()))
+                else:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(woken.wait(), pause)
+                if self._stop.requested and leave_at is None:
+                    self._serving.is_leaving = True
+                    leave_at = time.monotonic() + leave_seconds
                 self._serving.connections.sweep()
                 self._check_alive()
                 if self._certificate is not None and time.monotonic() > look_at:

@@ -78,6 +78,7 @@ class Serving:
     folder: str  # of the open files of this process
     pipes: asyncio.Semaphore  # as many as there may be connections: HTTP/2 could ask for more
     running: set[asyncio.Task[Any]] = field(default_factory=set)
+    is_leaving: bool = False  # each answer is the last one on its connection
 
     async def answer(self, scope: Scope, protocol: Any) -> None:
         """Answer one request."""
@@ -88,7 +89,7 @@ class Serving:
             answer = self._at_hand(head)
             if answer is not None:
                 connection.was_let_in = bool(head.environ.get(LET_IN))
-                headers = [*answer.headers, ("Server", self.ident), ("X-Request-ID", head.id)]
+                headers = [*answer.headers, *self.own_headers(head)]
                 protocol.response_bytes(answer.status, headers, answer.body)
                 self.find_client(head.environ)
                 self.note(head, head.environ, answer.status, len(answer.body))
@@ -107,6 +108,14 @@ class Serving:
         except Exception:
             logger.exception("no answer at hand for %r", head.path)
             return None
+
+    def own_headers(self, head: Head, *, is_last: bool = False) -> list[tuple[str, str]]:
+        """The headers that every answer has. `is_last`: nothing can follow on the connection."""
+        own = [("Server", self.ident), ("X-Request-ID", head.id)]
+        # HTTP/2 has no such header; there, granian tells clients at the end (RFC 9113 §6.8).
+        if (is_last or self.is_leaving) and not head.is_http2:
+            own.append(("Connection", "close"))
+        return own
 
     def note(self, head: Head, environ: dict[str, Any], status: int, sent: int) -> None:
         """Tell the observer of an answer."""
@@ -449,10 +458,8 @@ class RunningExchange:
         """The headers as granian takes them, with those that every answer has."""
         # granian fails for a value that is not ASCII.
         own = [(name, value.encode("ascii", "replace").decode()) for name, value in headers]
-        own += [("Server", self._serving.ident), ("X-Request-ID", self._head.id)]
-        if not self._head.is_http2 and (not self._body.is_read or self._head.problem):
-            own.append(("Connection", "close"))
-        return own
+        is_last = not self._body.is_read or self._head.problem is not None
+        return own + self._serving.own_headers(self._head, is_last=is_last)
 
     def _note(self, status: int, sent: int) -> None:
         self._serving.note(self._head, self._environ, status, sent)
