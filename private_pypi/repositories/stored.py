@@ -380,9 +380,11 @@ class StoredRepository(Repository):
 
     def _find(self, project: NormalizedName, secret: Secret) -> Found | Elsewhere | Absent:
         freshness = self.look_up(project, secret)
-        serial = self.page_serial(project)
-        if serial is not None:
-            return Found(project, serial, freshness, self.index, partial(self._page, project))
+        listed = self.index.page_of(project) if self.has_index() else None
+        if listed is not None:
+            serial, count = listed
+            read = partial(self._page, project)
+            return Found(project, serial, freshness, self.index, read, count)
         if freshness != FRESH:
             raise BackendUnavailable(
                 f"whether project {project!r} exists is not known now, because the storage is in "
@@ -417,10 +419,6 @@ class StoredRepository(Repository):
         was_ours = self.has_index() and self.index.project_serial(project) is not None
         url = self.extra_index.page_of(project, was_ours=was_ours)
         return Absent() if url is None else Elsewhere(url)
-
-    def page_serial(self, project: NormalizedName) -> int | None:
-        """The serial of a project with files; None if it has no files or the index is not ready."""
-        return self.index.page_serial(project) if self.has_index() else None
 
     def open_file(
         self, file: ListedFile, secret: Secret, awaited: Arriving | None = None

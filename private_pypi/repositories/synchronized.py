@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 class Synchronized(StoredRepository):
     """A thread keeps the local index up to date, and every caller may read all of it."""
 
+    has_everything = True
+
     def __init__(
         self,
         settings: RepositorySettings,

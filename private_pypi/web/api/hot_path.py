@@ -2,7 +2,11 @@
 
 The routing, the request context and the response object of Flask take several times as long as the
 answer itself. All decisions are made by the same functions that the views call. Every request that
-needs more than that (another method, a query, a redirect, an error) goes on to the application.
+needs more than that (another method, a query, a person in a browser, an error) goes on to the
+application.
+
+What is in memory is sent by the loop of the server itself, because to hand a request over to a
+thread and back takes about as long as to answer it. Everything else is answered in a thread.
 """
 
 from __future__ import annotations
@@ -13,34 +17,38 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from packaging.utils import NormalizedName
+from werkzeug.datastructures import EnvironHeaders
 
 from private_pypi.backend import Access
-from private_pypi.errors import PrivatePypiError
+from private_pypi.errors import PrivatePypiError, ProjectNotFound
 from private_pypi.pages.simple_api import Representation, negotiate
-from private_pypi.repositories import Grant, Repositories
-from private_pypi.web.api.simple import file_of, found_content, page_key
+from private_pypi.repositories import Absent, Elsewhere, Found, Grant, Repositories
+from private_pypi.web.api.simple import file_of, found_content, list_content, open_any, redirect
 from private_pypi.web.deployment import Deployment
+from private_pypi.web.http.answers import answer_error
 from private_pypi.web.http.content import (
     BLOCK,
     LONGEST_KEPT,
+    Conditions,
     Content,
+    Page,
     PageCache,
+    PageKey,
     conditions_of,
-    page_content,
 )
 from private_pypi.web.http.credentials import parse_credentials
+from private_pypi.web.http.small_files import NotInMemory, SmallFiles
 from private_pypi.web.operations.request_statistics import REPOSITORY, ROUTE
 from private_pypi.web.serving import LET_IN, Answer
+from private_pypi.web.sessions.browsers import is_browser
 
 # Only with normalized names, because others are redirected (protocol 7).
-_PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]*)")
+_PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/(?:([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]*))?")
 
 _negotiate = functools.lru_cache(maxsize=256)(negotiate)
 
 _LARGE = 64 * 1024  # bytes, compressed; the loop does not send larger pages
-
-_PAGE_ROUTE = "/simple/<name>/"
-_FILE_ROUTE = "/simple/<name>/<filename>"
+_FEW = 20  # files; a page of so few is rendered in less time than another thread takes to begin
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -52,12 +60,14 @@ class HotPath:
         self._application = application
         self._served = served
         self._pages = pages
+        self._files = SmallFiles()
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        match = self._match(environ) if environ["REQUEST_METHOD"] == "GET" else None
-        content = None if match is None else self._content(environ, match)
+        content = None
+        if environ["REQUEST_METHOD"] == "GET":
+            content = self._content(environ, self._served.repositories, in_loop=False)
         if content is None:
             return self._application(environ, start_response)
         start_response(content.status, content.headers)
@@ -67,60 +77,108 @@ class HotPath:
         return cast(Iterable[bytes], wrapper(content.body, BLOCK))
 
     def at_once(self, environ: dict[str, Any]) -> Answer | None:
-        """A rendered page for a caller who was let in before (see `serving.gate.AtOnce`)."""
-        match = self._match(environ)
+        """What is in memory, for a caller who was let in before (see `serving.gate.AtOnce`)."""
         repositories = self._served.known_repositories
-        representation = _representation(environ)
-        # A file, for which match[3] is its name, has to be read from disk.
-        if match is None or match[3] or repositories is None or representation is None:
+        if repositories is None:
             return None
-        try:
-            granted = _authorize(repositories, environ, match)
-            found = granted.find_at_hand(cast(NormalizedName, match[2]))
-        except PrivatePypiError:
+        content = self._content(environ, repositories, in_loop=True)
+        if content is None:
             return None
-        page = None if found is None else self._pages.find(page_key(found, representation))
-        if page is None or page.size > _LARGE:
-            return None
-        content = page_content(page, conditions_of(environ), public=granted.is_public)
         if not isinstance(content.body, bytes):
             content.body.close()
             return None
         return Answer(int(content.status[:3]), content.status[4:], content.headers, content.body)
 
-    def _match(self, environ: dict[str, Any]) -> re.Match[str] | None:
-        """The match of `_PLAIN` if the request can be answered here."""
+    def _content(
+        self, environ: dict[str, Any], repositories: Repositories, *, in_loop: bool
+    ) -> Content | None:
+        """The answer; None: the application has to give it, or `in_loop` a thread."""
         if environ.get("QUERY_STRING") or not self._served.serves(environ.get("HTTP_HOST")):
             return None
-        return _PLAIN.fullmatch(environ["PATH_INFO"])
-
-    def _content(self, environ: dict[str, Any], match: re.Match[str]) -> Content | None:
-        project, filename = cast(NormalizedName, match[2]), match[3]
+        match = _PLAIN.fullmatch(environ["PATH_INFO"])
+        if match is None:
+            return None
+        name, project, filename = match[1], cast(NormalizedName | None, match[2]), match[3]
         conditions = conditions_of(environ)
         try:
-            granted = _authorize(self._served.repositories, environ, match)
-            if filename:
-                at_hand = granted.is_at_hand(project)
-                return file_of(granted, project, filename, conditions) if at_hand else None
-            representation = _representation(environ)
-            found = granted.find_at_hand(project)
-            if representation is None or found is None:
+            granted = _authorize(repositories, environ, name)
+            if project is None:
+                environ[ROUTE] = "/simple/"
+                return self._list(environ, granted, conditions, in_loop=in_loop)
+            if not filename:
+                environ[ROUTE] = "/simple/<name>/"
+                return self._page(environ, granted, project, conditions, in_loop=in_loop)
+            environ[ROUTE] = "/simple/<name>/<filename>"
+            if in_loop:
+                if not granted.has_everything:
+                    return None
+                return file_of(granted, project, filename, conditions, self._files.find)
+            if not granted.is_at_hand(project):
                 return None
-            return found_content(self._pages, granted, found, representation, conditions)
+            # What is kept is only looked at by the loop.
+            open_small = self._files.open if granted.has_everything else open_any
+            return file_of(granted, project, filename, conditions, open_small)
         except PrivatePypiError:
             return None  # the view raises the same error, and it is answered there
 
+    def _list(
+        self, environ: dict[str, Any], granted: Grant, conditions: Conditions, *, in_loop: bool
+    ) -> Content | None:
+        representation = _representation(environ)
+        if representation is None or not granted.has_everything:
+            return None
+        pages = _Kept(self._pages) if in_loop else self._pages
+        return list_content(pages, granted, representation, conditions)
 
-def _authorize(repositories: Repositories, environ: dict[str, Any], match: re.Match[str]) -> Grant:
+    def _page(
+        self,
+        environ: dict[str, Any],
+        granted: Grant,
+        project: NormalizedName,
+        conditions: Conditions,
+        *,
+        in_loop: bool,
+    ) -> Content | None:
+        representation = _representation(environ)
+        if representation is None:
+            return None
+        match granted.find(project, ask=False):
+            case Found(count=count) as found:
+                is_quick = not in_loop or (count is not None and count <= _FEW)
+                pages = self._pages if is_quick else _Kept(self._pages)
+                return found_content(pages, granted, found, representation, conditions)
+            case Elsewhere(url):
+                return redirect(url)
+            case Absent():
+                if is_browser(EnvironHeaders(environ)):
+                    return None  # a person gets a page
+                answer = answer_error(ProjectNotFound(project), environ.get("HTTP_ACCEPT"))
+                status = f"{answer.status} {answer.reason}"
+                return Content(status, list(answer.headers), answer.body)
+
+
+class _Kept:
+    """The pages of a `PageCache` that are in memory and short; others raise `NotInMemory`."""
+
+    def __init__(self, pages: PageCache) -> None:
+        self._pages = pages
+
+    def get(self, key: PageKey, render: Callable[[], Page]) -> Page:
+        page = self._pages.find(key)
+        if page is None or page.size > _LARGE:
+            raise NotInMemory
+        return page
+
+
+def _authorize(repositories: Repositories, environ: dict[str, Any], name: str | None) -> Grant:
     """The grant to read, without asking a storage. Notes in the environment what is known."""
     granted = repositories.authorize(
         parse_credentials(environ.get("HTTP_AUTHORIZATION")),
-        name=match[1],
+        name=name,
         need=Access.READ,
         ask=False,  # for a new secret the storage is asked once, by the view
     )
     environ[LET_IN] = "HTTP_AUTHORIZATION" in environ
-    environ[ROUTE] = _FILE_ROUTE if match[3] else _PAGE_ROUTE
     environ[REPOSITORY] = granted.name
     return granted
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import IO, cast
+from typing import IO, Protocol, cast
 
 from flask import Response, request
 from packaging.utils import NormalizedName
@@ -23,7 +24,7 @@ from private_pypi.pages.simple_api import (
     project_detail,
     project_list,
 )
-from private_pypi.repositories import Absent, Elsewhere, Found, Grant
+from private_pypi.repositories import Absent, Elsewhere, Found, Grant, Opened
 from private_pypi.storage.arriving import Arriving
 from private_pypi.system.background import Pending
 from private_pypi.web.deployment import Deployment
@@ -35,7 +36,6 @@ from private_pypi.web.http.content import (
     Content,
     FileFacts,
     Page,
-    PageCache,
     PageKey,
     conditions_of,
     file_content,
@@ -70,7 +70,7 @@ def project_list_page(
     representation = _representation(version)
     if representation is None:
         return _not_acceptable()
-    return send(_list_content(granted, representation))
+    return send(list_content(page_cache(), granted, representation, conditions_of_request()))
 
 
 def project_page(
@@ -136,7 +136,7 @@ def index_html(
     if name is None:
         if granted.has_files(_INDEX_HTML):
             return redirect_within(_INDEX_HTML, "")
-        return send(_list_content(granted, html))
+        return send(list_content(page_cache(), granted, html, conditions_of_request()))
     normalized = normalize(name)
     if name != normalized:
         return redirect_within("..", normalized, "index.html")
@@ -204,7 +204,16 @@ ROUTES = (
 # -- content -------------------------------------------------------------------------------------
 
 
-def _list_content(granted: Grant, representation: Representation) -> Content:
+class Pages(Protocol):
+    """Rendered pages: a `PageCache`, or a part of one."""
+
+    def get(self, key: PageKey, render: Callable[[], Page]) -> Page:
+        """The page with this key, which is rendered if need be."""
+
+
+def list_content(
+    pages: Pages, granted: Grant, representation: Representation, conditions: Conditions
+) -> Content:
     """The list of the projects that the caller may see."""
     listed = granted.list_projects()
 
@@ -214,15 +223,15 @@ def _list_content(granted: Grant, representation: Representation) -> Content:
 
     key = PageKey(listed.kept_in, None, listed.serial, representation, "")
     return page_content(
-        page_cache().get(key, render),
-        conditions_of_request(),
+        pages.get(key, render),
+        conditions,
         public=granted.is_public,
         freshness=listed.freshness,
     )
 
 
 def found_content(
-    pages: PageCache,
+    pages: Pages,
     granted: Grant,
     found: Found,
     representation: Representation,
@@ -247,24 +256,42 @@ def found_content(
         )
         return make_page(text, representation.content_type, found.serial)
 
-    page = pages.get(page_key(found, representation, base), render)
+    key = PageKey(found.kept_in, found.project, found.serial, representation, base)
+    page = pages.get(key, render)
     return page_content(page, conditions, public=granted.is_public, freshness=found.freshness)
 
 
-def page_key(found: Found, representation: Representation, base: str = "") -> PageKey:
-    """The key of a project's page in the `PageCache`."""
-    return PageKey(found.kept_in, found.project, found.serial, representation, base)
+def redirect(url: str) -> Content:
+    """A redirect to the page of another index.
+
+    It is never 304: what the client has may be our own page, from when the project was here.
+    """
+    return Content("302 Found", [("Location", url), ("Cache-Control", "no-store")])
+
+
+OpenSmall = Callable[[Grant, str | None, Callable[[], Opened]], Opened]
+"""Opens a file that the caller may read, given its hash and a function that opens it."""
+
+
+def open_any(granted: Grant, sha256: str | None, open_it: Callable[[], Opened]) -> Opened:
+    """Open the file, whatever its content is."""
+    return open_it()
 
 
 def file_of(
-    granted: Grant, project: NormalizedName, filename: str, conditions: Conditions
+    granted: Grant,
+    project: NormalizedName,
+    filename: str,
+    conditions: Conditions,
+    open_small: OpenSmall = open_any,
 ) -> Content:
     """A file of a project, or its core metadata under `<filename>.metadata` (PEP 658).
 
-    Raises `FileNotFound`, and what `Grant.file` and `file_content` raise.
+    `open_small` is called to open the file, and may know the content already. Raises
+    `FileNotFound`, and what `Grant.file` and `file_content` raise.
     """
     if not filename.endswith(_METADATA):
-        return _file_content(granted, granted.file(project, filename), conditions)
+        return _file_content(granted, granted.file(project, filename), conditions, open_small)
     file = granted.file(project, filename.removesuffix(_METADATA))
     if not file.offers_core_metadata:
         raise FileNotFound(filename)
@@ -275,16 +302,24 @@ def file_of(
             content_type="text/plain; charset=utf-8",
             last_modified=file.uploaded_at,
         ),
-        lambda: granted.open_core_metadata(file, conditions.awaited),
+        lambda: open_small(
+            granted,
+            file.core_metadata_sha256,
+            lambda: granted.open_core_metadata(file, conditions.awaited),
+        ),
         conditions,
         public=granted.is_public,
     )
 
 
-def _file_content(granted: Grant, file: ListedFile, conditions: Conditions) -> Content:
+def _file_content(
+    granted: Grant, file: ListedFile, conditions: Conditions, open_small: OpenSmall = open_any
+) -> Content:
     return file_content(
         FileFacts(sha256=file.sha256, size=file.size, last_modified=file.uploaded_at),
-        lambda: granted.open_file(file, conditions.awaited),
+        lambda: open_small(
+            granted, file.sha256, lambda: granted.open_file(file, conditions.awaited)
+        ),
         conditions,
         public=granted.is_public,
         opens_for_head=granted.opens_files_here,
@@ -298,7 +333,7 @@ def _asset_content(granted: Grant, asset_id: str, filename: str, conditions: Con
     opened = outcome(found, conditions) if isinstance(found, Arriving) else found
     if not isinstance(opened, Arriving):
         assert isinstance(opened, Redirect)
-        return Content("302 Found", [("Location", opened.url), ("Cache-Control", "no-store")])
+        return redirect(opened.url)
     facts = FileFacts(sha256=opened.sha256 or "", size=opened.size)
     return file_content(facts, lambda: opened, conditions, public=granted.is_public)
 
@@ -358,9 +393,7 @@ def _project(
                 found_content(page_cache(), granted, found, representation, conditions, base=base)
             )
         case Elsewhere(url):
-            # Never 304: what the client has may be our own page, from when the project was here.
-            headers = {"Location": url, "Cache-Control": "no-store"}
-            return Response(status=302, headers=headers)
+            return send(redirect(url))
         case Absent():
             raise ProjectNotFound(project)
 

@@ -12,8 +12,6 @@ import gzip
 import hashlib
 import io
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +26,7 @@ from private_pypi.model import FRESH, Freshness, LocalFile, Redirect
 from private_pypi.pages.simple_api import Representation
 from private_pypi.repositories import Opened
 from private_pypi.storage.arriving import Arriving, ArrivingPart
+from private_pypi.storage.bounded import BoundedBytes
 from private_pypi.storage.file_cache import CachedFile
 from private_pypi.web.http.ranges import ByteRange, NotSatisfiable, parse_range
 from private_pypi.web.serving import WAITING, Later, Waiting
@@ -171,43 +170,33 @@ class PageCache:
     """
 
     def __init__(self, max_bytes: int = _CACHE_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._pages: OrderedDict[PageKey, Page] = OrderedDict()
-        self._lock = threading.Lock()  # guards the attributes above and below
-        self.hits = 0
+        self._pages: BoundedBytes[Page] = BoundedBytes(max_bytes)
+
+    @property
+    def hits(self) -> int:
         """How many pages were found."""
-        self.misses = 0
+        return self._pages.hits
+
+    @property
+    def misses(self) -> int:
         """How many pages were rendered."""
+        return self._pages.added
 
     @property
     def size(self) -> int:
         """Roughly how much memory the pages take, in bytes."""
-        return self._bytes
+        return self._pages.size
 
     def find(self, key: PageKey) -> Page | None:
         """The page with this key; None if it is not in memory."""
-        with self._lock:
-            page = self._pages.get(key)
-            if page is not None:
-                self._pages.move_to_end(key)
-                self.hits += 1
-        return page
+        return self._pages.find(key)
 
     def get(self, key: PageKey, render: Callable[[], Page]) -> Page:
         """The page with this key, which is rendered if it is not in memory."""
         page = self.find(key)
-        if page is not None:
-            return page
-        page = render()
-        with self._lock:
-            self.misses += 1
-            replaced = self._pages.pop(key, None)
-            self._bytes += page.size - (replaced.size if replaced else 0)
-            self._pages[key] = page
-            while self._bytes > self._max_bytes and len(self._pages) > 1:
-                _, dropped = self._pages.popitem(last=False)
-                self._bytes -= dropped.size
+        if page is None:
+            page = render()
+            self._pages.keep(key, page, page.size)
         return page
 
 
