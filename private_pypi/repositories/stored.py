@@ -183,7 +183,9 @@ class StoredRepository(Repository):
         """
         if not self.backend.may_be_secret(secret):
             return Access.NONE
-        call = partial(self._ask_access, secret, project) if ask else None
+        # A storage on this machine compares secrets, which takes no longer than to remember them.
+        may_ask = ask or self._background is None
+        call = partial(self._ask_access, secret, project) if may_ask else None
         # A refusal is forgotten when the project changes, such as by an upload in any process.
         version = partial(self._project_serial, project)
         try:

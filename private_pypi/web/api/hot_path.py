@@ -17,13 +17,18 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from packaging.utils import NormalizedName
-from werkzeug.datastructures import EnvironHeaders
 
 from private_pypi.backend import Access
 from private_pypi.errors import PrivatePypiError, ProjectNotFound
 from private_pypi.pages.simple_api import Representation, negotiate
 from private_pypi.repositories import Absent, Elsewhere, Found, Grant, Repositories
-from private_pypi.web.api.simple import file_of, found_content, list_content, open_any, redirect
+from private_pypi.web.api.simple_content import (
+    file_of,
+    found_content,
+    list_content,
+    open_any,
+    redirect,
+)
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.http.answers import answer_error
 from private_pypi.web.http.content import (
@@ -40,7 +45,6 @@ from private_pypi.web.http.credentials import parse_credentials
 from private_pypi.web.http.small_files import NotInMemory, SmallFiles
 from private_pypi.web.operations.request_statistics import REPOSITORY, ROUTE
 from private_pypi.web.serving import LET_IN, Answer
-from private_pypi.web.sessions.browsers import is_browser
 
 # Only with normalized names, because others are redirected (protocol 7).
 _PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/(?:([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]*))?")
@@ -150,7 +154,7 @@ class HotPath:
             case Elsewhere(url):
                 return redirect(url)
             case Absent():
-                if is_browser(EnvironHeaders(environ)):
+                if _may_be_browser(environ):
                     return None  # a person gets a page
                 answer = answer_error(ProjectNotFound(project), environ.get("HTTP_ACCEPT"))
                 status = f"{answer.status} {answer.reason}"
@@ -181,6 +185,14 @@ def _authorize(repositories: Repositories, environ: dict[str, Any], name: str | 
     environ[LET_IN] = "HTTP_AUTHORIZATION" in environ
     environ[REPOSITORY] = granted.name
     return granted
+
+
+def _may_be_browser(environ: dict[str, Any]) -> bool:
+    """Whether the view has to decide whether this is a browser (see `browsers.is_browser`)."""
+    return not environ.get("HTTP_AUTHORIZATION") and (
+        "HTTP_SEC_FETCH_MODE" in environ
+        or environ.get("HTTP_USER_AGENT", "").startswith("Mozilla/")
+    )
 
 
 def _representation(environ: dict[str, Any]) -> Representation | None:

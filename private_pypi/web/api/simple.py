@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import IO, Protocol, cast
+from typing import IO, cast
 
 from flask import Response, request
 from packaging.utils import NormalizedName
@@ -15,19 +13,23 @@ from werkzeug.wsgi import wrap_file
 from private_pypi.backend import Access
 from private_pypi.backend.times import parse_past_instant
 from private_pypi.distributions.filenames import normalize
-from private_pypi.errors import FileNotFound, ProjectNotFound
+from private_pypi.errors import ProjectNotFound
 from private_pypi.model import ListedFile, Redirect
 from private_pypi.pages.simple_api import (
     Representation,
     named_representation,
     negotiate,
-    project_detail,
-    project_list,
 )
-from private_pypi.repositories import Absent, Elsewhere, Found, Grant, Opened
+from private_pypi.repositories import Absent, Elsewhere, Found, Grant
 from private_pypi.storage.arriving import Arriving
 from private_pypi.system.background import Pending
-from private_pypi.web.deployment import Deployment
+from private_pypi.web.api.simple_content import (
+    file_content_of,
+    file_of,
+    found_content,
+    list_content,
+    redirect,
+)
 from private_pypi.web.http.answers import answer_text
 from private_pypi.web.http.content import (
     BLOCK,
@@ -35,13 +37,9 @@ from private_pypi.web.http.content import (
     Conditions,
     Content,
     FileFacts,
-    Page,
-    PageKey,
     conditions_of,
     file_content,
-    make_page,
     outcome,
-    page_content,
 )
 from private_pypi.web.http.routes import Route
 from private_pypi.web.requests import grant, page_cache, redirect_within, respond
@@ -51,9 +49,7 @@ _PAGE_WAIT = 15.0
 """Seconds for which a request waits for a page of another index. Then it gets what is known of the
 page, if anything. Installers give up a little later."""
 
-_METADATA = ".metadata"
 _INDEX_HTML = normalize("index.html")  # a project may have this name
-_OF_REPOSITORY = re.compile(r"/r/([^/]+)/")
 
 
 # -- views ---------------------------------------------------------------------------------------
@@ -204,144 +200,16 @@ ROUTES = (
 # -- content -------------------------------------------------------------------------------------
 
 
-class Pages(Protocol):
-    """Rendered pages: a `PageCache`, or a part of one."""
-
-    def get(self, key: PageKey, render: Callable[[], Page]) -> Page:
-        """The page with this key, which is rendered if need be."""
-
-
-def list_content(
-    pages: Pages, granted: Grant, representation: Representation, conditions: Conditions
-) -> Content:
-    """The list of the projects that the caller may see."""
-    listed = granted.list_projects()
-
-    def render() -> Page:
-        pieces = project_list(listed.read(), representation, serial=listed.serial)
-        return make_page(pieces, representation.content_type, listed.serial)
-
-    key = PageKey(listed.kept_in, None, listed.serial, representation, "")
-    return page_content(
-        pages.get(key, render),
-        conditions,
-        public=granted.is_public,
-        freshness=listed.freshness,
-    )
-
-
-def found_content(
-    pages: Pages,
-    granted: Grant,
-    found: Found,
-    representation: Representation,
-    conditions: Conditions,
-    *,
-    base: str = "",
-) -> Content:
-    """The page of a project; to render it costs one query of the local index.
-
-    `base` is put before the names of files to make relative addresses.
-    """
-
-    def render() -> Page:
-        said = found.read()
-        text = project_detail(
-            found.project,
-            said.files,
-            representation,
-            serial=found.serial,
-            status=said.status,
-            base=base,
-        )
-        return make_page(text, representation.content_type, found.serial)
-
-    key = PageKey(found.kept_in, found.project, found.serial, representation, base)
-    page = pages.get(key, render)
-    return page_content(page, conditions, public=granted.is_public, freshness=found.freshness)
-
-
-def redirect(url: str) -> Content:
-    """A redirect to the page of another index.
-
-    It is never 304: what the client has may be our own page, from when the project was here.
-    """
-    return Content("302 Found", [("Location", url), ("Cache-Control", "no-store")])
-
-
-OpenSmall = Callable[[Grant, str | None, Callable[[], Opened]], Opened]
-"""Opens a file that the caller may read, given its hash and a function that opens it."""
-
-
-def open_any(granted: Grant, sha256: str | None, open_it: Callable[[], Opened]) -> Opened:
-    """Open the file, whatever its content is."""
-    return open_it()
-
-
-def file_of(
-    granted: Grant,
-    project: NormalizedName,
-    filename: str,
-    conditions: Conditions,
-    open_small: OpenSmall = open_any,
-) -> Content:
-    """A file of a project, or its core metadata under `<filename>.metadata` (PEP 658).
-
-    `open_small` is called to open the file, and may know the content already. Raises
-    `FileNotFound`, and what `Grant.file` and `file_content` raise.
-    """
-    if not filename.endswith(_METADATA):
-        return _file_content(granted, granted.file(project, filename), conditions, open_small)
-    file = granted.file(project, filename.removesuffix(_METADATA))
-    if not file.offers_core_metadata:
-        raise FileNotFound(filename)
-    return file_content(
-        FileFacts(
-            sha256=file.core_metadata_sha256,
-            size=None,
-            content_type="text/plain; charset=utf-8",
-            last_modified=file.uploaded_at,
-        ),
-        lambda: open_small(
-            granted,
-            file.core_metadata_sha256,
-            lambda: granted.open_core_metadata(file, conditions.awaited),
-        ),
-        conditions,
-        public=granted.is_public,
-    )
-
-
-def _file_content(
-    granted: Grant, file: ListedFile, conditions: Conditions, open_small: OpenSmall = open_any
-) -> Content:
-    return file_content(
-        FileFacts(sha256=file.sha256, size=file.size, last_modified=file.uploaded_at),
-        lambda: open_small(
-            granted, file.sha256, lambda: granted.open_file(file, conditions.awaited)
-        ),
-        conditions,
-        public=granted.is_public,
-        opens_for_head=granted.opens_files_here,
-    )
-
-
 def _asset_content(granted: Grant, asset_id: str, filename: str, conditions: Conditions) -> Content:
     found = granted.open_alias(asset_id, filename, conditions.awaited)
     if isinstance(found, ListedFile):
-        return _file_content(granted, found, conditions)
+        return file_content_of(granted, found, conditions)
     opened = outcome(found, conditions) if isinstance(found, Arriving) else found
     if not isinstance(opened, Arriving):
         assert isinstance(opened, Redirect)
         return redirect(opened.url)
     facts = FileFacts(sha256=opened.sha256 or "", size=opened.size)
     return file_content(facts, lambda: opened, conditions, public=granted.is_public)
-
-
-def may_wait(served: Deployment, path: str) -> bool:
-    """Whether the page at this path may have to wait until a storage was asked."""
-    match = _OF_REPOSITORY.match(path)
-    return served.last_repositories.may_look_up(match[1] if match else None)
 
 
 def conditions_of_request() -> Conditions:

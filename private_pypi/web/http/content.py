@@ -16,11 +16,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import formatdate
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple, cast
-
-from werkzeug.http import http_date, parse_accept_header, parse_etags
-from werkzeug.sansio.http import is_resource_modified
 
 from private_pypi.errors import BackendUnavailable
 from private_pypi.model import FRESH, Freshness, LocalFile, Redirect
@@ -326,12 +324,7 @@ def file_content(
     changed it, and the next synchronisation finds out.
     """
     headers = _headers_of_file(facts, public=public)
-    if not is_resource_modified(
-        http_if_none_match=conditions.if_none_match,
-        http_if_modified_since=conditions.if_modified_since,
-        etag=facts.etag,
-        last_modified=facts.last_modified,
-    ):
+    if not _is_modified(facts, conditions):
         return Content("304 Not Modified", headers)
     headers.append(("Content-Type", facts.content_type))
     answer_to_head = None
@@ -362,6 +355,19 @@ def file_content(
             )
 
 
+def _is_modified(facts: FileFacts, conditions: Conditions) -> bool:
+    if conditions.if_none_match is None and conditions.if_modified_since is None:
+        return True
+    from werkzeug.sansio.http import is_resource_modified
+
+    return is_resource_modified(
+        http_if_none_match=conditions.if_none_match,
+        http_if_modified_since=conditions.if_modified_since,
+        etag=facts.etag,
+        last_modified=facts.last_modified,
+    )
+
+
 def _headers_of_file(facts: FileFacts, *, public: bool) -> Headers:
     headers = [
         *([] if facts.etag is None else [("ETag", facts.etag)]),
@@ -376,7 +382,7 @@ def _headers_of_file(facts: FileFacts, *, public: bool) -> Headers:
     if public:
         headers.append(CORS)
     if facts.last_modified is not None:
-        headers.append(("Last-Modified", http_date(facts.last_modified)))
+        headers.append(("Last-Modified", _http_date(facts.last_modified)))
     return headers
 
 
@@ -476,13 +482,18 @@ def _part(size: int, facts: FileFacts, conditions: Conditions) -> ByteRange | No
     `Range` only counts for GET, and only if `If-Range`, when present, names the present file.
     """
     asked = conditions.range if conditions.method == "GET" else None
-    date = None if facts.last_modified is None else http_date(facts.last_modified)
-    if conditions.if_range is not None and conditions.if_range not in (facts.etag, date):
-        asked = None  # §13.1.5: the file has changed, so send all of it
+    if conditions.if_range is not None:
+        date = None if facts.last_modified is None else _http_date(facts.last_modified)
+        if conditions.if_range not in (facts.etag, date):
+            asked = None  # §13.1.5: the file has changed, so send all of it
     return parse_range(asked, size)
 
 
 _OF_THE_FILE = ("Cache-Control", "Content-Type", "ETag", "Last-Modified")
+
+
+def _http_date(moment: datetime) -> str:
+    return formatdate(moment.timestamp(), usegmt=True)
 
 
 # -- headers of requests -------------------------------------------------------------------------
@@ -493,7 +504,11 @@ def none_matches(header: str | None, etag: str) -> bool:
 
     Proxies that compress turn the ETags of their answers into weak ones (RFC 9110 §13.1.2).
     """
-    return header is not None and (header == etag or parse_etags(header).contains_weak(etag[1:-1]))
+    if header is None or header == etag:
+        return header is not None
+    from werkzeug.http import parse_etags
+
+    return parse_etags(header).contains_weak(etag[1:-1])
 
 
 def accepts_gzip(header: str | None) -> bool:
@@ -503,4 +518,9 @@ def accepts_gzip(header: str | None) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _accepts_gzip(header: str) -> bool:
+    if ";" not in header:  # as installers send it; werkzeug is not needed to start a server
+        codings = {coding.strip().lower() for coding in header.split(",")}
+        return not codings.isdisjoint(("gzip", "*"))
+    from werkzeug.http import parse_accept_header
+
     return parse_accept_header(header)["gzip"] > 0

@@ -15,6 +15,7 @@ import functools
 import json
 import logging
 import re
+import sys
 import threading
 import time
 from collections import deque
@@ -22,8 +23,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii
 from typing import Any, Literal, TextIO
-
-from flask import has_request_context, request
 
 from private_pypi.web.serving import REQUEST_ID, Exchange
 
@@ -252,4 +251,8 @@ def clean(text: str) -> str:
 
 
 def _request_id() -> str:
+    if "flask" not in sys.modules:  # then no request has got as far as there yet
+        return ""
+    from flask import has_request_context, request
+
     return str(request.environ.get(REQUEST_ID, "")) if has_request_context() else ""
