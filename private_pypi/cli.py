@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import math
 import os
@@ -94,8 +95,13 @@ def _command(name: str) -> Command:
     if name not in _OWN_COMMANDS:
         return Command(name, plugins.load_command(name))
     module_name, more = _OWN_COMMANDS[name]
-    # Imported here, so that `private_pypi yank` does not import the whole server.
-    module = importlib.import_module(f"private_pypi.commands.{module_name}")
+    # Imported here, so that `private_pypi yank` does not import the whole server. What imports make
+    # stays, so to look for garbage in it again and again is in vain, and takes a fifth of the time.
+    gc.disable()
+    try:
+        module = importlib.import_module(f"private_pypi.commands.{module_name}")
+    finally:
+        gc.enable()
     return Command(name, getattr(module, name), getattr(module, more) if more else None)
 
 

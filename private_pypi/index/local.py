@@ -147,14 +147,17 @@ class LocalIndex(IndexFile):
         row = self._first("SELECT serial FROM projects WHERE name = ?", (project,))
         return None if row is None else row[0]
 
-    def page_serial(self, project: str) -> int | None:
-        """`project_serial` of a project that has files, once the index is ready; else None."""
-        row = self._first(
-            "SELECT p.serial FROM projects AS p, state AS s "
+    def page_of(self, project: str) -> tuple[int, int] | None:
+        """`project_serial` of a project and how many files it has, once the index is ready.
+
+        None if it has no files.
+        """
+        found: tuple[int, int] | None = self._first(
+            "SELECT p.serial, p.files FROM projects AS p, state AS s "
             "WHERE p.name = ? AND p.files > 0 AND s.ready",
             (project,),
         )
-        return None if row is None else row[0]
+        return found
 
     def has_files(self, project: str) -> bool:
         """Whether the project has files now."""

@@ -24,7 +24,8 @@ _UNCHANGED = (*_SHOWN, *FOR_PEOPLE)  # all columns that have the value of the fi
 
 SHOWN = ", ".join(("uploaded_at", *_SHOWN))
 """What pages for tools are made of."""
-FILE = ", ".join(("uploaded_at", *_UNCHANGED))
+_COLUMNS = ("uploaded_at", *_UNCHANGED)
+FILE = ", ".join(_COLUMNS)
 """All columns of a `DistributionFile`, in the order of `file_from_row`."""
 FACTS = f"{FILE}, version_key, stamp"
 """All columns of a file and of its stamp, in the order of `file_row`."""
@@ -65,8 +66,10 @@ def file_row(file: DistributionFile, stamp: str | None) -> tuple[object, ...]:
 def file_from_row(row: Sequence[Any]) -> DistributionFile:
     """The file of a row that begins with the columns `FILE`."""
     # Not strict: a row may have further columns.
-    fields = dict(zip(_UNCHANGED, row[1:], strict=False))
-    return DistributionFile(uploaded_at=from_microseconds(row[0]), **fields)
+    fields = dict(zip(_COLUMNS, row, strict=False))
+    if row[0] is not None:
+        fields["uploaded_at"] = from_microseconds(row[0])
+    return DistributionFile(**fields)
 
 
 def burnt_row(burnt: BurntName) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ Both are of version 1.4 of the API. Later versions will exist in JSON only (PEP 
 from __future__ import annotations
 
 import enum
+import functools
 import html
 import json
 import re
@@ -21,6 +22,11 @@ from private_pypi.model import ListedFile, ProjectStatus
 API_VERSION = "1.4"
 
 _BODY = "BODY"  # stands for what is put into a page later
+# `quote` and `html.escape` take longer than everything else on a page of plain names.
+_is_plain = re.compile(r"[A-Za-z0-9._~-]*").fullmatch
+_escape = functools.lru_cache(maxsize=512)(html.escape)  # for values that many files share
+_encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
 _IN_FRAGMENTS = ("sha256", "sha512", "sha384", "blake2b", "md5")
 
 
@@ -167,7 +173,10 @@ def project_detail(
 
     def url(file: ListedFile) -> str:
         elsewhere = None if address is None else address(file)
-        return base + quote(file.filename, safe="") if elsewhere is None else elsewhere
+        if elsewhere is not None:
+            return elsewhere
+        name = file.filename
+        return base + (name if _is_plain(name) else quote(name, safe=""))
 
     if representation is Representation.JSON:
         return _json(
@@ -247,29 +256,32 @@ def hashes_of(file: ListedFile) -> dict[str, str]:
 
 def anchor(file: ListedFile, url: str) -> str:
     """The link to a file on a page for installers (PEP 503); `url` has no fragment."""
-    hashes = hashes_of(file)
-    # uv rejects a page with a hash that it does not know.
-    usable = (f"#{name}={hashes[name]}" for name in _IN_FRAGMENTS if name in hashes)
-    attributes = [f'href="{html.escape(url)}{next(usable, "")}"']
+    fragment, name = "", file.filename
+    if file.sha256 is not None:
+        fragment = f"#sha256={file.sha256}"
+    elif file.hashes:
+        # uv rejects a page with a hash that it does not know.
+        usable = (f"#{name}={file.hashes[name]}" for name in _IN_FRAGMENTS if name in file.hashes)
+        fragment = next(usable, "")
+    parts = [f'<a href="{url if _is_plain(url) else html.escape(url)}{fragment}"']
     if file.requires_python is not None:
-        attributes.append(f'data-requires-python="{html.escape(file.requires_python)}"')
+        parts.append(f'data-requires-python="{_escape(file.requires_python)}"')
     if file.yanked is not None:
-        attributes.append(f'data-yanked="{html.escape(file.yanked)}"')
+        parts.append(f'data-yanked="{_escape(file.yanked)}"')
     if file.offers_core_metadata:
         sha256 = file.core_metadata_sha256
         value = "true" if sha256 is None else f"sha256={sha256}"
-        for name in ("data-core-metadata", "data-dist-info-metadata"):
-            attributes.append(f'{name}="{value}"')
+        parts.append(f'data-core-metadata="{value}" data-dist-info-metadata="{value}"')
     if file.provenance is not None:
-        attributes.append(f'data-provenance="{html.escape(file.provenance)}"')
+        parts.append(f'data-provenance="{html.escape(file.provenance)}"')
     if file.source:
-        attributes.append(f'data-source="{html.escape(file.source[-1])}"')
+        parts.append(f'data-source="{_escape(file.source[-1])}"')
     # These are not in PEP 503, but uv reads them.
     if file.size is not None:
-        attributes.append(f'data-size="{file.size}"')
+        parts.append(f'data-size="{file.size}"')
     if file.uploaded_at is not None:
-        attributes.append(f'data-upload-time="{format_time(file.uploaded_at)}"')
-    return f"<a {' '.join(attributes)}>{html.escape(file.filename)}</a>"
+        parts.append(f'data-upload-time="{format_time(file.uploaded_at)}"')
+    return f"{' '.join(parts)}>{name if _is_plain(name) else html.escape(name)}</a>"
 
 
 def _page(title: str, body: str, head: str = "") -> str:
@@ -282,4 +294,4 @@ def _page(title: str, body: str, head: str = "") -> str:
 
 
 def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _encode_json(value)

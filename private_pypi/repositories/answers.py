@@ -38,6 +38,7 @@ class Found:
     """Together with the name and the serial, the key under which pages are kept in memory."""
     read: Callable[[], ProjectPage]
     """Reads what the page of the project says."""
+    count: int | None = None  # of its files; None: it is not known before they are read
 
     def files(self) -> Sequence[ListedFile]:
         """Read the files, ordered by version (PEP 440), then by name."""

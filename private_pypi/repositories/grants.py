@@ -9,7 +9,6 @@ from datetime import datetime
 from packaging.utils import NormalizedName
 
 from private_pypi.backend import Access, Secret
-from private_pypi.errors import PrivatePypiError
 from private_pypi.index.local import ProjectLine
 from private_pypi.model import DistributionFile, ListedFile, Upload
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
@@ -51,6 +50,11 @@ class Grant:
     def opens_files_here(self) -> bool:
         """Whether files are on this machine, so that opening one is quick."""
         return self.repository.opens_files_here
+
+    @property
+    def has_everything(self) -> bool:
+        """Whether all answers but the content of files are in the local index."""
+        return self.repository.has_everything
 
     @property
     def state(self) -> RepositoryState:
@@ -103,9 +107,13 @@ class Grant:
         """A number that grows with every change of the repository; 0 while it is empty."""
         return self.repository.serial()
 
-    def find(self, project: NormalizedName) -> Found | Elsewhere | Absent:
-        """A project, or whether it may be looked for elsewhere; trouble is raised as an error."""
-        return self.repository.find(project, self.secret)
+    def find(self, project: NormalizedName, *, ask: bool = True) -> Found | Elsewhere | Absent:
+        """A project, or whether it may be looked for elsewhere; trouble is raised as an error.
+
+        Without `ask`, no storage is asked, and `BackendUnavailable` is raised if the answer is not
+        known.
+        """
+        return self.repository.find(project, self.secret, ask=ask)
 
     def begin_find(self, project: NormalizedName, *, for_installer: bool = False) -> Pending | None:
         """Begin what `find` would wait for; see `Repository.begin_find`."""
@@ -114,14 +122,6 @@ class Grant:
     def explain(self, project: NormalizedName) -> Explanation:
         """What is served of a project, what is not, and why; trouble is raised as an error."""
         return self.repository.explain(project, self.secret)
-
-    def find_at_hand(self, project: NormalizedName) -> Found | None:
-        """The project, if it is there and no storage need be asked about it; else None."""
-        try:
-            found = self.repository.find(project, self.secret, ask=False)
-        except PrivatePypiError:
-            return None
-        return found if isinstance(found, Found) else None
 
     def has_files(self, project: NormalizedName) -> bool:
         """Whether the project has files that the caller may see."""

@@ -58,6 +58,9 @@ class Repository(abc.ABC):
     """Whether it is another index, read through, so that no name belongs to it."""
     max_file_bytes: int = 0  # of an upload
     opens_files_here = False  # whether files are on this machine, so that opening one is quick
+    has_everything = False
+    """Whether `find`, `file` and `list_projects` never ask a storage, because the local index is a
+    copy of all that it has."""
     rights_per_project = False
     """Whether a secret may have different rights in each project. Then `access` without a project
     tells whether the secret is valid at all."""

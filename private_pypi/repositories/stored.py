@@ -183,7 +183,9 @@ class StoredRepository(Repository):
         """
         if not self.backend.may_be_secret(secret):
             return Access.NONE
-        call = partial(self._ask_access, secret, project) if ask else None
+        # A storage on this machine compares secrets, which takes no longer than to remember them.
+        may_ask = ask or self._background is None
+        call = partial(self._ask_access, secret, project) if may_ask else None
         # A refusal is forgotten when the project changes, such as by an upload in any process.
         version = partial(self._project_serial, project)
         try:
@@ -380,9 +382,11 @@ class StoredRepository(Repository):
 
     def _find(self, project: NormalizedName, secret: Secret) -> Found | Elsewhere | Absent:
         freshness = self.look_up(project, secret)
-        serial = self.page_serial(project)
-        if serial is not None:
-            return Found(project, serial, freshness, self.index, partial(self._page, project))
+        listed = self.index.page_of(project) if self.has_index() else None
+        if listed is not None:
+            serial, count = listed
+            read = partial(self._page, project)
+            return Found(project, serial, freshness, self.index, read, count)
         if freshness != FRESH:
             raise BackendUnavailable(
                 f"whether project {project!r} exists is not known now, because the storage is in "
@@ -417,10 +421,6 @@ class StoredRepository(Repository):
         was_ours = self.has_index() and self.index.project_serial(project) is not None
         url = self.extra_index.page_of(project, was_ours=was_ours)
         return Absent() if url is None else Elsewhere(url)
-
-    def page_serial(self, project: NormalizedName) -> int | None:
-        """The serial of a project with files; None if it has no files or the index is not ready."""
-        return self.index.page_serial(project) if self.has_index() else None
 
     def open_file(
         self, file: ListedFile, secret: Secret, awaited: Arriving | None = None

@@ -31,6 +31,8 @@ _BEHIND_SECONDS = 30.0  # for which a storage that hangs may keep a server from 
 class Synchronized(StoredRepository):
     """A thread keeps the local index up to date, and every caller may read all of it."""
 
+    has_everything = True
+
     def __init__(
         self,
         settings: RepositorySettings,

@@ -6,68 +6,48 @@ Flask is imported nowhere else than in this package.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import ipaddress
 import logging
 import re
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, g, request
-from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed, NotFound
-from werkzeug.routing import RequestRedirect
-
-from private_pypi.errors import ConfigurationError, PrivatePypiError
-from private_pypi.pages.readme import Readmes
+from private_pypi.errors import ConfigurationError
 from private_pypi.system.temporary_folder import TemporaryFolder
-from private_pypi.web import well_known
-from private_pypi.web.api import admin, feeds, health, legacy, legacy_json, metrics, simple
-from private_pypi.web.api.hot_path import HotPath
 from private_pypi.web.deployment import Deployment
-from private_pypi.web.http.answers import answer_error, answer_text
-from private_pypi.web.http.content import LONGEST_KEPT, PageCache
+from private_pypi.web.front import HOT_PATH, Front
+from private_pypi.web.http.content import LONGEST_KEPT
 from private_pypi.web.http.credentials import parse_credentials
-from private_pypi.web.http.routes import MatchedRule, add_routes
 from private_pypi.web.operations.logs import Log, LogFormat, RequestLog
-from private_pypi.web.operations.request_statistics import ROUTE, RequestStatistics, Tell, template
+from private_pypi.web.operations.request_statistics import Tell
 from private_pypi.web.operations.telemetry import Telemetry
 from private_pypi.web.operations.worker import Shared, Worker
 from private_pypi.web.options import ServerOptions
-from private_pypi.web.people import explain, pages, rendering, sign_in
-from private_pypi.web.requests import (
-    EXTENSION,
-    PAGE_CACHE,
-    deployment,
-    redirect_within,
-    respond,
-)
-from private_pypi.web.root_addresses import RootAddresses
-from private_pypi.web.serving import Answer, ConnectionCounts, Kind, Stop, open_listeners
+from private_pypi.web.serving import ConnectionCounts, Kind, Stop, open_listeners
 from private_pypi.web.serving.engines import serve_of
-from private_pypi.web.sessions.attempts import SignInAttempts
-from private_pypi.web.sessions.browsers import is_browser
-from private_pypi.web.sessions.request_session import SEAL, send_session
-from private_pypi.web.sessions.sessions import load_seal
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+__all__ = ["HOT_PATH", "create_app", "run_server"]
 
 logger = logging.getLogger(__name__)
 
-HOT_PATH = "private_pypi.hot_path"
-"""The key of the `HotPath` in `Flask.extensions`."""
-
-ROOT_ADDRESSES = "private_pypi.root_addresses"
-"""The key of the `RootAddresses` there."""
-
-REQUEST_STATISTICS = "private_pypi.request_statistics"
-"""The key of the `RequestStatistics` there."""
+_LOADED_AFTER = 1.0  # seconds after the start in which the application is loaded in any case
 
 _OF_REPOSITORY = re.compile("/r/([^/]+)/?")
 
-_AT_AN_INSTANT = re.compile("(/r/[^/]+)?/at/[^/]+(/|$)")
+_BELOW_REPOSITORY = re.compile("/r/([^/]+)/")
+_START = re.compile("/r/[^/]+/")
+_OF_PROJECT = re.compile("/(?:r/[^/]+/)?project/")
 
 # They use the threads of pages, so that they are answered even if all others wait for a storage.
 _AT_HAND = ("/health", "/health/", "/health/ready", "/health/ready/", "/metrics", "/metrics/")
@@ -106,7 +86,9 @@ def _serve_with_workers(options: ServerOptions, on_listening: Callable[[list[str
     try:
         shared = Shared(folder=folder.folder, connections=ConnectionCounts(options.workers))
         _install_log(options, lock_path=shared.log_lock)
-        serve_of(options.used_engine)  # imported before the workers are forked, who share it
+        # What is imported before the workers are forked is in memory only once.
+        importlib.import_module("private_pypi.web.application")
+        serve_of(options.used_engine)
         sockets, addresses = open_listeners(options.host, options.port, options.waitress_options)
         if options.certificate is not None:
             addresses = [re.sub("^http:", "https:", address) for address in addresses]
@@ -169,40 +151,42 @@ def _serve(
             cleanup.callback(request_log.close)
         cleanup.callback(served.close)
         tell = None if telemetry is None else telemetry.answered
-        app = create_app(served, request_log, tell, stop)
-        all_metrics: metrics.AllMetrics = app.extensions[metrics.METRICS]
-        cleanup.callback(all_metrics.close)
+        front = Front(served, request_log, tell, stop)
+        cleanup.callback(front.close)
         if telemetry is not None:
             # Before the repositories are closed, because they are asked for their numbers. One
             # worker sends those of all.
             cleanup.callback(telemetry.close)
-            telemetry.start(all_metrics if worker is None or worker.number == 1 else None)
-        hot_path: HotPath = app.extensions[HOT_PATH]
-        aliases: RootAddresses = app.extensions[ROOT_ADDRESSES]
-        gate = legacy.make_gate(served)
+            telemetry.start(front.metrics() if worker is None or worker.number == 1 else None)
+        if worker is not None:
+            front.application()  # it was imported already, and others ask for its metrics
+        # Not at once: installers that wait for the start want pages, which do not need it.
+        loading = threading.Timer(_LOADED_AFTER, front.application)
+        loading.daemon = True
+        cleanup.callback(loading.cancel)
 
-        def at_once(environ: dict[str, Any]) -> Answer | None:
-            aliases.translate(environ)
-            return hot_path.at_once(environ)
+        def announce(addresses: list[str]) -> None:
+            loading.start()
+            on_listening(addresses)
 
         certificate = options.certificate
         serve_of(options.used_engine)(
-            app,
-            lambda head: gate(aliases.of_head(head)),
+            front,
+            front.gate,
             host=options.host,
             port=options.port,
             options=options.waitress_options,
             sockets=sockets,
             peers=peers,
-            on_listening=on_listening,
+            on_listening=announce,
             leave_seconds=options.stop_delay,
             stop=stop,
-            kind_of=lambda path: _kind_of(served, aliases.path_of(path)),
+            kind_of=lambda path: _kind_of(served, front.aliases.path_of(path)),
             share_of=lambda path, authorization: _share_of(
-                served, aliases.path_of(path), authorization
+                served, front.aliases.path_of(path), authorization
             ),
-            at_once=at_once,
-            observer=app.extensions[REQUEST_STATISTICS],
+            at_once=front.at_once,
+            observer=front.statistics,
             **({} if certificate is None else {"certificate": certificate}),
         )
 
@@ -235,9 +219,10 @@ def _kind_of(served: Deployment, path: str) -> Kind:
     """What the answer to a GET may have to wait for (see `Kind`)."""
     if path.endswith(_AT_HAND):
         return Kind.PAGES
-    if pages.may_wait(path):
-        return Kind.PEOPLE
-    if not path.endswith("/") or simple.may_wait(served, path):
+    if _OF_PROJECT.match(path) or _START.fullmatch(path):
+        return Kind.PEOPLE  # perhaps with a README
+    match = _BELOW_REPOSITORY.match(path)
+    if not path.endswith("/") or served.last_repositories.may_look_up(match[1] if match else None):
         return Kind.FILES
     return Kind.PAGES
 
@@ -262,125 +247,4 @@ def create_app(
 
     `stop` is that of our own server, which is not ready any more once it was told to stop.
     """
-    app = Flask(__name__, static_folder=None, template_folder="people/templates")
-    app.url_rule_class = MatchedRule
-    app.url_map.merge_slashes = False
-    app.url_map.redirect_defaults = False
-    app.url_map.converters["version"] = pages.VersionConverter
-    pages_in_memory = PageCache()
-    statistics = RequestStatistics(_route_finder(app), request_log, tell)
-    worker = served.worker
-    app.extensions |= {
-        EXTENSION: served,
-        SEAL: load_seal(served.root, served.environ, served.options.session_key),
-        health.STOP: stop or Stop(),
-        PAGE_CACHE: pages_in_memory,
-        REQUEST_STATISTICS: statistics,
-        metrics.METRICS: metrics.AllMetrics(served, statistics, pages_in_memory),
-        pages.READMES: Readmes(),
-        sign_in.ATTEMPTS: SignInAttempts(path=None if worker is None else worker.shared.attempts),
-    }
-    rendering.prepare(app)
-    app.before_request(_note_route)
-    app.before_request(_check_host)
-    app.before_request(_redirect_to_slash)
-    app.after_request(send_session)
-    for module in (simple, legacy, legacy_json, feeds, admin, explain):
-        add_routes(app, module.ROUTES)
-        add_routes(app, module.ROUTES, "/r/<repository>")
-    add_routes(app, pages.ROUTES, "/r/<repository>")
-    add_routes(app, pages.SERVER_ROUTES)
-    for routes in (
-        legacy_json.SERVER_ROUTES,
-        admin.SERVER_ROUTES,
-        sign_in.ROUTES,
-        rendering.ROUTES,
-        well_known.ROUTES,
-        health.ROUTES,
-        metrics.ROUTES,
-    ):
-        add_routes(app, routes)
-    app.register_error_handler(PrivatePypiError, _answer_error)
-    app.register_error_handler(HTTPException, _answer_http_exception)
-    app.extensions[HOT_PATH] = hot_path = HotPath(app.wsgi_app, served, pages_in_memory)
-    own = {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()}
-    app.extensions[ROOT_ADDRESSES] = aliases = RootAddresses(served, own)
-
-    def translated(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        aliases.translate(environ)
-        return hot_path(environ, start_response)
-
-    app.wsgi_app = translated  # type: ignore[method-assign]
-    return app
-
-
-def _note_route() -> None:
-    rule = request.url_rule
-    request.environ[ROUTE] = template(None if rule is None else rule.rule)
-
-
-def _check_host() -> None:
-    deployment().require_served(request.headers.get("Host"))
-
-
-def _redirect_to_slash() -> Response | None:
-    # Flask's own redirect is absolute, and behind a proxy it may name the wrong scheme or host.
-    if not isinstance(request.routing_exception, RequestRedirect):
-        return None
-    code = 301 if request.method in ("GET", "HEAD") else 308
-    return redirect_within(request.path.rpartition("/")[2], "", code=code)
-
-
-def _route_finder(app: Flask) -> Callable[[str, str], str | None]:
-    """A function that finds the route of a request that did not get to the application."""
-
-    def find(path: str, method: str) -> str | None:
-        try:
-            rule, _ = app.url_map.bind("localhost").match(path, method, return_rule=True)
-        except HTTPException:
-            return None
-        return str(rule.rule)
-
-    return find
-
-
-def _answer_error(error: PrivatePypiError) -> Response:
-    answer = answer_error(error, request.headers.get("Accept"))
-    if answer.status >= 500:
-        # With %r, because a path may contain line ends.
-        logger.warning("%s %r: %s", request.method, request.path, error)
-    return _respond_with(answer, str(error))
-
-
-def _answer_http_exception(error: HTTPException) -> Response:
-    headers = []
-    sentence = error.description or error.name
-    if isinstance(error, NotFound):
-        sentence = (
-            f"nothing is at {request.path!r}; an index is at /simple/ and /r/<repository>/simple/"
-        )
-        if _AT_AN_INSTANT.match(request.path):
-            sentence += ", and that of an earlier day at /r/<repository>/at/<instant>/simple/"
-    elif isinstance(error, InternalServerError):
-        sentence = "the server failed; its log says why"
-    elif isinstance(error, MethodNotAllowed):
-        allowed = ", ".join(sorted(error.valid_methods or ()))
-        headers.append(("Allow", allowed))
-        sentence = f"{request.method} is not possible here; use one of {allowed}"
-        if request.method == "POST":
-            sentence += (
-                "; an index of an earlier day cannot be changed: upload to /r/<repository>/"
-                if _AT_AN_INSTANT.match(request.path)
-                else "; uploads go to /r/<repository>/, not to the page of a project"
-            )
-    answer = answer_text(error.code or 500, sentence, request.headers.get("Accept"), headers)
-    return _respond_with(answer, sentence)
-
-
-def _respond_with(answer: Answer, sentence: str) -> Response:
-    """The answer for a tool; for a browser an error page, or a redirect to the sign-in page."""
-    if not is_browser(request.headers):
-        return respond(answer)
-    if answer.status == 401 and g.get("asked_for_grant") and request.method in ("GET", "HEAD"):
-        return rendering.to_sign_in(refused=g.get("refused"))
-    return rendering.error_page(answer, sentence)
+    return Front(served, request_log, tell, stop).application()

@@ -9,8 +9,9 @@ relative, so they work at either address.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from private_pypi.distributions.filenames import is_filename
@@ -27,10 +28,17 @@ _DOCUMENTS = ("json", "index.html")
 class RootAddresses:
     """The addresses at the root of one server."""
 
-    def __init__(self, served: Deployment, own: Collection[str]) -> None:
-        """`own`: the first segments of all other addresses of the server, which take precedence."""
+    def __init__(self, served: Deployment, own: Callable[[], Collection[str]]) -> None:
+        """`own` gives the first segments of all other addresses, which take precedence.
+
+        It is called once, and only if tenants may have addresses.
+        """
         self._served = served
-        self._own = own
+        self._find_own = own
+
+    @cached_property
+    def _own(self) -> Collection[str]:
+        return self._find_own()
 
     def path_of(self, path: str, method: str = "GET") -> str:
         """The address that a path is an alias of, or the path itself."""
@@ -55,6 +63,8 @@ class RootAddresses:
 
     def _find(self, path: str, method: str) -> tuple[str, str] | None:
         """The name of the tenant, and the path of its address."""
+        if not self._served.last_repositories.have_root_addresses():
+            return None
         match = _PATH.fullmatch(path)
         if match is None or match["host"] in self._own:
             return None

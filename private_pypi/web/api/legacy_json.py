@@ -19,10 +19,10 @@ from private_pypi.pages.releases import current_release
 from private_pypi.repositories import Grant
 from private_pypi.web.api.simple import (
     conditions_of_request,
-    file_of,
     send,
     wait_without_thread,
 )
+from private_pypi.web.api.simple_content import file_of
 from private_pypi.web.http.content import Page, PageKey, make_page, page_content
 from private_pypi.web.http.routes import Route
 from private_pypi.web.releases import core_metadata_of, find_release, find_releases

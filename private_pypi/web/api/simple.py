@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO, cast
 
@@ -15,19 +13,23 @@ from werkzeug.wsgi import wrap_file
 from private_pypi.backend import Access
 from private_pypi.backend.times import parse_past_instant
 from private_pypi.distributions.filenames import normalize
-from private_pypi.errors import FileNotFound, ProjectNotFound
+from private_pypi.errors import ProjectNotFound
 from private_pypi.model import ListedFile, Redirect
 from private_pypi.pages.simple_api import (
     Representation,
     named_representation,
     negotiate,
-    project_detail,
-    project_list,
 )
 from private_pypi.repositories import Absent, Elsewhere, Found, Grant
 from private_pypi.storage.arriving import Arriving
-from private_pypi.system.background import Pending
-from private_pypi.web.deployment import Deployment
+from private_pypi.web.api.simple_content import (
+    begin_to_wait,
+    file_content_of,
+    file_of,
+    found_content,
+    list_content,
+    redirect,
+)
 from private_pypi.web.http.answers import answer_text
 from private_pypi.web.http.content import (
     BLOCK,
@@ -35,26 +37,14 @@ from private_pypi.web.http.content import (
     Conditions,
     Content,
     FileFacts,
-    Page,
-    PageCache,
-    PageKey,
     conditions_of,
     file_content,
-    make_page,
     outcome,
-    page_content,
 )
 from private_pypi.web.http.routes import Route
 from private_pypi.web.requests import grant, page_cache, redirect_within, respond
-from private_pypi.web.serving import Answer, Later, Waiting
 
-_PAGE_WAIT = 15.0
-"""Seconds for which a request waits for a page of another index. Then it gets what is known of the
-page, if anything. Installers give up a little later."""
-
-_METADATA = ".metadata"
 _INDEX_HTML = normalize("index.html")  # a project may have this name
-_OF_REPOSITORY = re.compile(r"/r/([^/]+)/")
 
 
 # -- views ---------------------------------------------------------------------------------------
@@ -71,7 +61,7 @@ def project_list_page(
     representation = _representation(version)
     if representation is None:
         return _not_acceptable()
-    return send(_list_content(granted, representation))
+    return send(list_content(page_cache(), granted, representation, conditions_of_request()))
 
 
 def project_page(
@@ -137,7 +127,7 @@ def index_html(
     if name is None:
         if granted.has_files(_INDEX_HTML):
             return redirect_within(_INDEX_HTML, "")
-        return send(_list_content(granted, html))
+        return send(list_content(page_cache(), granted, html, conditions_of_request()))
     normalized = normalize(name)
     if name != normalized:
         return redirect_within("..", normalized, "index.html")
@@ -205,116 +195,16 @@ ROUTES = (
 # -- content -------------------------------------------------------------------------------------
 
 
-def _list_content(granted: Grant, representation: Representation) -> Content:
-    """The list of the projects that the caller may see."""
-    listed = granted.list_projects()
-
-    def render() -> Page:
-        pieces = project_list(listed.read(), representation, serial=listed.serial)
-        return make_page(pieces, representation.content_type, listed.serial)
-
-    key = PageKey(listed.kept_in, None, listed.serial, representation, "")
-    return page_content(
-        page_cache().get(key, render),
-        conditions_of_request(),
-        public=granted.is_public,
-        freshness=listed.freshness,
-    )
-
-
-def found_content(
-    pages: PageCache,
-    granted: Grant,
-    found: Found,
-    representation: Representation,
-    conditions: Conditions,
-    *,
-    base: str = "",
-) -> Content:
-    """The page of a project; to render it costs one query of the local index.
-
-    `base` is put before the names of files to make relative addresses.
-    """
-    page = rendered(pages, found, representation, base)
-    return page_content(page, conditions, public=granted.is_public, freshness=found.freshness)
-
-
-def rendered(
-    pages: PageCache, found: Found, representation: Representation, base: str = ""
-) -> Page:
-    """The page of a project as it is kept in memory, rendered if it is not there."""
-
-    def render() -> Page:
-        said = found.read()
-        text = project_detail(
-            found.project,
-            said.files,
-            representation,
-            serial=found.serial,
-            status=said.status,
-            base=base,
-        )
-        return make_page(text, representation.content_type, found.serial)
-
-    return pages.get(page_key(found, representation, base), render)
-
-
-def page_key(found: Found, representation: Representation, base: str = "") -> PageKey:
-    """The key of a project's page in the `PageCache`."""
-    return PageKey(found.kept_in, found.project, found.serial, representation, base)
-
-
-def file_of(
-    granted: Grant, project: NormalizedName, filename: str, conditions: Conditions
-) -> Content:
-    """A file of a project, or its core metadata under `<filename>.metadata` (PEP 658).
-
-    Raises `FileNotFound`, and what `Grant.file` and `file_content` raise.
-    """
-    if not filename.endswith(_METADATA):
-        return _file_content(granted, granted.file(project, filename), conditions)
-    file = granted.file(project, filename.removesuffix(_METADATA))
-    if not file.offers_core_metadata:
-        raise FileNotFound(filename)
-    return file_content(
-        FileFacts(
-            sha256=file.core_metadata_sha256,
-            size=None,
-            content_type="text/plain; charset=utf-8",
-            last_modified=file.uploaded_at,
-        ),
-        lambda: granted.open_core_metadata(file, conditions.awaited),
-        conditions,
-        public=granted.is_public,
-    )
-
-
-def _file_content(granted: Grant, file: ListedFile, conditions: Conditions) -> Content:
-    return file_content(
-        FileFacts(sha256=file.sha256, size=file.size, last_modified=file.uploaded_at),
-        lambda: granted.open_file(file, conditions.awaited),
-        conditions,
-        public=granted.is_public,
-        opens_for_head=granted.opens_files_here,
-    )
-
-
 def _asset_content(granted: Grant, asset_id: str, filename: str, conditions: Conditions) -> Content:
     found = granted.open_alias(asset_id, filename, conditions.awaited)
     if isinstance(found, ListedFile):
-        return _file_content(granted, found, conditions)
+        return file_content_of(granted, found, conditions)
     opened = outcome(found, conditions) if isinstance(found, Arriving) else found
     if not isinstance(opened, Arriving):
         assert isinstance(opened, Redirect)
-        return Content("302 Found", [("Location", opened.url), ("Cache-Control", "no-store")])
+        return redirect(opened.url)
     facts = FileFacts(sha256=opened.sha256 or "", size=opened.size)
     return file_content(facts, lambda: opened, conditions, public=granted.is_public)
-
-
-def may_wait(served: Deployment, path: str) -> bool:
-    """Whether the page at this path may have to wait until a storage was asked."""
-    match = _OF_REPOSITORY.match(path)
-    return served.last_repositories.may_look_up(match[1] if match else None)
 
 
 def conditions_of_request() -> Conditions:
@@ -332,32 +222,6 @@ def wait_without_thread(
     """
     waiting = conditions_of_request().waiting
     begin_to_wait(granted, project, waiting, for_installer=for_installer)
-
-
-def begin_to_wait(
-    granted: Grant,
-    project: NormalizedName,
-    waiting: Waiting | None,
-    prepare: Callable[[], Answer | None] | None = None,
-    *,
-    for_installer: bool = False,
-) -> None:
-    """Do that for a request that has waited as `waiting` says. `prepare`: see `Later`."""
-    if waiting is None:
-        return
-    if isinstance(waiting.awaited, Pending):
-        waiting.awaited.give_up()  # if it is not over after this time, no thread waits for it
-    if waiting.awaited is not None or waiting.is_over:
-        return
-    pending = granted.begin_find(project, for_installer=for_installer)
-    if pending is not None:
-        raise Later(
-            pending,
-            pending.call_when_over,
-            pending.forget,
-            seconds=_PAGE_WAIT,
-            prepare=prepare,
-        )
 
 
 def send(content: Content) -> Response:
@@ -387,9 +251,7 @@ def _project(
                 found_content(page_cache(), granted, found, representation, conditions, base=base)
             )
         case Elsewhere(url):
-            # Never 304: what the client has may be our own page, from when the project was here.
-            headers = {"Location": url, "Cache-Control": "no-store"}
-            return Response(status=302, headers=headers)
+            return send(redirect(url))
         case Absent():
             raise ProjectNotFound(project)
 

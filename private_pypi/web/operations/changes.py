@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from werkzeug.exceptions import HTTPException
-
 from private_pypi.backend import Secret
 from private_pypi.errors import PrivatePypiError
 from private_pypi.model import ListedFile
@@ -154,6 +152,8 @@ class Changes:
 def _status(error: Exception) -> int:
     if isinstance(error, PrivatePypiError):
         return status_of(error)
+    from werkzeug.exceptions import HTTPException  # not needed to start a server
+
     return (error.code if isinstance(error, HTTPException) else None) or 500
 
 

@@ -16,6 +16,7 @@ import functools
 import json
 import logging
 import re
+import sys
 import threading
 import time
 from collections import deque
@@ -25,8 +26,6 @@ from functools import partial
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, Literal, TextIO
-
-from flask import has_request_context, request
 
 from private_pypi.web.serving import REQUEST_ID, Exchange
 
@@ -296,4 +295,8 @@ def clean(text: str) -> str:
 
 
 def _request_id() -> str:
+    if "flask" not in sys.modules:  # then no request has got as far as there yet
+        return ""
+    from flask import has_request_context, request
+
     return str(request.environ.get(REQUEST_ID, "")) if has_request_context() else ""

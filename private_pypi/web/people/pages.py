@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,8 +59,6 @@ _COLLISIONS = 20  # private names that are public too, with their versions
 _CLAIMED_NAMES = 5  # of each claimed pattern that public names match
 _MOST_WORDS = 5  # of a search
 
-_START = re.compile("/r/[^/]+/")
-_OF_PROJECT = re.compile("/(?:r/[^/]+/)?project/")
 
 _HINT = (
     "This is a private Python package index. Give your tools an address of this form, with the "
@@ -241,11 +238,6 @@ SERVER_ROUTES = (
     *_HATCH_ROUTES,
     Route("/r/<repository>", add_slash_to_start),
 )
-
-
-def may_wait(path: str) -> bool:
-    """Whether the page at this path may have to wait for a storage or for a README."""
-    return bool(_OF_PROJECT.match(path) or _START.fullmatch(path))
 
 
 @dataclass(frozen=True, slots=True)

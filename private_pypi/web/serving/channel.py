@@ -37,6 +37,7 @@ from private_pypi.web.serving.growing import GrowingBuffer, Later, Parked
 from private_pypi.web.serving.messages import (
     LARGE,
     Failure,
+    RepeatedFields,
     Request,
     Task,
 )
@@ -104,6 +105,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         super().__init__(server, sock, addr, adj, map=map)
         self.sendbuf_len = min(self.sendbuf_len, READ_SIZE)  # how much is read of a file at a time
         self.running = running
+        self._repeated = RepeatedFields()
         self._paused = False  # nothing is read, until there is a verdict or a form is written
         self._ahead = b""  # what was received meanwhile
         self._must_linger = False  # after the answer, because the client may still be sending
@@ -277,7 +279,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 return False
             while data and not self._paused:
                 if self.request is None:
-                    self.request = Request(self.adj)
+                    self.request = Request(self.adj, self._repeated)
                     self._begun += 1
                 request = self.request
                 taken = request.received(data)
@@ -294,8 +296,34 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                         data = b""  # the connection ends with this answer
             self._ahead = data
             is_at_hand = bool(self.requests) and self.requests[0].answer is not None
-        if is_at_hand:
+        if is_at_hand and not self._send_at_once():
             self.service()  # takes the lock
+        return True
+
+    def _send_at_once(self) -> bool:
+        """Send the answer that is at hand, as `service` would; False if it has to do more.
+
+        No worker has anything to do with this channel now, so no lock is taken.
+        """
+        request = self.requests[0]
+        answer = request.answer
+        assert answer is not None
+        task = Task(self, request)
+        head = task.head_of_answer() if len(self.requests) == 1 else None
+        if head is None or not self.connected:
+            return False
+        data = head if answer.status in (204, 304) else head + answer.body
+        self._turn = _TURN
+        sent = self.send(data)
+        if sent < len(data) and self.connected:
+            self.write_soon(data[sent:])
+            self.current_outbuf_count = self.adj.outbuf_high_watermark  # see waitress' `service`
+        self.answered(request)
+        task.environ = request.environ
+        task.tell(answer.status, len(data) - len(head))
+        request.close()
+        with self.requests_lock:
+            self.requests.remove(request)
         return True
 
     def _have_at_hand(self, request: Request) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from waitress.channel import ClientDisconnected
 from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, WSGITask
 from waitress.task import Task as WaitressTask
-from waitress.utilities import InternalServerError
+from waitress.utilities import InternalServerError, build_http_date
 
 from private_pypi.errors import PrivatePypiError
 from private_pypi.web.serving.framing import BadFraming, ChunkedBody, Head, check_head
@@ -35,6 +37,28 @@ logger = logging.getLogger(__name__)
 
 LARGE = 64 * 1024  # bytes; a body of this size is not copied into the buffers of waitress
 
+# Without a query, escapes or an empty segment, so that it is the path as it stands.
+_PLAIN_START = re.compile(rb"(GET|HEAD) ((?:/[A-Za-z0-9._~+!-]+)+/?|/) HTTP/1\.1")
+
+
+class RepeatedFields:
+    """The fields of the last request on a connection, in all forms in which they are needed.
+
+    Clients send the same fields with each request, and to check and to convert them takes longer
+    than many an answer. So this is only done again if they differ in any byte.
+    """
+
+    __slots__ = ("environ", "headers", "text")
+
+    def __init__(self) -> None:
+        self.text = b""  # as they were sent; empty: there was no such request
+        self.headers: dict[str, str] = {}
+        self.environ: dict[str, Any] | None = None  # of WSGI, before the application had it
+
+    def note(self, text: bytes, headers: dict[str, str]) -> None:
+        """Remember the fields of a request without a body that was accepted."""
+        self.text, self.headers, self.environ = text, dict(headers), None
+
 
 class Request(HTTPRequestParser):  # type: ignore[misc]
     """A request, which waits after its head for the gate's verdict about its body."""
@@ -48,8 +72,11 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
     error: Any
     body_rcv: Any
 
-    def __init__(self, adj: Any) -> None:
+    def __init__(self, adj: Any, repeated: RepeatedFields | None = None) -> None:
+        """`repeated`: those of the connection."""
         super().__init__(adj)
+        self._repeated = repeated
+        self.known_fields: RepeatedFields | None = None  # if they are those of this request
         self.began = time.monotonic()
         self.wants_continue = False
         self.asked_gate = False
@@ -102,6 +129,9 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
             return len(data)
         if head is None:
             return taken
+        first_line, _, fields = head.partition(b"\r\n")
+        if self._repeats(first_line, fields):
+            return taken
         host: bytes | None = None
         problem: BadFraming | None = None
         try:
@@ -123,7 +153,36 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
             self.headers["CONNECTION"] = "close"  # waitress compares the whole field with this
         # Reset, so that waitress does not send `100 Continue` before the gate is asked.
         self.wants_continue, self.expect_continue = self.expect_continue, False
+        if self._repeated is not None and _PLAIN_START.fullmatch(first_line) and self._is_bare:
+            self._repeated.note(fields, self.headers)
+            self.known_fields = self._repeated
         return taken
+
+    @property
+    def _is_bare(self) -> bool:
+        """Whether it was accepted and nothing but its head belongs to it."""
+        return self.completed and not self.error and "CONTENT_LENGTH" not in self.headers
+
+    def _repeats(self, first_line: bytes, fields: bytes) -> bool:
+        """Whether all but the path is as in the request before, which was accepted.
+
+        Then the attributes are set that `parse_header` of waitress would set.
+        """
+        known = self._repeated
+        if known is None or fields != known.text:
+            return False
+        start = _PLAIN_START.fullmatch(first_line)
+        if start is None:
+            return False
+        self.first_line = first_line
+        self.headers = dict(known.headers)
+        self.command, self.version = start[1].decode(), "1.1"
+        self.request_uri = self.path = start[2].decode()
+        self.proxy_scheme = self.proxy_netloc = self.query = self.fragment = ""
+        self.url_scheme = self.adj.url_scheme
+        self.headers_finished = self.completed = True
+        self.known_fields = known
+        return True
 
     def parse_header(self, header_plus: bytes) -> None:
         """Do as waitress does, but parse a chunked body with our own class."""
@@ -227,6 +286,11 @@ class _AnswerAsError:
         return f"{answer.status} {reason}", list(answer.headers), answer.body
 
 
+@functools.lru_cache(maxsize=1)
+def _http_date(second: int) -> str:
+    return str(build_http_date(second))
+
+
 class _ObservedTask(WaitressTask):  # type: ignore[misc]
     """An answer that has the id of its request as a header, and is reported to the observer."""
 
@@ -251,22 +315,28 @@ class _ObservedTask(WaitressTask):  # type: ignore[misc]
             raise
         finally:
             self.channel.answered(self.request)
-            observer = self.channel.running.observer
-            if observer is not None and is_answered:
-                try:
-                    observer.answered(self._exchange(status or int(self.status[:3])))
-                except Exception:
-                    logger.exception("an answer was not noted")
+            if is_answered:
+                self.tell(status or int(self.status[:3]), self._sent)
 
-    def _exchange(self, status: int) -> Exchange:
-        request = self.request
-        sent = self.content_bytes_written
-        if request.command == "HEAD" or not self.has_body:
-            sent = 0
-        elif self.content_length:  # the loop sends files, so their bytes are not counted here
-            sent = max(sent, self.content_length)
-        seconds = time.monotonic() - request.began
-        return Exchange(request.id, self._observed_environ(), status, sent, seconds)
+    @property
+    def _sent(self) -> int:
+        """Bytes of the body that were handed over."""
+        if self.request.command == "HEAD" or not self.has_body:
+            return 0
+        # The loop sends files, so their bytes are not counted in `content_bytes_written`.
+        return max(self.content_bytes_written, self.content_length or 0)
+
+    def tell(self, status: int, sent: int) -> None:
+        """Report the answer to the observer."""
+        request, observer = self.request, self.channel.running.observer
+        if observer is None:
+            return
+        try:
+            seconds = time.monotonic() - request.began
+            environ = self._observed_environ()
+            observer.answered(Exchange(request.id, environ, status, sent, seconds))
+        except Exception:
+            logger.exception("an answer was not noted")
 
     def _observed_environ(self) -> dict[str, Any] | None:
         """The environment of the request with the address of the client; None if unreadable."""
@@ -303,17 +373,53 @@ class Task(_ObservedTask, WSGITask):  # type: ignore[misc]
         return self.environ
 
     def get_environment(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environment()
-        environ["PATH_INFO"] = self.request.path_info
-        environ[REQUEST_ID] = self.request.id
-        environ[WAITING] = self.request.answer_wait.so_far()
-        environ["wsgi.file_wrapper"] = wrapper_for(self.channel)
-        form_body = self.request.form_body
-        form = self.request.form if form_body is None else form_body.error or self.request.form
+        if self.environ is not None:
+            return self.environ
+        request = self.request
+        known = request.known_fields
+        environ: dict[str, Any]
+        if known is None or known.environ is None:
+            environ = super().get_environment()
+            environ["wsgi.file_wrapper"] = wrapper_for(self.channel)
+            if known is not None:
+                known.environ = dict(environ)
+        else:
+            environ = known.environ | {
+                "REQUEST_METHOD": request.command,
+                "REQUEST_URI": request.request_uri,
+                "wsgi.input": request.get_body_stream(),
+            }
+            self.environ = environ
+        environ["PATH_INFO"] = request.path_info
+        environ[REQUEST_ID] = request.id
+        environ[WAITING] = request.answer_wait.so_far()
+        form_body = request.form_body
+        form = request.form if form_body is None else form_body.error or request.form
         if form is not None:
             environ[RECEIVED_FORM] = form
-        self.request.environ = environ
+        request.environ = environ
         return environ
+
+    def head_of_answer(self) -> bytes | None:
+        """The head of an answer that is at hand; None if the connection ends with it.
+
+        It has the fields that waitress adds as well. To have waitress do so takes as long as
+        everything else that the loop does for a request.
+        """
+        request, answer = self.request, self.request.answer
+        connection = request.headers.get("CONNECTION", "").lower()
+        if request.version != "1.1" or connection == "close" or self.channel.must_close(request):
+            return None
+        lines = [f"HTTP/1.1 {answer.status} {answer.reason}"]
+        lines += [f"{name}: {value}" for name, value in answer.headers if name != "Content-Length"]
+        if answer.status not in (204, 304):
+            lines.append(f"Content-Length: {len(answer.body)}")
+        lines += [
+            f"Date: {_http_date(int(time.time()))}",
+            f"Server: {self.channel.server.adj.ident}",
+            f"X-Request-ID: {request.id}\r\n\r\n",
+        ]
+        return "\r\n".join(lines).encode("latin-1")
 
     def execute(self) -> None:
         answer = self.request.answer

@@ -20,9 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from werkzeug.http import parse_options_header
-from werkzeug.wsgi import get_input_stream
-
 from private_pypi.distributions.upload import ReceivedFile
 from private_pypi.errors import (
     BackendUnavailable,
@@ -94,6 +91,8 @@ def receive_form(environ: dict[str, Any], folder: Path, limits: FormLimits) -> R
         raise received
     if isinstance(received, FormReceiver):
         return received.finish()
+    from werkzeug.wsgi import get_input_stream
+
     receiver = FormReceiver(environ.get("CONTENT_TYPE", ""), folder, limits)
     try:
         for data in iter(partial(get_input_stream(environ).read, READ_SIZE), b""):
@@ -321,8 +320,14 @@ class _FilePart(_Part):
             self._path.unlink(missing_ok=True)
 
 
+def _parse_options(header: str) -> tuple[str, dict[str, str]]:
+    from werkzeug.http import parse_options_header  # not needed to start a server
+
+    return parse_options_header(header)
+
+
 def _boundary(content_type: str) -> bytes:
-    kind, options = parse_options_header(content_type)
+    kind, options = _parse_options(content_type)
     if kind.lower() != "multipart/form-data":
         raise InvalidUpload(
             f"an upload is a multipart/form-data form, not {repr(kind) if kind else 'nothing'}"
@@ -347,7 +352,7 @@ def _disposition(headers: bytes) -> tuple[str, str | None]:
         if header.strip().lower() == "content-disposition":
             if plain := _PLAIN_DISPOSITION.fullmatch(value):  # parsing takes long
                 return plain["name"], plain["filename"]
-            kind, options = parse_options_header(value)
+            kind, options = _parse_options(value)
             if kind == "form-data" and "name" in options:
                 return options["name"], options.get("filename")
     raise InvalidUpload("the form is broken: a part has no name")

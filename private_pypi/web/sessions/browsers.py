@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from werkzeug.datastructures import Headers
+if TYPE_CHECKING:
+    from werkzeug.datastructures import Headers
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Printable ASCII without "\", which browsers read as a slash.

@@ -15,16 +15,17 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from typing import TYPE_CHECKING
 
 from private_pypi.backend import Secret
 from private_pypi.configuration.config import ConfigurationText
 from private_pypi.errors import BackendError, ConfigurationError
 from private_pypi.system.private_files import write_private
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
 
 COOKIE = "private_pypi_session"
 KEY_FILE = "session_key"
@@ -112,7 +113,14 @@ class SessionSeal:
                     f"random and has at least {_SHORTEST_KEY}, such as one that "
                     "`openssl rand -hex 32` makes"
                 )
-        self._fernet = MultiFernet([Fernet(_derived(key)) for key in keys])
+        self._keys = tuple(keys)
+
+    @cached_property
+    def _fernet(self) -> MultiFernet:
+        # Imported here, because a server may answer thousands of tools before the first session.
+        from cryptography.fernet import Fernet, MultiFernet
+
+        return MultiFernet([Fernet(_derived(key)) for key in self._keys])
 
     def seal(self, session: Session) -> str:
         """The value of the cookie. Raises `SessionTooLarge`."""
@@ -138,6 +146,8 @@ class SessionSeal:
         """
         if not sealed or len(sealed) > LARGEST:
             return None
+        from cryptography.fernet import InvalidToken
+
         try:
             facts = json.loads(self._fernet.decrypt(sealed.encode()))
             session = Session(
@@ -190,6 +200,9 @@ def _keys(text: str) -> list[str]:
 
 
 def _derived(key: str) -> bytes:
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
     derivation = HKDF(
         algorithm=hashes.SHA256(), length=32, salt=None, info=b"private_pypi sessions 1"
     )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import create_environ
 
 from private_pypi.testing.distributions import make_wheel
-from private_pypi.web import create_app
+from private_pypi.web import HOT_PATH, create_app
 from private_pypi.web.api import hot_path
 from private_pypi.web.http import content
 from private_pypi.web.operations import logs
-from private_pypi.web.serving import Exchange
-from tests.web.conftest import MINE, OTHER, READER, Deploy, basic, publish
+from private_pypi.web.serving import Answer, Exchange
+from tests.web.conftest import MINE, OTHER, READER, WRITER, Deploy, basic, publish
 
 ACCEPTS = ("application/vnd.pypi.simple.v1+json", "text/html", "*/*", "application/xml", "")
 ENCODINGS = ("", "gzip", "gzip, deflate, zstd", "identity", "gzip;q=0")
@@ -81,3 +84,126 @@ def test_long_headers_are_answered_and_not_remembered(client: FlaskClient) -> No
         assert "agentagent" in logs._text_request(logs.LOGGER, "now", exchange, "/", "")
         assert "agentagent" in logs._json_request("", "now", exchange, "/", "")
     assert [cache.cache_info().currsize for cache in caches[2:]] == [1, 1]
+
+
+AtOnce = Callable[..., Answer | None]
+
+
+def at_once_of(app: Flask) -> AtOnce:
+    """Asks what the loop of the server sends itself to a reader of `mine`."""
+
+    def ask(path: str, headers: dict[str, str] = READER) -> Answer | None:
+        environ = create_environ(path, headers={"Accept": "text/html", **headers})
+        answer = app.extensions[HOT_PATH].at_once(environ)
+        assert answer is None or isinstance(answer, Answer)
+        return answer
+
+    return ask
+
+
+def test_the_loop_sends_small_files_that_were_sent_before(deploy: Deploy) -> None:
+    app = create_app(deploy(MINE))
+    client, at_once = app.test_client(), at_once_of(app)
+    filename, content = make_wheel("demo", "1.0")
+    assert publish(client, filename, content).status_code == 200
+    for path in (f"/simple/demo/{filename}", f"/r/mine/simple/demo/{filename}.metadata"):
+        assert at_once(path) is None  # it would have to be read from disk
+        sent = client.get(path, headers=READER)
+        again = at_once(path)
+        assert again is not None
+        assert (again.status, again.body) == (200, sent.data)
+        assert dict(again.headers) == dict(sent.headers)
+        etag = sent.headers["ETag"]
+        unchanged = at_once(path, READER | {"If-None-Match": etag})
+        assert unchanged is not None
+        assert (unchanged.status, unchanged.body) == (304, b"")
+        part = at_once(path, READER | {"Range": "bytes=1-3"})
+        assert part is not None
+        assert (part.status, part.body) == (206, sent.data[1:4])
+        for headers in ({}, basic("mine", "wrong")):
+            assert at_once(path, headers) is None
+
+
+def test_a_file_that_another_process_deleted_is_not_sent_from_memory(deploy: Deploy) -> None:
+    served = deploy(MINE)
+    app, other = create_app(served), create_app(deploy(MINE))
+    client, at_once = app.test_client(), at_once_of(app)
+    filename, content = make_wheel("demo", "1.0")
+    assert publish(client, filename, content).status_code == 200
+    assert client.get(f"/simple/demo/{filename}", headers=READER).status_code == 200
+    assert at_once(f"/simple/demo/{filename}") is not None
+    deleted = other.test_client().delete(f"/r/mine/simple/demo/{filename}", headers=WRITER)
+    assert deleted.status_code in (200, 204), deleted.data
+    assert at_once(f"/simple/demo/{filename}") is None
+    assert client.get(f"/simple/demo/{filename}", headers=READER).status_code == 404
+
+
+def test_a_file_with_other_bytes_than_the_index_says_is_not_kept(
+    deploy: Deploy, tmp_path: Path
+) -> None:
+    app = create_app(deploy(MINE))
+    client, at_once = app.test_client(), at_once_of(app)
+    filename, content = make_wheel("demo", "1.0")
+    assert publish(client, filename, content).status_code == 200
+    (stored,) = (tmp_path / "root" / "cache" / "mine" / "storage").glob(f"*/{filename}")
+    stored.chmod(0o600)
+    stored.write_bytes(bytes(len(content)))
+    assert client.get(f"/simple/demo/{filename}", headers=READER).data == bytes(len(content))
+    assert at_once(f"/simple/demo/{filename}") is None
+
+
+def test_the_loop_sends_the_list_until_it_changes(deploy: Deploy) -> None:
+    app = create_app(deploy(MINE))
+    client, at_once = app.test_client(), at_once_of(app)
+    assert publish(client, *make_wheel("demo", "1.0")).status_code == 200
+    assert at_once("/simple/") is None
+    sent = client.get("/simple/", headers=READER | {"Accept": "text/html"})
+    again = at_once("/simple/")
+    assert again is not None
+    assert (again.status, again.body) == (200, sent.data)
+    assert dict(again.headers) == dict(sent.headers)
+    assert publish(client, *make_wheel("second", "1.0")).status_code == 200
+    assert at_once("/simple/") is None
+    assert b"second" in client.get("/simple/", headers=READER).data
+
+
+def test_the_loop_renders_short_pages(deploy: Deploy) -> None:
+    app = create_app(deploy(MINE))
+    client, at_once = app.test_client(), at_once_of(app)
+    for project, files in (("short", 1), ("long", hot_path._FEW + 1)):
+        for number in range(files):
+            wheel = make_wheel(project, f"{number}.0")
+            assert publish(client, *wheel).status_code == 200
+    short = at_once("/simple/short/")
+    assert short is not None
+    assert short.body == client.get("/simple/short/?x=1", headers=READER).data
+    assert at_once("/simple/long/") is None
+    assert client.get("/simple/long/", headers=READER).status_code == 200
+    assert at_once("/simple/long/") is not None
+
+
+@pytest.mark.parametrize("elsewhere", ["", "https://index.example/simple/"])
+def test_the_loop_says_what_is_not_there(deploy: Deploy, elsewhere: str) -> None:
+    app = create_app(deploy(MINE, extra_index_url=elsewhere))
+    client, at_once = app.test_client(), at_once_of(app)
+    assert publish(client, *make_wheel("demo", "1.0")).status_code == 200
+    for path, status in (
+        ("/simple/unknown/", 302 if elsewhere else 404),
+        ("/simple/acme-unknown/", 404),  # claimed
+    ):
+        answer = at_once(path)
+        shown = client.get(f"{path}?x=1", headers=READER | {"Accept": "text/html"})
+        assert answer is not None
+        assert (answer.status, answer.body) == (status, shown.data)
+        assert shown.status_code == status
+        assert {**dict(shown.headers), **dict(answer.headers)} == dict(shown.headers)
+        assert at_once(path, {}) is None
+
+
+def test_a_person_gets_a_page_about_what_is_not_there(deploy: Deploy) -> None:
+    app = create_app(deploy(MINE + "anonymous_read = true\n"))
+    at_once = at_once_of(app)
+    assert app.test_client().get("/simple/unknown/").status_code == 404
+    assert at_once("/simple/unknown/", {}) is not None
+    assert at_once("/simple/unknown/", {"User-Agent": "Mozilla/5.0"}) is None
+    assert at_once("/simple/unknown/", {"Sec-Fetch-Mode": "navigate"}) is None

@@ -1,0 +1,192 @@
+"""What the simple API answers, as HTTP content: the list, pages of projects, and files.
+
+It knows neither routes nor Flask, so that `hot_path` can answer before Flask is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from packaging.utils import NormalizedName
+
+from private_pypi.errors import FileNotFound
+from private_pypi.model import ListedFile
+from private_pypi.pages.simple_api import Representation, project_detail, project_list
+from private_pypi.repositories import Found, Grant, Opened
+from private_pypi.system.background import Pending
+from private_pypi.web.http.content import (
+    Conditions,
+    Content,
+    FileFacts,
+    Page,
+    PageKey,
+    file_content,
+    make_page,
+    page_content,
+)
+from private_pypi.web.serving import Answer, Later, Waiting
+
+_METADATA = ".metadata"
+
+_PAGE_WAIT = 15.0
+"""Seconds for which a request waits for a page of another index. Then it gets what is known of the
+page, if anything. Installers give up a little later."""
+
+
+class Pages(Protocol):
+    """Rendered pages: a `PageCache`, or a part of one."""
+
+    def get(self, key: PageKey, render: Callable[[], Page]) -> Page:
+        """The page with this key, which is rendered if need be."""
+
+
+def list_content(
+    pages: Pages, granted: Grant, representation: Representation, conditions: Conditions
+) -> Content:
+    """The list of the projects that the caller may see."""
+    listed = granted.list_projects()
+
+    def render() -> Page:
+        pieces = project_list(listed.read(), representation, serial=listed.serial)
+        return make_page(pieces, representation.content_type, listed.serial)
+
+    key = PageKey(listed.kept_in, None, listed.serial, representation, "")
+    return page_content(
+        pages.get(key, render),
+        conditions,
+        public=granted.is_public,
+        freshness=listed.freshness,
+    )
+
+
+def found_content(
+    pages: Pages,
+    granted: Grant,
+    found: Found,
+    representation: Representation,
+    conditions: Conditions,
+    *,
+    base: str = "",
+) -> Content:
+    """The page of a project; to render it costs one query of the local index.
+
+    `base` is put before the names of files to make relative addresses.
+    """
+    page = rendered(pages, found, representation, base)
+    return page_content(page, conditions, public=granted.is_public, freshness=found.freshness)
+
+
+def rendered(pages: Pages, found: Found, representation: Representation, base: str = "") -> Page:
+    """The page of a project as it is kept in memory, rendered if it is not there."""
+
+    def render() -> Page:
+        said = found.read()
+        text = project_detail(
+            found.project,
+            said.files,
+            representation,
+            serial=found.serial,
+            status=said.status,
+            base=base,
+        )
+        return make_page(text, representation.content_type, found.serial)
+
+    key = PageKey(found.kept_in, found.project, found.serial, representation, base)
+    return pages.get(key, render)
+
+
+def begin_to_wait(
+    granted: Grant,
+    project: NormalizedName,
+    waiting: Waiting | None,
+    prepare: Callable[[], Answer | None] | None = None,
+    *,
+    for_installer: bool = False,
+) -> None:
+    """Raise `Later` if another index has to be asked for a page, and the server supports that.
+
+    `waiting`: how the request has waited, from its environment. `prepare`: see `Later`.
+    `for_installer`: see `Repository.begin_find`.
+    """
+    if waiting is None:
+        return
+    if isinstance(waiting.awaited, Pending):
+        waiting.awaited.give_up()  # if it is not over after this time, no thread waits for it
+    if waiting.awaited is not None or waiting.is_over:
+        return
+    pending = granted.begin_find(project, for_installer=for_installer)
+    if pending is not None:
+        raise Later(
+            pending,
+            pending.call_when_over,
+            pending.forget,
+            seconds=_PAGE_WAIT,
+            prepare=prepare,
+        )
+
+
+def redirect(url: str) -> Content:
+    """A redirect to the page of another index.
+
+    It is never 304: what the client has may be our own page, from when the project was here.
+    """
+    return Content("302 Found", [("Location", url), ("Cache-Control", "no-store")])
+
+
+OpenSmall = Callable[[Grant, str | None, Callable[[], Opened]], Opened]
+"""Opens a file that the caller may read, given its hash and a function that opens it."""
+
+
+def open_any(granted: Grant, sha256: str | None, open_it: Callable[[], Opened]) -> Opened:
+    """Open the file, whatever its content is."""
+    return open_it()
+
+
+def file_of(
+    granted: Grant,
+    project: NormalizedName,
+    filename: str,
+    conditions: Conditions,
+    open_small: OpenSmall = open_any,
+) -> Content:
+    """A file of a project, or its core metadata under `<filename>.metadata` (PEP 658).
+
+    `open_small` is called to open the file, and may know the content already. Raises
+    `FileNotFound`, and what `Grant.file` and `file_content` raise.
+    """
+    if not filename.endswith(_METADATA):
+        return file_content_of(granted, granted.file(project, filename), conditions, open_small)
+    file = granted.file(project, filename.removesuffix(_METADATA))
+    if not file.offers_core_metadata:
+        raise FileNotFound(filename)
+    return file_content(
+        FileFacts(
+            sha256=file.core_metadata_sha256,
+            size=None,
+            content_type="text/plain; charset=utf-8",
+            last_modified=file.uploaded_at,
+        ),
+        lambda: open_small(
+            granted,
+            file.core_metadata_sha256,
+            lambda: granted.open_core_metadata(file, conditions.awaited),
+        ),
+        conditions,
+        public=granted.is_public,
+    )
+
+
+def file_content_of(
+    granted: Grant, file: ListedFile, conditions: Conditions, open_small: OpenSmall = open_any
+) -> Content:
+    """The content of a file that was found; see `file_of`."""
+    return file_content(
+        FileFacts(sha256=file.sha256, size=file.size, last_modified=file.uploaded_at),
+        lambda: open_small(
+            granted, file.sha256, lambda: granted.open_file(file, conditions.awaited)
+        ),
+        conditions,
+        public=granted.is_public,
+        opens_for_head=granted.opens_files_here,
+    )
