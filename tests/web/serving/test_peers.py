@@ -16,32 +16,35 @@ from tests.web.serving.servers import HELLO, Server, answer
 
 
 class Workers:
-    """Two engines on one socket, each of which names itself."""
+    """Engines on one socket, each of which names itself."""
 
-    def __init__(self, folder: Path, counts: ConnectionCounts, only: int | None = None) -> None:
+    def __init__(self, folder: Path, counts: ConnectionCounts) -> None:
         sockets, self.addresses = open_listeners("127.0.0.1", 0, {"threads": "2"})
         (self.listener,) = sockets
-        self.stops = []
-        self._threads = []
-        for number in (1, 2) if only is None else (only,):
-            self.stops.append(Stop())
-            listening = threading.Event()
-            thread = threading.Thread(
-                target=serve,
-                args=(self._application(number), Server(folder).let_in),
-                kwargs={
-                    "host": "not used",
-                    "port": 1,
-                    "options": {"threads": "2", "listen": "not.used:1"},
-                    "sockets": [self.listener.dup()],
-                    "peers": counts.peers_of(number),
-                    "on_listening": lambda _, listening=listening: listening.set(),
-                    "stop": self.stops[-1],
-                },
-            )
-            thread.start()
-            self._threads.append(thread)
-            assert listening.wait(10)
+        self.stops: list[Stop] = []
+        self._folder = folder
+        self._counts = counts
+        self._threads: list[threading.Thread] = []
+
+    def start(self, number: int) -> None:
+        stop, listening = Stop(), threading.Event()
+        thread = threading.Thread(
+            target=serve,
+            args=(self._application(number), Server(self._folder).let_in),
+            kwargs={
+                "host": "not used",
+                "port": 1,
+                "options": {"threads": "2", "listen": "not.used:1"},
+                "sockets": [self.listener.dup()],
+                "peers": self._counts.peers_of(number),
+                "on_listening": lambda _: listening.set(),
+                "stop": stop,
+            },
+        )
+        self.stops.append(stop)
+        self._threads.append(thread)
+        thread.start()
+        assert listening.wait(10)
 
     @staticmethod
     def _application(number: int):  # type: ignore[no-untyped-def]
@@ -73,26 +76,38 @@ def stack() -> Iterator[contextlib.ExitStack]:
         yield stack
 
 
-def test_connections_that_stay_open_are_with_both(
-    tmp_path: Path, stack: contextlib.ExitStack
+@pytest.fixture
+def counts() -> ConnectionCounts:
+    return ConnectionCounts(2)
+
+
+@pytest.fixture
+def workers(tmp_path: Path, counts: ConnectionCounts) -> Iterator[Workers]:
+    workers = Workers(tmp_path, counts)
+    yield workers
+    workers.end()
+
+
+def test_new_connections_go_to_the_worker_that_has_the_fewest(
+    workers: Workers, stack: contextlib.ExitStack
 ) -> None:
-    workers = Workers(tmp_path, ConnectionCounts(2))
-    stack.callback(workers.end)
-    found = []
-    for _ in range(20):
-        connection, number = workers.connect()
-        stack.callback(connection.close)
-        found.append(number)
-    # On a busy machine, one of them may not be there in time once or twice.
-    assert abs(found.count(1) - found.count(2)) <= 6
+    def found(number: int) -> list[int]:
+        made = [workers.connect() for _ in range(number)]
+        for connection, _ in made:
+            stack.callback(connection.close)
+        return [worker for _, worker in made]
+
+    workers.start(1)
+    assert found(10) == [1] * 10
+    workers.start(2)
+    # On a busy machine, it may not be there in time once or twice.
+    assert found(10).count(2) >= 8
 
 
 def test_nobody_waits_for_a_worker_that_hangs_or_has_ended(
-    tmp_path: Path, stack: contextlib.ExitStack
+    workers: Workers, counts: ConnectionCounts, stack: contextlib.ExitStack
 ) -> None:
-    counts = ConnectionCounts(2)  # the second one has no connection, and never accepts any
-    workers = Workers(tmp_path, counts, only=1)
-    stack.callback(workers.end)
+    workers.start(1)  # the second one has no connection, and never accepts any
     for _ in range(5):
         connection, number = workers.connect()
         stack.callback(connection.close)
@@ -103,10 +118,11 @@ def test_nobody_waits_for_a_worker_that_hangs_or_has_ended(
     assert not peers.have_fewer()
 
 
-def test_a_worker_that_ends_is_not_waited_for(tmp_path: Path, stack: contextlib.ExitStack) -> None:
-    counts = ConnectionCounts(2)
-    workers = Workers(tmp_path, counts)
-    stack.callback(workers.end)
+def test_a_worker_that_ends_is_not_waited_for(
+    workers: Workers, counts: ConnectionCounts, stack: contextlib.ExitStack
+) -> None:
+    workers.start(1)
+    workers.start(2)
     workers.stops[0].request()
     connection, number = workers.connect()
     while number == 1:  # it answers what it accepted before it ended
