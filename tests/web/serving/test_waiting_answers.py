@@ -128,6 +128,19 @@ def test_a_file_is_released_when_its_client_goes(server: Server) -> None:
     assert file.is_closed.wait(5)
 
 
+@pytest.mark.parametrize("engine", ["granian"])  # waitress does not notice that it has gone
+def test_a_file_of_which_nothing_arrives_is_released_when_its_client_goes(server: Server) -> None:
+    file = Arriving(10**6)
+    server.start(sending(file))
+    with server.connect() as sock:
+        sock.sendall(b"GET /file HTTP/1.1\r\nHost: x\r\n\r\n")
+        file.arrive(b"x" * 300_000)
+        received = 0
+        while received < 300_000:
+            received += len(sock.recv(65536))
+    assert file.is_closed.wait(10)
+
+
 def test_a_request_waits_for_its_answer_without_a_thread(server: Server) -> None:
     ready: list[Callable[[], object]] = []
     seen: list[Waiting] = []

@@ -55,6 +55,9 @@ class Running(Protocol):
     def expire(self) -> None:
         """End it, because its client takes too long."""
 
+    def gone(self) -> None:
+        """End it, because its client has gone."""
+
 
 class Connection:
     """One connection, as it was at the last sweep."""
@@ -99,6 +102,7 @@ class Connections:
         self._timeout = timeout
         self._folder = folder
         self._known: dict[str, Connection] = {}  # by the address and port of the client
+        self._missing: set[str] = set()  # those of them that had no socket at the last sweep
         self._listening: set[object] = set()
         self._told_at = -math.inf
 
@@ -122,9 +126,8 @@ class Connections:
         now = time.monotonic()
         sockets = dict(self._sockets())
         try:
-            for client in [each for each in self._known if each not in sockets]:
-                if not self._known[client].requests:
-                    del self._known[client]
+            # Clients of a Unix socket have no address, and cannot be found here.
+            self._forget({each for each in self._known if ":" in each} - sockets.keys())
             for client, sock in sockets.items():
                 connection = self.of(client)
                 sent, untaken = _moved(sock)
@@ -160,6 +163,18 @@ class Connections:
             with sock:
                 if address == client:
                     _shut(sock)
+
+    def _forget(self, missing: set[str]) -> None:
+        """Forget connections that are closed.
+
+        One that is missing for the first time may have been opened while the others were found.
+        """
+        for client in missing & self._missing:
+            for request in tuple(self._known[client].requests):
+                request.gone()
+            if not self._known[client].requests:
+                del self._known[client]
+        self._missing = missing
 
     def _close_some(self, sockets: dict[str, socket.socket], now: float) -> None:
         connections = {self._known[client]: client for client in sockets}

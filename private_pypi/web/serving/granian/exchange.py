@@ -170,6 +170,11 @@ class RunningExchange:
         """End the body, because the client takes too long to send it."""
         self._body.expire()
 
+    def gone(self) -> None:
+        """Release what is being sent, because the client has gone."""
+        if self._piped is not None:
+            self._piped.stop()
+
     # Called by granian's coroutine.
 
     async def run(self) -> None:

@@ -73,12 +73,13 @@ class Piped:
         """Send all of it; returns whether it could be. The rest of the source is released."""
         self._continue()
         try:
-            return await self._ended
-        finally:
-            self._is_stopped = True
+            return await asyncio.shield(self._ended)
+        except asyncio.CancelledError:
+            self.stop()
+            raise
 
     def stop(self) -> None:
-        """Give up, because the client has gone or takes too long."""
+        """Give up, because the client has gone or the server ends."""
         self._is_stopped = True
         self._continue_soon()
 
