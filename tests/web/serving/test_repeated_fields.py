@@ -35,6 +35,12 @@ def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [body]
 
 
+@pytest.fixture
+def engine() -> str:
+    """The default engine, because granian parses each request itself."""
+    return "waitress"
+
+
 @pytest.mark.parametrize("prefix", ["", "/thread"])
 def test_each_request_has_its_own_path_and_environment(server: Server, prefix: str) -> None:
     server.start(application, at_once=at_once)

@@ -85,8 +85,12 @@ class Serving:
         head = Head(scope, self.constant, self.max_head_bytes)
         connection = self.connections.of(head.client)
         connection.begun += 1
+        later: Later | None = None
         if head.method == "GET" and not head.has_body and head.problem is None:
-            answer = self._at_hand(head)
+            try:
+                answer = self._at_hand(head)
+            except Later as error:
+                answer, later = None, error
             if answer is not None:
                 connection.was_let_in = bool(head.environ.get(LET_IN))
                 headers = [*answer.headers, *self.own_headers(head)]
@@ -98,13 +102,15 @@ class Serving:
         assert task is not None
         self.running.add(task)
         try:
-            await RunningExchange(self, head, connection, protocol).run()
+            await RunningExchange(self, head, connection, protocol, later).run()
         finally:
             self.running.discard(task)
 
     def _at_hand(self, head: Head) -> Answer | None:
         try:
             return self.at_once(head.environ)
+        except Later:
+            raise
         except Exception:
             logger.exception("no answer at hand for %r", head.path)
             return None
@@ -131,11 +137,20 @@ class Serving:
 class RunningExchange:
     """A request that is not answered at once."""
 
-    def __init__(self, serving: Serving, head: Head, connection: Connection, protocol: Any) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        head: Head,
+        connection: Connection,
+        protocol: Any,
+        later: Later | None,
+    ) -> None:
+        """`later`: what it has to wait for, if this is known before the application is called."""
         self._serving = serving
         self._head = head
         self._connection = connection
         self._protocol = protocol
+        self._later = later
         self._body = Body(protocol, head)
         self._environ = head.environ
         self._share = serving.share_of(head.path, head.environ.get("HTTP_AUTHORIZATION"))
@@ -357,8 +372,15 @@ class RunningExchange:
             pool = serving.pools.reading(serving.kind_of(head.path))
         else:
             pool = serving.pools.writing
-        wait = AnswerWait()
+        wait, later = AnswerWait(), self._later
         while True:
+            if later is not None:
+                wait.begin(later)
+                answer = await self._wait(later, wait)
+                if answer is not None and head.method == "GET":
+                    self._send(answer.status, answer.headers, answer.body)
+                    self._note(answer.status, len(answer.body))
+                    return
             self._environ = environ = head.environ.copy()
             environ[WAITING] = wait.so_far()
             environ["wsgi.file_wrapper"] = FileBody
@@ -372,11 +394,9 @@ class RunningExchange:
             except Exception:
                 logger.exception("Exception while serving %s", head.path)
                 response = None
-            if isinstance(response, Later):
-                wait.begin(response)
-                await self._wait(response, wait)
-            else:
+            if not isinstance(response, Later):
                 break
+            later = response
         if response is None:
             answer = plain_answer(500, "the server failed; its log says why")
             response = Response(500, list(answer.headers), [answer.body], None)
@@ -386,11 +406,23 @@ class RunningExchange:
             if response.source is not None:
                 serving.pools.sending.add(response.close, self._share)
 
-    async def _wait(self, later: Later, wait: AnswerWait) -> None:
-        """Wait until the application may be able to answer. Raises `ClientGone`."""
+    async def _wait(self, later: Later, wait: AnswerWait) -> Answer | None:
+        """Wait until the application may be able to answer, and return what was prepared.
+
+        Raises `ClientGone`.
+        """
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
-        wake = partial(_call_soon, loop, ready.set)
+        prepared: list[Answer | None] = []
+
+        def wake() -> None:
+            if later.prepare is not None and not gone.done():
+                try:
+                    prepared.append(later.prepare())
+                except Exception:
+                    logger.exception("an answer could not be prepared")
+            _call_soon(loop, ready.set)
+
         gone = asyncio.ensure_future(_gone(self._protocol))
         waiting = asyncio.ensure_future(ready.wait())
         later.call_when_ready(wake)
@@ -404,6 +436,7 @@ class RunningExchange:
             later.forget(wake)
             gone.cancel()
             waiting.cancel()
+        return prepared[0] if prepared else None
 
     async def _send_response(self, response: Response) -> None:
         serving = self._serving

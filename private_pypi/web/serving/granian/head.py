@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from private_pypi.web.serving.framing import HOST, BadFraming
 from private_pypi.web.serving.gate import REQUEST_ID
+from private_pypi.web.serving.growing import WAITING, AnswerWait
 from private_pypi.web.serving.heads import path_info, request_id
 
 _MEANT = ("transfer_encoding", "content_length")
@@ -51,6 +52,7 @@ def constant_environ(
         "wsgi.run_once": False,
         "wsgi.errors": sys.stderr,
         "wsgi.input_terminated": True,
+        WAITING: AnswerWait().so_far(),  # until it has waited
     }
 
 
