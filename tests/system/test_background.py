@@ -89,7 +89,7 @@ def test_no_more_than_so_many_run(background: Background) -> None:
     # All running calls hang, so there is no point in waiting for one of them to end.
     with pytest.raises(BackendUnavailable, match="too many requests"):
         background.result("three", held, wait=60)
-    assert held.calls == 2
+    eventually(lambda: held.calls == 2)  # on a busy machine, a thread begins later
     held.go.set()
 
 
