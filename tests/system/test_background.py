@@ -89,7 +89,7 @@ def test_no_more_than_so_many_run(background: Background) -> None:
     # All running calls hang, so there is no point in waiting for one of them to end.
     with pytest.raises(BackendUnavailable, match="too many requests"):
         background.result("three", held, wait=60)
-    assert held.calls == 2
+    eventually(lambda: held.calls == 2)  # on a busy machine, a thread begins later
     held.go.set()
 
 
@@ -166,7 +166,10 @@ def test_daemon_threads_give_results_in_order_and_errors_as_they_are() -> None:
         threads.submit(int)
 
 
-def test_tasks_wait_for_a_thread_in_their_order_and_threads_end_after_the_last() -> None:
+def test_tasks_wait_for_a_thread_in_their_order_and_threads_end_after_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("private_pypi.system.background._LINGER_SECONDS", 0.1)
     threads, gate = DaemonThreads(2, "ends"), threading.Event()
     running: list[int] = []
 
