@@ -136,6 +136,8 @@ class Mirror(Repository):
             lock=backend.folders.lock,
             interval=settings.sync_index_interval.total_seconds(),
             stale_for=settings.stale_for.total_seconds(),
+            index_bytes=self._own.index_bytes,
+            lists_all=self._own.reads_public_index,
             offline=self._own.offline,
         )
         self._files = MirroredFiles(
@@ -398,6 +400,8 @@ class Mirror(Repository):
                 self._pages.begin(project)
                 raise NotAtHand
         if page is None:
+            if not self._own.offline:
+                return None
             raise BackendUnavailable(
                 f"this mirror is offline, and never read the page of {project!r}"
             )

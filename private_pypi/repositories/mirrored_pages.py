@@ -7,10 +7,12 @@ an error, unless what was known before is young enough.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,7 @@ from private_pypi.index.mirrored import (
 from private_pypi.model import FRESH, Freshness
 from private_pypi.repositories.repository import NotAtHand
 from private_pypi.storage.recent_trouble import RecentTrouble
+from private_pypi.storage.token_bucket import TokenBucket
 from private_pypi.system.background import Background, Pending, StillRunning
 
 _log = logging.getLogger(__name__)
@@ -40,6 +43,8 @@ _ABSENT_SECONDS = 30.0  # for which it is believed that the upstream does not ha
 _RECHECK_SECONDS = 30.0  # after which a page is asked for again if it lacks a wanted file
 _NAMES_SECONDS = 3600.0  # for which the list of projects is believed, which may have 40 MB
 _MOST_CALLS = 64  # to the upstream at the same time, for pages; uv asks for 50
+_MOST_UNKNOWN = 1000  # questions about names that nobody knows, without a pause
+_UNKNOWN_PER_SECOND = 10.0  # more of them; a real project that is found does not count
 _MOST_UNKEPT = 20_000  # files on pages that are in memory because the disk is full
 
 
@@ -68,13 +73,17 @@ class MirroredPages:
         lock: Path,
         interval: float,
         stale_for: float,
+        index_bytes: int,
+        lists_all: bool,
         offline: bool,
     ) -> None:
         """`name` is that of the repository, for messages, and `lock` a folder for a lock between
         the processes of a ROOT.
 
         What the upstream said is believed for `interval` seconds, and while it is in trouble, for
-        `stale_for` seconds more. With `offline`, it is never asked.
+        `stale_for` seconds more. Pages are removed from the index while it has more than
+        `index_bytes` bytes. `lists_all`: the list of the upstream is known to have all of its
+        projects; that of other indexes may lack some. With `offline`, the upstream is never asked.
         """
         self._index = index
         self._upstream = upstream
@@ -83,10 +92,13 @@ class MirroredPages:
         self._lock_folder = lock
         self._interval = interval
         self._stale_for = stale_for
+        self._index_bytes = index_bytes
+        self._lists_all = lists_all
         self._offline = offline
         self._background = Background(f"mirror {name!r}", most=_MOST_CALLS)
         self._lock = threading.Lock()  # guards _unkept
         self._unkept: OrderedDict[str, _Unkept] = OrderedDict()
+        self._unknown = TokenBucket(_MOST_UNKNOWN, per_second=_UNKNOWN_PER_SECOND)
         self.error: str | None = None
         """What was wrong when the upstream was asked last; None: nothing."""
 
@@ -139,6 +151,8 @@ class MirroredPages:
             return page, FRESH
         if page is not None and self._is_fresh(page):
             return page, FRESH
+        if (page is None or not page.is_there) and self._is_unlisted(project):
+            return None, FRESH
         if not ask:
             raise NotAtHand
         try:
@@ -162,6 +176,8 @@ class MirroredPages:
         is_known = project_name(project) is None if page is None else self._is_fresh(page)
         if self._offline or is_known:
             return None
+        if (page is None or not page.is_there) and self._is_unlisted(project):
+            return None
         return self._background.begin(("page", project), partial(self._ask_page, project))
 
     def look_again(self, project: NormalizedName) -> PageState | None:
@@ -179,6 +195,14 @@ class MirroredPages:
 
     def _is_fresh(self, page: PageState) -> bool:
         return 0 <= time.time() - page.checked_at < self._believed(page)
+
+    def _is_unlisted(self, project: NormalizedName) -> bool:
+        """Whether a list that counts as pages do shows that the upstream has no such project."""
+        if not self._lists_all:
+            return False
+        checked_at = self._index.names_state().checked_at
+        is_young = checked_at is not None and 0 <= time.time() - checked_at < self._interval
+        return is_young and not self._index.has_name(project)
 
     def _require_unlisted(self, project: NormalizedName) -> None:
         """Raise unless a project that was never asked for is known to be absent."""
@@ -201,18 +225,44 @@ class MirroredPages:
         # A page that is not on the disk is asked for as a whole, and perhaps kept this time.
         is_kept = page is not None and page.is_there and project not in self._unkept
         validator = page.validator if page is not None and is_kept else ""
+        question = ("page", project)
+        is_unknown = (
+            (page is None or not page.is_there)
+            and self._trouble.find(question) is None  # else the upstream is not asked
+            and not self._index.has_name(project)
+        )
+        if is_unknown:
+            self._require_turn(project)
         try:
-            found = self._trouble.ask(
-                ("page", project), partial(self._page_of_upstream, project, validator)
-            )
+            found = self._trouble.ask(question, partial(self._page_of_upstream, project, validator))
         except ProjectNotFound:
             self._take_page(project, UpstreamPage(files=()), asked_at, is_there=False)
         except BackendError as error:
             self.error = str(error)
             raise
         else:
+            if is_unknown:
+                self._unknown.give_back()
             self._take_page(project, found, asked_at)
+            if found is None and self.page(project) is None:
+                self._ask_page(project)  # it was removed from the index meanwhile
         self.error = None
+
+    def _require_turn(self, project: NormalizedName) -> None:
+        """Raise if too many questions were about names that neither we nor the list know.
+
+        Otherwise whoever makes up names could have this server flood the upstream.
+        """
+        seconds = self._unknown.take()
+        if not seconds:
+            return
+        with suppress(BackendError):
+            self.require_names(ask=False)  # projects on the list are then asked for again at once
+        raise BackendUnavailable(
+            f"too many projects were asked for that the upstream of {self._name!r} does not have, "
+            f"so it is asked later whether it has {project!r}; ask again",
+            retry_after=math.ceil(seconds),
+        )
 
     def _page_of_upstream(self, project: NormalizedName, validator: str) -> UpstreamPage | None:
         page = self._upstream.project_page(project, validator)
@@ -244,6 +294,14 @@ class MirroredPages:
         else:
             with self._lock:
                 self._unkept.pop(project, None)
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Begin to remove old pages if the index is too large. No request waits for that."""
+        with suppress(BackendError):  # there is another chance after the next page
+            if self._index.is_larger_than(self._index_bytes):
+                least = self._index_bytes - self._index_bytes // 20
+                self._background.begin("room", partial(self._index.make_room, least))
 
     def _remember(
         self,
