@@ -12,17 +12,31 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from packaging.utils import NormalizedName
 
 from private_pypi.backend import SupportsUpstream, UpstreamPage
+from private_pypi.backend.chains import (
+    LONGEST,
+    Chain,
+    chained,
+    is_pseudonym,
+    new_pseudonym,
+    present_chain,
+)
 from private_pypi.distributions.filenames import project_name
-from private_pypi.errors import BackendError, BackendUnavailable, ProjectNotFound, StorageFull
+from private_pypi.errors import (
+    BackendError,
+    BackendUnavailable,
+    LoopDetected,
+    ProjectNotFound,
+    StorageFull,
+)
 from private_pypi.index.mirrored import (
     MirroredFile,
     MirroredIndex,
@@ -35,6 +49,7 @@ from private_pypi.repositories.repository import NotAtHand
 from private_pypi.storage.recent_trouble import RecentTrouble
 from private_pypi.storage.token_bucket import TokenBucket
 from private_pypi.system.background import Background, Pending, StillRunning
+from private_pypi.system.private_files import write_private
 
 _log = logging.getLogger(__name__)
 
@@ -155,9 +170,10 @@ class MirroredPages:
             return None, FRESH
         if not ask:
             raise NotAtHand
+        chain = self._unbroken_chain()
         try:
             self._background.result(
-                ("page", project), partial(self._ask_page, project), wait=_BUDGET
+                ("page", project, chain), partial(self._ask_page, project, chain), wait=_BUDGET
             )
         except BackendError as error:
             age = 0.0 if page is None else time.time() - page.checked_at
@@ -178,7 +194,10 @@ class MirroredPages:
             return None
         if (page is None or not page.is_there) and self._is_unlisted(project):
             return None
-        return self._background.begin(("page", project), partial(self._ask_page, project))
+        chain = self._unbroken_chain()
+        return self._background.begin(
+            ("page", project, chain), partial(self._ask_page, project, chain)
+        )
 
     def look_again(self, project: NormalizedName) -> PageState | None:
         """A page that lacks a file that somebody knows from somewhere else, which may be new.
@@ -186,9 +205,10 @@ class MirroredPages:
         It is asked for again, unless that was a moment ago.
         """
         if not self._offline:
+            chain = self._unbroken_chain()
             self._background.result(
-                ("page", project),
-                partial(self._ask_page, project, believed=_RECHECK_SECONDS),
+                ("page", project, chain),
+                partial(self._ask_page, project, chain, believed=_RECHECK_SECONDS),
                 wait=_BUDGET,
             )
         return self.page(project)
@@ -214,8 +234,13 @@ class MirroredPages:
     def _believed(self, page: PageState) -> float:
         return self._interval if page.is_there else min(self._interval, _ABSENT_SECONDS)
 
-    def _ask_page(self, project: NormalizedName, *, believed: float | None = None) -> None:
-        """Ask the upstream for a page, unless what is known is younger than `believed` seconds."""
+    def _ask_page(
+        self, project: NormalizedName, chain: Chain, *, believed: float | None = None
+    ) -> None:
+        """Ask the upstream for a page, unless what is known is younger than `believed` seconds.
+
+        `chain`: through which the request for it came.
+        """
         page = self.page(project)
         if page is not None:
             seconds = self._believed(page) if believed is None else believed
@@ -234,7 +259,10 @@ class MirroredPages:
         if is_unknown:
             self._require_turn(project)
         try:
-            found = self._trouble.ask(question, partial(self._page_of_upstream, project, validator))
+            with self._asking(chain):
+                found = self._trouble.ask(
+                    question, partial(self._page_of_upstream, project, validator)
+                )
         except ProjectNotFound:
             self._take_page(project, UpstreamPage(files=()), asked_at, is_there=False)
         except BackendError as error:
@@ -245,7 +273,7 @@ class MirroredPages:
                 self._unknown.give_back()
             self._take_page(project, found, asked_at)
             if found is None and self.page(project) is None:
-                self._ask_page(project)  # it was removed from the index meanwhile
+                self._ask_page(project, chain)  # it was removed from the index meanwhile
         self.error = None
 
     def _require_turn(self, project: NormalizedName) -> None:
@@ -352,7 +380,8 @@ class MirroredPages:
         age = None if state.checked_at is None else time.time() - state.checked_at
         is_old = age is None or not 0 <= age < max(self._interval, _NAMES_SECONDS)
         if is_old and not self._offline:
-            self._background.begin("names", self._ask_names)
+            chain = self._unbroken_chain()
+            self._background.begin(("names", chain), partial(self._ask_names, chain))
         if age is None:
             raise ListNotRead("the list of projects was not read yet")
 
@@ -365,8 +394,9 @@ class MirroredPages:
             return state, FRESH
         if self._offline:
             raise BackendUnavailable("this mirror is offline, and never read the list of projects")
+        chain = self._unbroken_chain()
         try:
-            self._background.result("names", self._ask_names, wait=5.0)
+            self._background.result(("names", chain), partial(self._ask_names, chain), wait=5.0)
         except BackendError as error:
             if age is not None and age < seconds + self._stale_for:
                 return state, Freshness(max(0.0, age))
@@ -378,7 +408,7 @@ class MirroredPages:
             raise
         return self._index.names_state(), FRESH
 
-    def _ask_names(self) -> None:
+    def _ask_names(self, chain: Chain) -> None:
         lock = FileLock(self._lock_folder / "names.lock")
         try:
             lock.acquire(timeout=0)
@@ -392,7 +422,8 @@ class MirroredPages:
             if known.checked_at is not None and 0 <= asked_at - known.checked_at < seconds:
                 return  # another process was quicker
             validator = known.validator
-            listed = self._trouble.ask("names", lambda: self._upstream.project_names(validator))
+            with self._asking(chain):
+                listed = self._trouble.ask("names", lambda: self._upstream.project_names(validator))
             if listed is None:
                 self._index.confirm_names(asked_at=asked_at)
             else:
@@ -406,6 +437,45 @@ class MirroredPages:
         finally:
             lock.release()
         self.error = None
+
+    # -- loops -------------------------------------------------------------------------------------
+
+    @cached_property
+    def _pseudonym(self) -> str:
+        """The name of this mirror in chains, which all processes of the ROOT share."""
+        path = self._lock_folder / "pseudonym"
+        try:
+            write_private(path, new_pseudonym(), replace=False)
+            kept = path.read_text(encoding="ascii", errors="replace")
+        except OSError as error:
+            _log.warning("%s: the name of this mirror cannot be kept: %s", self._name, error)
+            kept = ""
+        return kept if is_pseudonym(kept) else new_pseudonym()
+
+    def _unbroken_chain(self) -> Chain:
+        """The chain of the present request, for which the upstream is to be asked.
+
+        Raises `LoopDetected` if this mirror is in it. Requests of different chains do not wait for
+        the same question, because then two mirrors of each other would wait for each other.
+        """
+        chain = present_chain()
+        if self._pseudonym in chain or len(chain) > LONGEST:
+            raise LoopDetected(
+                f"mirror {self._name!r} is asked by itself, directly or through other servers: its "
+                "upstream has it as a member or as its own upstream"
+            )
+        return chain
+
+    @contextmanager
+    def _asking(self, chain: Chain) -> Iterator[None]:
+        """A context in which the upstream is asked for a request that came through this chain."""
+        try:
+            with chained((*chain, self._pseudonym)):
+                yield
+        except LoopDetected as error:
+            if chain:
+                raise  # whoever asked is a part of the loop
+            raise BackendError(str(error)) from error
 
     def _until_closed(self, names: Iterator[str]) -> Iterator[str]:
         try:

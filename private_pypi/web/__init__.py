@@ -19,6 +19,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed, NotFound
 from werkzeug.routing import RequestRedirect
 
+from private_pypi.backend.chains import chained, parse_chain
 from private_pypi.errors import ConfigurationError, PrivatePypiError
 from private_pypi.pages.readme import Readmes
 from private_pypi.web import well_known
@@ -217,7 +218,10 @@ def create_app(
 
     def translated(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         aliases.translate(environ)
-        return hot_path(environ, start_response)
+        if "HTTP_CDN_LOOP" not in environ:
+            return hot_path(environ, start_response)
+        with chained(parse_chain(environ["HTTP_CDN_LOOP"])):
+            return hot_path(environ, start_response)
 
     app.wsgi_app = translated  # type: ignore[method-assign]
     return app
