@@ -71,7 +71,7 @@ class Connection:
         return self._authorization is not None
 
     def close(self) -> None:
-        """Close the sockets that are not in use."""
+        """End everything that is asked for; see `Sockets.close`."""
         self._sockets.close()
 
     def usage(self) -> Usage:

@@ -80,6 +80,9 @@ _log = logging.getLogger(__name__)
 _MOST_JUDGED = 10_000  # pages, and frozen views, whose judgement is remembered
 _MOST_FROZEN = 100
 
+_ENDING_SECONDS = 2.0
+"""For which threads may go on when their connections are closed, such as to write what has come."""
+
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 _keys = itertools.count()  # of judgements, for the cache of rendered pages
@@ -161,10 +164,14 @@ class Mirror(Repository):
         self._pages.close(0)
 
     def close(self, timeout: float = CLOSING_SECONDS) -> None:
-        """Stop the threads and close the local index, waiting at most `timeout` seconds."""
-        self._pages.close(timeout)
-        self.index.close()
+        """Stop the threads and close the local index, waiting at most `timeout` seconds.
+
+        No request waits any more for what still arrives, so it is broken off.
+        """
+        self._pages.close(0)
         self.backend.close()
+        self._pages.close(min(timeout, _ENDING_SECONDS))
+        self.index.close()
 
     # -- rights ----------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ from private_pypi.system.private_files import write_private
 _log = logging.getLogger(__name__)
 
 _BUDGET = 20.0  # seconds for which a request waits for a page of the upstream
+_NAMES_BUDGET = 5.0  # the same for the list of projects
 _ABSENT_SECONDS = 30.0  # for which it is believed that the upstream does not have a project
 _RECHECK_SECONDS = 30.0  # after which a page is asked for again if it lacks a wanted file
 _NAMES_SECONDS = 3600.0  # for which the list of projects is believed, which may have 40 MB
@@ -396,7 +397,9 @@ class MirroredPages:
             raise BackendUnavailable("this mirror is offline, and never read the list of projects")
         chain = self._unbroken_chain()
         try:
-            self._background.result(("names", chain), partial(self._ask_names, chain), wait=5.0)
+            self._background.result(
+                ("names", chain), partial(self._ask_names, chain), wait=_NAMES_BUDGET
+            )
         except BackendError as error:
             if age is not None and age < seconds + self._stale_for:
                 return state, Freshness(max(0.0, age))
