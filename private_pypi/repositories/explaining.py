@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from packaging.utils import NormalizedName
 from packaging.version import Version
@@ -48,13 +49,13 @@ def hidden_file(filename: str, rule: str, reason: str) -> HiddenFile:
 
 def ordered(hidden: Iterable[HiddenFile]) -> list[HiddenFile]:
     """Hidden files in the order of `Explanation.hidden`; those of unknown versions come first."""
-    return sorted(
-        hidden,
-        key=lambda each: (
-            "" if each.version is None else version_key(Version(each.version)),
-            each.filename,
-        ),
-    )
+    return sorted(hidden, key=_order())
+
+
+def _order() -> Callable[[ListedFile | HiddenFile], tuple[str, str]]:
+    """A key for sorting. A project has many files of one version, which takes long to parse."""
+    key = cache(lambda version: version_key(Version(version)) if version else "")
+    return lambda file: (key(file.version), file.filename)
 
 
 def mixed(explanations: Mapping[tuple[str, ...], Explanation]) -> Explanation:
@@ -78,9 +79,7 @@ def mixed(explanations: Mapping[tuple[str, ...], Explanation]) -> Explanation:
     return Explanation(
         project=next(iter(explanations.values())).project,
         is_found=True,
-        files=sorted(
-            files.values(), key=lambda file: (version_key(Version(file.version)), file.filename)
-        ),
+        files=sorted(files.values(), key=_order()),
         hidden=ordered(each for name, each in hidden.items() if name not in files),
         exceptions=exceptions,
         notes=[

@@ -78,6 +78,7 @@ from private_pypi.system.background import Pending
 _log = logging.getLogger(__name__)
 
 _MOST_JUDGED = 10_000  # pages, and frozen views, whose judgement is remembered
+_MOST_EXPLAINED = 20_000  # files whose explanations are kept, which take about 1.5 kB each
 _MOST_FROZEN = 100
 
 _ENDING_SECONDS = 2.0
@@ -99,6 +100,20 @@ class _Judgement:
     of: tuple[int, Hashable]  # the serial of the page, and the generation of the policy
     changes_at: datetime | None
     key: int  # for the cache of rendered pages
+
+
+@dataclass(frozen=True, slots=True)
+class _Explained:
+    """What was said of the files of one page."""
+
+    of: tuple[int, Hashable]  # as with `_Judgement`
+    ends_at: datetime
+    said: Explanation
+
+    @property
+    def size(self) -> int:
+        """The number of files."""
+        return len(self.said.files) + len(self.said.hidden)
 
 
 class Mirror(Repository):
@@ -155,6 +170,7 @@ class Mirror(Repository):
         self._instant: datetime | None = None  # of a frozen view
         self._lock = threading.Lock()  # guards these, which frozen views share
         self._judged: OrderedDict[Hashable, _Judgement] = OrderedDict()
+        self._explained: OrderedDict[Hashable, _Explained] = OrderedDict()
         self._frozen: OrderedDict[datetime, Mirror] = OrderedDict()
 
     # -- life ------------------------------------------------------------------------------------
@@ -345,23 +361,40 @@ class Mirror(Repository):
         if page.status is not None:
             why = f": {page.status.reason}" if page.status.reason else ""
             notes.append(f"the upstream says that this project is {page.status.status}{why}")
+        return replace(self._explained_files(project, page), notes=notes, freshness=freshness)
+
+    def _explained_files(self, project: NormalizedName, page: PageState) -> Explanation:
+        """What is to be said of the files of a page; kept until the page or the policy changes."""
+        of = (page.serial, self._policy.generation())
+        question = (self._instant, project)
+        kept = self._explained.get(question)
+        if kept is not None and kept.of == of and datetime.now(UTC) < kept.ends_at:
+            return kept.said
         judged = self._judge(project, page, self._pages.files(project, page))
         others = self.index.others(project)
-        return Explanation(
+        hidden = (*judged.hidden, *(hidden_file(name, "filename", why) for name, why in others))
+        said = Explanation(
             project=project,
             is_found=True,
             files=judged.files,
-            hidden=ordered(
-                (*judged.hidden, *(hidden_file(name, "filename", why) for name, why in others))
-            ),
+            hidden=ordered(hidden) if others else hidden,
             exceptions={
                 filename: f"{each.by} has allowed {each.subject} until {show_instant(each.until)}: "
                 f"{each.why}"
                 for filename, each in judged.allowed.items()
             },
-            notes=notes,
-            freshness=freshness,
         )
+        if not self._own.offline:  # else it depends on what is in the disk cache
+            self._keep_explained(question, _Explained(of, judged.changes_at or _NEVER, said))
+        return said
+
+    def _keep_explained(self, question: Hashable, explained: _Explained) -> None:
+        with self._lock:
+            kept = self._explained
+            kept[question] = explained
+            kept.move_to_end(question)
+            while sum(each.size for each in kept.values()) > _MOST_EXPLAINED:
+                kept.popitem(last=False)
 
     @property
     def policy(self) -> Policy:
