@@ -232,7 +232,7 @@ def test_what_was_explained_before_is_not_repeated_when_something_has_changed(
     assert told() == {young: "cooldown", **denied}
     [judged] = repository._explained.values()
     assert told() == {young: "cooldown", **denied}
-    assert [*repository._explained.values()][0] is judged
+    assert next(iter(repository._explained.values())) is judged
     deny.write_text("demo==1.1\n")  # the policy
     repository.policy._deny_file._next_look = 0.0  # type: ignore[union-attr]
     assert told() == {young: "cooldown", old: "deny"}
