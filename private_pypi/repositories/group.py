@@ -240,6 +240,15 @@ class Group(Repository):
             states.append((name, state))
         return _together(states)
 
+    def synced_at(self) -> float | None:
+        """When one of the private members was synchronised last; see `Repository`.
+
+        The state does not have it, because it has those of the members.
+        """
+        self.require_ready()
+        times = (member.synced_at() for member in self._private)
+        return max((at for at in times if at is not None), default=None)
+
     def serial(self) -> int:
         """The sum of the serials of the members."""
         return sum(member.serial() for member in self._members)

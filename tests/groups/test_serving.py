@@ -279,6 +279,15 @@ def test_searches_find_what_is_answered(served: Served) -> None:
 # -- more ----------------------------------------------------------------------------------------
 
 
+def test_the_time_of_a_group_is_the_latest_of_its_private_members(served: Served) -> None:
+    older, newer = served.stored("mine"), served.stored("closed")
+    for stored, at in ((older, 1000.5), (newer, 2000.5)):
+        with stored.index.writing() as connection:
+            connection.execute("UPDATE state SET synced_at = ?", (at,))
+    assert served.get("/index_mtime/").text == "2000"
+    assert served.get("/index_mtime/", repository="mine").text == "1000"
+
+
 def test_an_instant_of_a_group(served: Served, upstream: Upstream) -> None:
     """Private files are newer than it, and still hide the public ones."""
     upstream.add(*make_wheel("public", "2.0"), upload_time="2026-06-01T00:00:00Z")
