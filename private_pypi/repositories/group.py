@@ -202,7 +202,9 @@ class Group(Repository):
                 continue
             except (NotAllowed, BackendError) as error:  # a refusal with a reason, or trouble
                 if not isinstance(trouble, BackendError):
-                    trouble = untold(error) if isinstance(error, BackendError) else error
+                    # Without asking, it is only not known yet, and nobody is answered with it.
+                    is_trouble = ask and isinstance(error, BackendError)
+                    trouble = untold(error) if is_trouble else error
                 continue
             best = max(best, access if publishes else min(access, Access.READ))
             if best >= need:
@@ -666,6 +668,8 @@ def secret_for(member: Repository, secret: Secret, *, ask: bool = True) -> Secre
         except NotAtHand:
             raise
         except BackendError as error:
+            if not ask:  # as in `access`
+                raise
             raise untold(error) from error
     return member.public_secret(ask=ask) if member.is_public else None
 

@@ -279,6 +279,14 @@ def test_searches_find_what_is_answered(served: Served) -> None:
 # -- more ----------------------------------------------------------------------------------------
 
 
+def test_a_secret_that_was_not_checked_yet_is_no_trouble(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve()
+    assert served.status("/simple/public/", "reader") == 200
+    assert [each.message for each in caplog.records if "answers 503" in each.message] == []
+
+
 def test_the_time_of_a_group_is_the_latest_of_its_private_members(served: Served) -> None:
     older, newer = served.stored("mine"), served.stored("closed")
     for stored, at in ((older, 1000.5), (newer, 2000.5)):
