@@ -207,16 +207,8 @@ class _Http(HTTPConnection):
         self._connected(self.sock)
 
 
-class _Https(HTTPSConnection):
-    response_class = _Response
-
-    def __init__(self, *place: Any, connected: _Connected, **options: Any) -> None:
-        super().__init__(*place, **options)
-        self._connected = connected
-
-    def connect(self) -> None:
-        super().connect()
-        self._connected(self.sock)
+class _Https(_Http, HTTPSConnection):
+    """The same with TLS."""
 
 
 class _HttpPool(urllib3.HTTPConnectionPool):

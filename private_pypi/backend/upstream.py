@@ -85,6 +85,11 @@ class MirrorSettings(CachedSettings, ReadSecretSettings):
         """Whether the upstream is the public index, so that the mirror has no secrets."""
         return False
 
+    @property
+    def costs_requests(self) -> bool:
+        """Whether a question to the upstream is a request to a server."""
+        return True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.index_bytes < LEAST_INDEX_BYTES:

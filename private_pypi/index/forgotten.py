@@ -33,19 +33,19 @@ CREATE TABLE IF NOT EXISTS facts (
     PRIMARY KEY (project, filename)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sights ON facts (first_seen_at)
-    WHERE learned_sha256 IS NULL AND learned_metadata IS NULL;
+    WHERE learned_sha256 IS NULL;
 CREATE INDEX IF NOT EXISTS pages_by_age ON pages (checked_at);
 """
 
 MOST_SIGHTS = 500_000
-"""Facts that only say when a file was seen first; about 100 MB."""
+"""Facts of files whose hash was not learned, such as when they were seen first; about 100 MB."""
 
 NEWEST = 128
 """Pages that are never removed, because they were asked for a moment ago, and may be read now."""
 
 _OURS = "first_seen_at, learned_sha256, learned_size, learned_metadata"
 _KEPT = f"project, filename, sha256, hashes, size, metadata, {_OURS}"
-_IS_SIGHT = "learned_sha256 IS NULL AND learned_metadata IS NULL"
+_IS_SIGHT = "learned_sha256 IS NULL"
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
@@ -101,8 +101,9 @@ def has_too_many_sights(connection: sqlite3.Connection) -> bool:
 
 
 def forget_sights(connection: sqlite3.Connection) -> None:
-    """Remove the latest facts that only say when a file was seen first, but for `MOST_SIGHTS`.
+    """Remove the facts of the files that were seen last and whose hash was not learned.
 
+       `MOST_SIGHTS` of them are left.
     The early ones stay, so whoever has many pages removed cannot make known files count as new.
     """
     connection.execute(

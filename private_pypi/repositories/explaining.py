@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cache
 
 from packaging.utils import NormalizedName
@@ -14,6 +17,9 @@ from private_pypi.errors import InvalidFilename
 from private_pypi.index.rows import version_key
 from private_pypi.model import FRESH, Freshness, ListedFile
 from private_pypi.policy import HiddenFile
+
+MOST_KEPT = 20_000
+"""Files whose explanations are kept in memory, which take about 1.5 kB each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +37,46 @@ class Explanation:
     elsewhere: str | None = None
     """The address of the page of another index to which clients are sent, except by a group."""
     freshness: Freshness = FRESH
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    of: Hashable
+    said: Explanation
+    until: datetime
+
+    @property
+    def size(self) -> int:
+        """The number of files."""
+        return len(self.said.files) + len(self.said.hidden)
+
+
+class KeptExplanations:
+    """Explanations that were made lately, of at most `MOST_KEPT` files; safe for many threads."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+        self._lock = threading.Lock()  # guards _kept
+
+    def find(self, question: Hashable, of: Hashable, *, now: datetime) -> Explanation | None:
+        """What was kept for a question and an equal state `of`; None: nothing.
+
+        `now`: in UTC.
+        """
+        kept = self._kept.get(question)
+        return kept.said if kept is not None and kept.of == of and now < kept.until else None
+
+    def keep(self, question: Hashable, of: Hashable, said: Explanation, *, until: datetime) -> None:
+        """Keep an explanation as long as the state is equal, and until an instant (UTC)."""
+        with self._lock:
+            self._kept[question] = _Kept(of, said, until)
+            self._kept.move_to_end(question)
+            while self.size() > MOST_KEPT:
+                self._kept.popitem(last=False)
+
+    def size(self) -> int:
+        """The files of all explanations that are kept."""
+        return sum(each.size for each in self._kept.values())
 
 
 def about_member(path: Sequence[str], note: str) -> str:

@@ -58,7 +58,7 @@ from private_pypi.model import (
 from private_pypi.policy import FILENAME as ALLOWANCES
 from private_pypi.policy import AllowanceFile, HiddenFile, Judged, Policy, Sighting, make_policy
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
-from private_pypi.repositories.explaining import Explanation, hidden_file, ordered
+from private_pypi.repositories.explaining import Explanation, KeptExplanations, hidden_file, ordered
 from private_pypi.repositories.mirrored_files import MirroredFiles
 from private_pypi.repositories.mirrored_pages import MirroredPages
 from private_pypi.repositories.opening import Opened
@@ -78,7 +78,6 @@ from private_pypi.system.background import Pending
 _log = logging.getLogger(__name__)
 
 _MOST_JUDGED = 10_000  # pages, and frozen views, whose judgement is remembered
-_MOST_EXPLAINED = 20_000  # files whose explanations are kept, which take about 1.5 kB each
 _MOST_FROZEN = 100
 
 _ENDING_SECONDS = 2.0
@@ -100,20 +99,6 @@ class _Judgement:
     of: tuple[int, Hashable]  # the serial of the page, and the generation of the policy
     changes_at: datetime | None
     key: int  # for the cache of rendered pages
-
-
-@dataclass(frozen=True, slots=True)
-class _Explained:
-    """What was said of the files of one page."""
-
-    of: tuple[int, Hashable]  # as with `_Judgement`
-    ends_at: datetime
-    said: Explanation
-
-    @property
-    def size(self) -> int:
-        """The number of files."""
-        return len(self.said.files) + len(self.said.hidden)
 
 
 class Mirror(Repository):
@@ -156,6 +141,7 @@ class Mirror(Repository):
             stale_for=settings.stale_for.total_seconds(),
             index_bytes=self._own.index_bytes,
             lists_all=self._own.reads_public_index,
+            costs_requests=self._own.costs_requests,
             offline=self._own.offline,
         )
         self._files = MirroredFiles(
@@ -170,7 +156,7 @@ class Mirror(Repository):
         self._instant: datetime | None = None  # of a frozen view
         self._lock = threading.Lock()  # guards these, which frozen views share
         self._judged: OrderedDict[Hashable, _Judgement] = OrderedDict()
-        self._explained: OrderedDict[Hashable, _Explained] = OrderedDict()
+        self._explained = KeptExplanations()  # which frozen views share, too
         self._frozen: OrderedDict[datetime, Mirror] = OrderedDict()
 
     # -- life ------------------------------------------------------------------------------------
@@ -367,9 +353,9 @@ class Mirror(Repository):
         """What is to be said of the files of a page; kept until the page or the policy changes."""
         of = (page.serial, self._policy.generation())
         question = (self._instant, project)
-        kept = self._explained.get(question)
-        if kept is not None and kept.of == of and datetime.now(UTC) < kept.ends_at:
-            return kept.said
+        kept = self._explained.find(question, of, now=datetime.now(UTC))
+        if kept is not None:
+            return kept
         judged = self._judge(project, page, self._pages.files(project, page))
         others = self.index.others(project)
         hidden = (*judged.hidden, *(hidden_file(name, "filename", why) for name, why in others))
@@ -385,16 +371,8 @@ class Mirror(Repository):
             },
         )
         if not self._own.offline:  # else it depends on what is in the disk cache
-            self._keep_explained(question, _Explained(of, judged.changes_at or _NEVER, said))
+            self._explained.keep(question, of, said, until=judged.changes_at or _NEVER)
         return said
-
-    def _keep_explained(self, question: Hashable, explained: _Explained) -> None:
-        with self._lock:
-            kept = self._explained
-            kept[question] = explained
-            kept.move_to_end(question)
-            while sum(each.size for each in kept.values()) > _MOST_EXPLAINED:
-                kept.popitem(last=False)
 
     @property
     def policy(self) -> Policy:

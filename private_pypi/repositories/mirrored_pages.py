@@ -59,8 +59,8 @@ _ABSENT_SECONDS = 30.0  # for which it is believed that the upstream does not ha
 _RECHECK_SECONDS = 30.0  # after which a page is asked for again if it lacks a wanted file
 _NAMES_SECONDS = 3600.0  # for which the list of projects is believed, which may have 40 MB
 _MOST_CALLS = 64  # to the upstream at the same time, for pages; uv asks for 50
-_MOST_UNKNOWN = 1000  # questions about names that nobody knows, without a pause
-_UNKNOWN_PER_SECOND = 10.0  # more of them; a real project that is found does not count
+_MOST_UNKNOWN = 5000  # questions about names that nobody knows, without a pause
+_UNKNOWN_PER_SECOND = 50.0  # more of them; a real project that is found does not count
 _MOST_UNKEPT = 20_000  # files on pages that are in memory because the disk is full
 
 
@@ -91,6 +91,7 @@ class MirroredPages:
         stale_for: float,
         index_bytes: int,
         lists_all: bool,
+        costs_requests: bool,
         offline: bool,
     ) -> None:
         """`name` is that of the repository, for messages, and `lock` a folder for a lock between
@@ -99,7 +100,8 @@ class MirroredPages:
         What the upstream said is believed for `interval` seconds, and while it is in trouble, for
         `stale_for` seconds more. Pages are removed from the index while it has more than
         `index_bytes` bytes. `lists_all`: the list of the upstream is known to have all of its
-        projects; that of other indexes may lack some. With `offline`, the upstream is never asked.
+        projects; that of other indexes may lack some. `costs_requests`: questions about unknown
+        projects are limited. With `offline`, the upstream is never asked.
         """
         self._index = index
         self._upstream = upstream
@@ -110,6 +112,7 @@ class MirroredPages:
         self._stale_for = stale_for
         self._index_bytes = index_bytes
         self._lists_all = lists_all
+        self._costs_requests = costs_requests
         self._offline = offline
         self._background = Background(f"mirror {name!r}", most=_MOST_CALLS)
         self._lock = threading.Lock()  # guards _unkept
@@ -253,7 +256,8 @@ class MirroredPages:
         validator = page.validator if page is not None and is_kept else ""
         question = ("page", project)
         is_unknown = (
-            (page is None or not page.is_there)
+            self._costs_requests
+            and (page is None or not page.is_there)
             and self._trouble.find(question) is None  # else the upstream is not asked
             and not self._index.has_name(project)
         )
@@ -288,8 +292,8 @@ class MirroredPages:
         with suppress(BackendError):
             self.require_names(ask=False)  # projects on the list are then asked for again at once
         raise BackendUnavailable(
-            f"too many projects were asked for that the upstream of {self._name!r} does not have, "
-            f"so it is asked later whether it has {project!r}; ask again",
+            f"too many projects were asked for that the upstream of {self._name!r} is not known to "
+            f"have, so it is asked later whether it has {project!r}; ask again",
             retry_after=math.ceil(seconds),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -121,7 +122,7 @@ def test_who_makes_up_names_cannot_have_the_upstream_flooded(
     refused = asking.page("made-up-3")
     assert refused.status_code == 503
     assert 900 < int(refused.headers["Retry-After"]) <= 1000
-    assert "does not have" in refused.text
+    assert "is not known to have" in refused.text
     assert "made-up-3" in refused.text
     assert asking.page("made-up-0").status_code == 404  # that is known
     assert index.count("page") == 0
@@ -198,3 +199,13 @@ def test_tokens_come_back_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -
     assert bucket.take() == 0.0
     now += 1000
     assert [bucket.take() for _ in range(3)] == [0.0, 0.0, pytest.approx(2.0)]
+
+
+@pytest.mark.usefixtures("stingy")
+def test_a_folder_is_asked_about_any_number_of_names(mirrored: Mirrored, tmp_path: Path) -> None:
+    page = tmp_path / "simple" / "demo" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text('<title>Links for demo</title><a href="demo-1.0.zip">demo-1.0.zip</a></html>')
+    asking = mirrored((tmp_path / "simple").as_uri())
+    assert {asking.page(f"made-up-{number}").status_code for number in range(6)} == {404}
+    assert list(asking.files()) == ["demo-1.0.zip"]

@@ -230,9 +230,9 @@ def test_what_was_explained_before_is_not_repeated_when_something_has_changed(
     young, old = "demo-2.0-py3-none-any.whl", "demo-1.1-py3-none-any.whl"
     denied = {"demo-1.0-py3-none-any.whl": "deny", "demo-1.0.tar.gz": "deny"}
     assert told() == {young: "cooldown", **denied}
-    [judged] = repository._explained.values()
+    [judged] = repository._explained._kept.values()
     assert told() == {young: "cooldown", **denied}
-    assert next(iter(repository._explained.values())) is judged
+    assert next(iter(repository._explained._kept.values())) is judged
     deny.write_text("demo==1.1\n")  # the policy
     repository.policy._deny_file._next_look = 0.0  # type: ignore[union-attr]
     assert told() == {young: "cooldown", old: "deny"}
@@ -243,13 +243,13 @@ def test_what_was_explained_before_is_not_repeated_when_something_has_changed(
         patch.setattr(repository._pages, "_interval", 10**7)
         clock.go(6 * 24 * 3600)
         assert told() == {old: "deny", "demo-0.1.exe": "filename"}
-    assert len(repository._explained) == 1
+    assert repository._explained.size() == 6
 
 
 def test_few_explanations_are_kept(
     deploy: Deploy, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("private_pypi.repositories.mirror._MOST_EXPLAINED", 7)
+    monkeypatch.setattr("private_pypi.repositories.explaining.MOST_KEPT", 7)
     for name in ("other", "third"):
         upstream.add(*make_wheel(name, "1.0"))
     served_by = deploy(mirror(upstream))
@@ -260,10 +260,10 @@ def test_few_explanations_are_kept(
         assert len(explained(client, f"/r/pypi/explain/{name}")["files"]) == (
             5 if name == "demo" else 1
         )
-    assert sum(each.size for each in repository._explained.values()) == 7
+    assert repository._explained.size() == 7
     upstream.add(*make_wheel("fourth", "1.0"))
     explained(client, "/r/pypi/explain/fourth")
-    assert sum(each.size for each in repository._explained.values()) == 3
+    assert repository._explained.size() == 3
 
 
 def test_a_broken_deny_file_is_an_error_that_names_the_mistake(
