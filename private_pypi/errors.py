@@ -21,6 +21,7 @@
     ├── Unsupported                   this backend cannot do what was asked
     └── BackendError                  the storage failed; says nothing about what it contains
         ├── BackendUnavailable        try again later: down, slow, limited, not yet synchronised
+        ├── LoopDetected              a mirror is asked by itself, so it has no answer
         └── StorageFull               no space left for what was sent
 
 The difference between `NotFound` and `BackendError` is important: when a project is known not to
@@ -202,6 +203,10 @@ class BackendUnavailable(BackendError):
     def __init__(self, message: str, *, retry_after: int = 5) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class LoopDetected(BackendError):
+    """A mirror is asked by itself, directly or through other servers, so it has no answer."""
 
 
 class StorageFull(BackendError):

@@ -53,7 +53,7 @@ KEPT_TO = {
     "pydantic": "configuration/config.py",
     "sqlite3": (
         *("index/connections.py", "index/schema.py", "index/local.py", "index/lookup_results.py"),
-        "index/mirrored.py",
+        *("index/mirrored.py", "index/forgotten.py"),
         *("index/reconciling.py", "index/staging.py", "storage/remembered_facts.py"),
         "web/sessions/attempts.py",
     ),

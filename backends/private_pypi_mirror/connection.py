@@ -22,7 +22,9 @@ from typing import ClassVar, Final, TypeVar
 import urllib3
 
 from private_pypi.backend import Usage, retry_after
-from private_pypi.errors import BackendError, BackendUnavailable, cause_of
+from private_pypi.backend.chains import HEADER as CHAIN_HEADER
+from private_pypi.backend.chains import present_chain
+from private_pypi.errors import BackendError, BackendUnavailable, LoopDetected, cause_of
 from private_pypi_mirror.addresses import Origin, origin_of, resolved, shown
 from private_pypi_mirror.sockets import Proxy, Sockets, basic, is_unanswered
 
@@ -69,7 +71,7 @@ class Connection:
         return self._authorization is not None
 
     def close(self) -> None:
-        """Close the sockets that are not in use."""
+        """End everything that is asked for; see `Sockets.close`."""
         self._sockets.close()
 
     def usage(self) -> Usage:
@@ -89,6 +91,9 @@ class Connection:
             may_have_credentials = may_have_credentials and origin_of(url) == self._index
             conditions = _conditions(validator, url)
             sent = {"User-Agent": "private_pypi", **headers, **conditions}
+            chain = present_chain()
+            if chain:
+                sent[CHAIN_HEADER] = ", ".join(chain)
             if may_have_credentials and self._authorization is not None:
                 sent["Authorization"] = self._authorization
             answer = Answer(
@@ -284,6 +289,11 @@ class Answer:
         said = f"{shown(self.url)} answered {_named(status)}"
         if self.proxy and not self.url.startswith("https:"):  # it may be the proxy's own answer
             said += f" through the proxy {shown(self.proxy)}"
+        if status == 508:  # RFC 5842 §7.2
+            return LoopDetected(
+                f"{said}: the upstream asks this mirror, directly or through other servers; change "
+                "index_url, or the members of the group that the upstream is"
+            )
         if status == 429 or status >= 500:
             wait = min(retry_after(self.headers.get("Retry-After"), 5), 3600)
             return BackendUnavailable(said, retry_after=wait)

@@ -96,6 +96,10 @@ class IndexMirrorSettings(MirrorSettings):
         return urlsplit(self.index_url).scheme == "file"
 
     @property
+    def costs_requests(self) -> bool:
+        return not self.is_folder
+
+    @property
     def base_url(self) -> str:
         """The address of the index, with a slash at its end."""
         return (self.index_url or public_index_url()).rstrip("/") + "/"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import http.client
+import socket
 import ssl
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakSet
@@ -14,8 +18,9 @@ from weakref import WeakSet
 import certifi
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util.ssltransport import SSLTransport
 
-from private_pypi.errors import BackendError
+from private_pypi.errors import BackendError, BackendUnavailable
 
 _POOL: Final = 64  # connections to one host that are kept
 _HOSTS: Final = 32  # hosts to which connections are kept
@@ -40,6 +45,8 @@ class Sockets:
         self._lock = threading.Lock()  # guards everything below
         self._managers: dict[bool, urllib3.PoolManager] = {}  # by whether they know TLS
         self._tls: ssl.SSLContext | None = None
+        self._is_closed = False
+        self._connected: WeakSet[socket.socket] = WeakSet()
 
     def for_address(self, url: str, *, fresh: bool = False) -> urllib3.PoolManager:
         """What sends requests to this address.
@@ -51,6 +58,8 @@ class Sockets:
         through = "" if self._proxy is None else self._proxy.url
         has_tls = url.startswith("https:") or through.startswith("https:")
         with self._lock:
+            if self._is_closed:
+                raise BackendUnavailable("the server is stopping")
             if has_tls and self._tls is None:
                 self._tls = self._make_tls()
             if fresh:
@@ -60,11 +69,25 @@ class Sockets:
             return self._managers[has_tls]
 
     def close(self) -> None:
-        """Close the sockets that are not in use."""
+        """End everything that is asked for at this moment, and whatever is asked for later.
+
+        Whoever waits for an answer has an error at once, even if the upstream never sends it.
+        """
         with self._lock:
+            self._is_closed = True
             managers, self._managers = self._managers, {}
+            connected = list(self._connected)
         for manager in managers.values():
             manager.clear()
+        for each in connected:
+            _shut_down(each)
+
+    def _note_connected(self, connected: socket.socket) -> None:
+        with self._lock:
+            self._connected.add(connected)
+            is_closed = self._is_closed
+        if is_closed:
+            _shut_down(connected)
 
     def _make(self, tls: ssl.SSLContext | None) -> urllib3.PoolManager:
         limits: dict[str, Any] = {"num_pools": _HOSTS, "maxsize": _POOL, "block": False}
@@ -82,7 +105,16 @@ class Sockets:
                 ssl_context=tls,
                 **limits,
             )
-        made.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        kinds = {"http": _HttpPool, "https": _HttpsPool}
+        made.pool_classes_by_scheme = {
+            scheme: partial(self._pool, kind)  # type: ignore[misc]  # called only
+            for scheme, kind in kinds.items()
+        }
+        return made
+
+    def _pool(self, kind: type[urllib3.HTTPConnectionPool], *place: Any, **limits: Any) -> Any:
+        made = kind(*place, **limits)
+        made.conn_kw["connected"] = self._note_connected
         return made
 
     def _make_tls(self) -> ssl.SSLContext:
@@ -110,6 +142,15 @@ def load_authorities(context: ssl.SSLContext, path: Path) -> None:
         raise ValueError(f"cannot read {str(path)!r}: {error.strerror}") from None
 
 
+def _shut_down(connected: socket.socket | SSLTransport) -> None:
+    """End a connection that another thread may be using; closing it is left to that thread."""
+    if isinstance(connected, SSLTransport):  # to a server behind a proxy that has TLS itself
+        connected = connected.socket
+    with suppress(OSError):
+        # Not the method of SSL sockets, which takes the TLS away from whoever reads now.
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+
 def basic(username: str, password: str) -> str:
     """The value of a header with credentials (RFC 7617, with UTF-8)."""
     pair = f"{username}:{password}".encode("utf-8", "surrogatepass")
@@ -117,6 +158,8 @@ def basic(username: str, password: str) -> str:
 
 
 # -- connections that were closed while unused -----------------------------------------------------
+
+_Connected = Callable[[socket.socket], None]
 
 _USED: Final[WeakSet[Any]] = WeakSet()
 """The sockets on which an answer has arrived."""
@@ -155,9 +198,17 @@ class _Response(http.client.HTTPResponse):
 class _Http(HTTPConnection):
     response_class = _Response
 
+    def __init__(self, *place: Any, connected: _Connected, **options: Any) -> None:
+        super().__init__(*place, **options)
+        self._connected = connected
 
-class _Https(HTTPSConnection):
-    response_class = _Response
+    def connect(self) -> None:
+        super().connect()
+        self._connected(self.sock)
+
+
+class _Https(_Http, HTTPSConnection):
+    """The same with TLS."""
 
 
 class _HttpPool(urllib3.HTTPConnectionPool):

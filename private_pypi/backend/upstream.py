@@ -18,6 +18,10 @@ from private_pypi.backend.settings import CachedSettings, ReadSecretSettings
 from private_pypi.backend.times import parse_duration, parse_instant
 from private_pypi.model import Download, FileHandle, ProjectStatus
 
+LEAST_INDEX_BYTES = 128 << 20
+"""The smallest `index_bytes`: twice the list of 700,000 projects, which is there twice while it is
+replaced, and some pages."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamFile:
@@ -72,14 +76,27 @@ class MirrorSettings(CachedSettings, ReadSecretSettings):
     deny: tuple[str, ...] = ()  # lines in the format of a requirements file; see `policy`
     deny_file: Path | None = None  # a file with such lines
     wheels_only: bool = False  # whether source distributions are not served
+    index_bytes: int = 2**30
+    """The size of the local index, in bytes. If it is larger, pages that were not used for the
+    longest time are removed from it."""
 
     @property
     def reads_public_index(self) -> bool:
         """Whether the upstream is the public index, so that the mirror has no secrets."""
         return False
 
+    @property
+    def costs_requests(self) -> bool:
+        """Whether a question to the upstream is a request to a server."""
+        return True
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.index_bytes < LEAST_INDEX_BYTES:
+            raise ValueError(
+                f"index_bytes: must be at least {LEAST_INDEX_BYTES}, because the list of projects "
+                f"is kept as well, not {self.index_bytes}"
+            )
         checks: tuple[tuple[str, Any, Callable[[Any], object]], ...] = (
             ("cooldown", self.cooldown, parse_duration),
             ("as_of", self.as_of, parse_instant),

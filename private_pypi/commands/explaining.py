@@ -19,7 +19,7 @@ from private_pypi.errors import BackendError, BackendUnavailable, InvalidFilenam
 from private_pypi.pages.explanations import (
     Report,
     ReportedFile,
-    newest_first,
+    groups_of,
     report_from_json,
     report_text,
 )
@@ -39,13 +39,15 @@ def explain(
     *,
     python: str | None = None,
     platform: str | None = None,
+    all: bool = False,  # noqa: A002 - the name of the flag
     environ: Mapping[str, str],
 ) -> int:
     """Explain which files of a project an index serves, and why not the others.
 
     It lists the files that the index hides, with the rule and the reason, and the files that do not
-    suit a version of Python or a platform. An index that is no server of private_pypi does not tell
-    what it hides; then the page of the project is read.
+    suit a version of Python or a platform. Where there are many, it counts them, and lists the
+    newest. An index that is no server of private_pypi does not tell what it hides; then the page of
+    the project is read.
     The exit code is 0 if there is a file that an installer can take, and 1 if there is none.
     The user name and the secret are taken from INDEX_URL (https://USER:SECRET@HOST/…), from the
     environment variables PRIVATE_PYPI_USERNAME and PRIVATE_PYPI_PASSWORD, or from the netrc file.
@@ -57,6 +59,7 @@ def explain(
         python: The version of Python, such as 3.11. Without it, all versions suit.
         platform: The platform tag of wheels, such as manylinux_2_28_x86_64, macosx_14_0_arm64 or
             win_amd64. Without it, all platforms suit.
+        all: List every file. Without it, the newest files of each rule or reason are listed.
 
     Example:
         private_pypi explain https://HOST/r/mine/simple/ numpy '>=2' --python 3.11
@@ -71,12 +74,15 @@ def explain(
         raise UsageError(str(error)) from None
     client = connect(index_url, environ)
     asked = {"python": python, "platform": platform, "version": version}
+    asked["all"] = "true" if all else None
     query = {key: text for key, text in asked.items() if text is not None}
     report = _from_server(client, name, query)
     if report is None:
         told = _from_page(client, name, interpreter, is_wanted)
         report = replace(told, python=python, platform=platform, version=version)
-    for line in report_text(report):
+    if not all:
+        report = report.summary()
+    for line in report_text(report, "--all lists every file"):
         say(line)
     return 0 if _is_installable(report) else 1
 
@@ -90,7 +96,7 @@ def _is_installable(report: Report) -> bool:
         is_exact = bool(Version((report.version or "").lstrip(" =")))
     except ValueError:
         is_exact = False
-    return any(file.yanked is None or is_exact for file in report.usable)
+    return any(not group.is_yanked or is_exact for group in report.usable)
 
 
 def _from_server(client: IndexClient, project: str, query: Mapping[str, str]) -> Report | None:
@@ -140,7 +146,7 @@ def _from_page(
         project=project,
         is_found=True,
         notes=notes,
-        files=newest_first(found),
+        groups=groups_of(found),
     )
 
 

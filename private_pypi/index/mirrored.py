@@ -5,7 +5,8 @@ It is a SQLite file for all processes of a ROOT, like that of other repositories
 keeps other facts: for each page what the upstream gave to ask again whether it has changed, when it
 was asked last, and that a project was absent. It can be deleted: then the upstream is asked again.
 What is lost with it is what only this server knew: when a file was seen first, and the hashes of
-files that the upstream lists without them.
+files that the upstream lists without them. Pages that were not asked for lately are removed when
+the file is too large, but not what only this server knew (`forgotten`).
 
 Each change of a page takes the next serial number of the file.
 """
@@ -29,6 +30,7 @@ from packaging.version import Version
 from private_pypi.backend import UpstreamFile, UpstreamPage
 from private_pypi.distributions.filenames import normalize, parse_filename
 from private_pypi.errors import BackendUnavailable, InvalidFilename
+from private_pypi.index import forgotten
 from private_pypi.index.connections import IndexFile
 from private_pypi.index.rows import from_microseconds, microseconds, version_key
 from private_pypi.index.schema import NEXT_SERIAL, SCHEMA
@@ -119,6 +121,7 @@ ON CONFLICT (project, filename) DO UPDATE SET
     {", ".join(f"{name} = excluded.{name}" for name in _FROM_UPSTREAM)}
 """
 _MOST_ABSENT = 10_000  # projects that are absent, because anybody can ask for names made up
+_MOST_REMOVED = 200  # pages that one call of `make_room` removes
 _BATCH = 5_000  # names in one transaction, so that others can write in between
 
 
@@ -158,13 +161,16 @@ class MirroredIndex(IndexFile):
     """What an upstream said; safe for many threads and processes."""
 
     def _create(self, connection: sqlite3.Connection, old: Path) -> None:
-        connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}")
+        connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}{forgotten.TABLES}")
         connection.execute(
             "INSERT INTO state (only_row, schema, identity, serial) VALUES (1, ?, ?, ?)",
             # As in other local indexes: no earlier file reached this serial.
             (SCHEMA, self._identity.text, time.time_ns() // 1_000_000),
         )
         connection.execute("COMMIT")
+
+    def _complete(self, connection: sqlite3.Connection) -> None:
+        connection.executescript(f"BEGIN IMMEDIATE;{forgotten.TABLES}COMMIT;")
 
     # -- pages -----------------------------------------------------------------------------------
 
@@ -201,8 +207,11 @@ class MirroredIndex(IndexFile):
         return None if row is None else _file(row)
 
     def has_files(self, project: str) -> bool:
-        """Whether files of a project are remembered, also if its page is not."""
-        return self._first("SELECT 1 FROM files WHERE project = ? LIMIT 1", (project,)) is not None
+        """Whether anything of a project's files is remembered, also if its page is not."""
+        return any(
+            self._first(f"SELECT 1 FROM {table} WHERE project = ? LIMIT 1", (project,)) is not None
+            for table in ("files", "facts")
+        )
 
     def others(self, project: str) -> list[tuple[str, str]]:
         """What the page lists and is no distribution file, each with the reason."""
@@ -246,6 +255,8 @@ class MirroredIndex(IndexFile):
                 seen_at = (
                     datetime.now(UTC) if serial is None else datetime.fromtimestamp(asked_at, UTC)
                 )
+                if known is None or not known[0]:
+                    forgotten.recall(connection, project)
                 is_changed = _take_files(connection, project, rows, seen_at)
                 is_changed |= _take_others(connection, project, others)
             shown = serial if known is None else None
@@ -268,11 +279,7 @@ class MirroredIndex(IndexFile):
                 ),
             )
             if is_new and page is None:
-                connection.execute(
-                    "DELETE FROM pages WHERE project IN (SELECT project FROM pages"
-                    " WHERE is_there = 0 ORDER BY checked_at DESC LIMIT -1 OFFSET ?)",
-                    (_MOST_ABSENT,),
-                )
+                forgotten.forget_absent(connection, most=_MOST_ABSENT)
 
     def confirm_page(self, project: str, *, asked_at: float) -> None:
         """Note that the upstream has not changed a page since it was asked before."""
@@ -297,9 +304,36 @@ class MirroredIndex(IndexFile):
                 else self._all(f"SELECT filename, {ours} FROM files WHERE project = ?", (project,))
             )
         }
+        if not known and not is_new:
+            with self.translated():
+                known = dict(forgotten.facts_of(self.connection(), project))
         new = (microseconds(datetime.now(UTC)), None, None, None)
         rows = sorted(_rows(project, page.files)[0].values(), key=lambda row: (row[2], row[0]))
         return [_file((*row, project, *known.get(row[0], new))) for row in rows]
+
+    def is_larger_than(self, most: int) -> bool:
+        """Whether the file uses more than `most` bytes; quick."""
+        with self.translated():
+            return forgotten.used_bytes(self.connection()) > most
+
+    def make_room(self, most: int) -> None:
+        """Remove pages that were asked for longest ago until at most `most` bytes are used.
+
+        The newest pages, the list of projects and the facts of `forgotten` stay. Others can write
+        after each page. A call removes at most `_MOST_REMOVED` pages, so that it ends soon.
+        """
+        for _ in range(_MOST_REMOVED):
+            if not self.is_larger_than(most):
+                break
+            with self.transaction() as connection:
+                is_removed = forgotten.forget_oldest(connection)
+            if not is_removed:
+                break
+        with self.translated():
+            is_too_much = forgotten.has_too_many_sights(self.connection())
+        if is_too_much:
+            with self.transaction() as connection:
+                forgotten.forget_sights(connection)
 
     # -- what the upstream does not say -----------------------------------------------------------
 
@@ -321,19 +355,23 @@ class MirroredIndex(IndexFile):
     ) -> str:
         key = (file.project, file.filename)
         with self.writing() as connection:
-            changed = connection.execute(
-                f"UPDATE files SET {column} = ?{further}"
-                f" WHERE project = ? AND filename = ? AND {column} IS NULL AND {condition}",
-                (value, *key),
-            ).rowcount
-            if changed:
-                connection.execute(
-                    "UPDATE pages SET serial = (SELECT serial FROM state) WHERE project = ?",
-                    key[:1],
-                )
-            row = connection.execute(
-                f"SELECT {column} FROM files WHERE project = ? AND filename = ?", key
-            ).fetchone()
+            # The page may have been removed while the file arrived.
+            for table in ("files", "facts"):
+                changed = connection.execute(
+                    f"UPDATE {table} SET {column} = ?{further}"
+                    f" WHERE project = ? AND filename = ? AND {column} IS NULL AND {condition}",
+                    (value, *key),
+                ).rowcount
+                if changed:
+                    connection.execute(
+                        "UPDATE pages SET serial = (SELECT serial FROM state) WHERE project = ?",
+                        key[:1],
+                    )
+                row = connection.execute(
+                    f"SELECT {column} FROM {table} WHERE project = ? AND filename = ?", key
+                ).fetchone()
+                if row is not None:
+                    break
         return value if row is None or row[0] is None else str(row[0])
 
     # -- the list of projects ----------------------------------------------------------------------

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cache
 
 from packaging.utils import NormalizedName
 from packaging.version import Version
@@ -13,6 +17,9 @@ from private_pypi.errors import InvalidFilename
 from private_pypi.index.rows import version_key
 from private_pypi.model import FRESH, Freshness, ListedFile
 from private_pypi.policy import HiddenFile
+
+MOST_KEPT = 20_000
+"""Files whose explanations are kept in memory, which take about 1.5 kB each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +39,46 @@ class Explanation:
     freshness: Freshness = FRESH
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    of: Hashable
+    said: Explanation
+    until: datetime
+
+    @property
+    def size(self) -> int:
+        """The number of files."""
+        return len(self.said.files) + len(self.said.hidden)
+
+
+class KeptExplanations:
+    """Explanations that were made lately, of at most `MOST_KEPT` files; safe for many threads."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+        self._lock = threading.Lock()  # guards _kept
+
+    def find(self, question: Hashable, of: Hashable, *, now: datetime) -> Explanation | None:
+        """What was kept for a question and an equal state `of`; None: nothing.
+
+        `now`: in UTC.
+        """
+        kept = self._kept.get(question)
+        return kept.said if kept is not None and kept.of == of and now < kept.until else None
+
+    def keep(self, question: Hashable, of: Hashable, said: Explanation, *, until: datetime) -> None:
+        """Keep an explanation as long as the state is equal, and until an instant (UTC)."""
+        with self._lock:
+            self._kept[question] = _Kept(of, said, until)
+            self._kept.move_to_end(question)
+            while self.size() > MOST_KEPT:
+                self._kept.popitem(last=False)
+
+    def size(self) -> int:
+        """The files of all explanations that are kept."""
+        return sum(each.size for each in self._kept.values())
+
+
 def about_member(path: Sequence[str], note: str) -> str:
     """A sentence about the member of a group that is reached by a path of names."""
     return f"member {'/'.join(path)!r}: {note}"
@@ -48,13 +95,13 @@ def hidden_file(filename: str, rule: str, reason: str) -> HiddenFile:
 
 def ordered(hidden: Iterable[HiddenFile]) -> list[HiddenFile]:
     """Hidden files in the order of `Explanation.hidden`; those of unknown versions come first."""
-    return sorted(
-        hidden,
-        key=lambda each: (
-            "" if each.version is None else version_key(Version(each.version)),
-            each.filename,
-        ),
-    )
+    return sorted(hidden, key=_order())
+
+
+def _order() -> Callable[[ListedFile | HiddenFile], tuple[str, str]]:
+    """A key for sorting. A project has many files of one version, which takes long to parse."""
+    key = cache(lambda version: version_key(Version(version)) if version else "")
+    return lambda file: (key(file.version), file.filename)
 
 
 def mixed(explanations: Mapping[tuple[str, ...], Explanation]) -> Explanation:
@@ -78,9 +125,7 @@ def mixed(explanations: Mapping[tuple[str, ...], Explanation]) -> Explanation:
     return Explanation(
         project=next(iter(explanations.values())).project,
         is_found=True,
-        files=sorted(
-            files.values(), key=lambda file: (version_key(Version(file.version)), file.filename)
-        ),
+        files=sorted(files.values(), key=_order()),
         hidden=ordered(each for name, each in hidden.items() if name not in files),
         exceptions=exceptions,
         notes=[

@@ -202,7 +202,9 @@ class Group(Repository):
                 continue
             except (NotAllowed, BackendError) as error:  # a refusal with a reason, or trouble
                 if not isinstance(trouble, BackendError):
-                    trouble = untold(error) if isinstance(error, BackendError) else error
+                    # Without asking, it is only not known yet, and nobody is answered with it.
+                    is_trouble = ask and isinstance(error, BackendError)
+                    trouble = untold(error) if is_trouble else error
                 continue
             best = max(best, access if publishes else min(access, Access.READ))
             if best >= need:
@@ -239,6 +241,15 @@ class Group(Repository):
                 state = replace(state, error=error, stale=stale)
             states.append((name, state))
         return _together(states)
+
+    def synced_at(self) -> float | None:
+        """When one of the private members was synchronised last; see `Repository`.
+
+        The state does not have it, because it has those of the members.
+        """
+        self.require_ready()
+        times = (member.synced_at() for member in self._private)
+        return max((at for at in times if at is not None), default=None)
 
     def serial(self) -> int:
         """The sum of the serials of the members."""
@@ -659,6 +670,8 @@ def secret_for(member: Repository, secret: Secret, *, ask: bool = True) -> Secre
         except NotAtHand:
             raise
         except BackendError as error:
+            if not ask:  # as in `access`
+                raise
             raise untold(error) from error
     return member.public_secret(ask=ask) if member.is_public else None
 

@@ -59,7 +59,7 @@ from private_pypi.model import (
 from private_pypi.policy import FILENAME as ALLOWANCES
 from private_pypi.policy import AllowanceFile, HiddenFile, Judged, Policy, Sighting, make_policy
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
-from private_pypi.repositories.explaining import Explanation, hidden_file, ordered
+from private_pypi.repositories.explaining import Explanation, KeptExplanations, hidden_file, ordered
 from private_pypi.repositories.fetching_ahead import likely_wanted
 from private_pypi.repositories.mirrored_files import MirroredFiles
 from private_pypi.repositories.mirrored_pages import MirroredPages
@@ -81,6 +81,9 @@ _log = logging.getLogger(__name__)
 
 _MOST_JUDGED = 10_000  # pages, and frozen views, whose judgement is remembered
 _MOST_FROZEN = 100
+
+_ENDING_SECONDS = 2.0
+"""For which threads may go on when their connections are closed, such as to write what has come."""
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -138,6 +141,9 @@ class Mirror(Repository):
             lock=backend.folders.lock,
             interval=settings.sync_index_interval.total_seconds(),
             stale_for=settings.stale_for.total_seconds(),
+            index_bytes=self._own.index_bytes,
+            lists_all=self._own.reads_public_index,
+            costs_requests=self._own.costs_requests,
             offline=self._own.offline,
         )
         self._files = MirroredFiles(
@@ -153,6 +159,7 @@ class Mirror(Repository):
         self._instant: datetime | None = None  # of a frozen view
         self._lock = threading.Lock()  # guards these, which frozen views share
         self._judged: OrderedDict[Hashable, _Judgement] = OrderedDict()
+        self._explained = KeptExplanations()  # which frozen views share, too
         self._frozen: OrderedDict[datetime, Mirror] = OrderedDict()
 
     # -- life ------------------------------------------------------------------------------------
@@ -162,10 +169,14 @@ class Mirror(Repository):
         self._pages.begin_close()
 
     def close(self, timeout: float = CLOSING_SECONDS) -> None:
-        """Stop the threads and close the local index, waiting at most `timeout` seconds."""
-        self._pages.close(timeout)
-        self.index.close()
+        """Stop the threads and close the local index, waiting at most `timeout` seconds.
+
+        No request waits any more for what still arrives, so it is broken off.
+        """
+        self._pages.begin_close()
         self.backend.close()
+        self._pages.close(min(timeout, _ENDING_SECONDS))
+        self.index.close()
 
     # -- rights ----------------------------------------------------------------------------------
 
@@ -360,24 +371,33 @@ class Mirror(Repository):
         if page.status is not None:
             why = f": {page.status.reason}" if page.status.reason else ""
             notes.append(f"the upstream says that this project is {page.status.status}{why}")
+        return replace(self._explained_files(project, page), notes=notes, freshness=freshness)
+
+    def _explained_files(self, project: NormalizedName, page: PageState) -> Explanation:
+        """What is to be said of the files of a page; kept until the page or the policy changes."""
+        of = (page.serial, self._policy.generation())
+        question = (self._instant, project)
+        kept = self._explained.find(question, of, now=datetime.now(UTC))
+        if kept is not None:
+            return kept
         judged = self._judge(project, page, self._pages.files(project, page))
         self._pages.write()
         others = self.index.others(project)
-        return Explanation(
+        hidden = (*judged.hidden, *(hidden_file(name, "filename", why) for name, why in others))
+        said = Explanation(
             project=project,
             is_found=True,
             files=judged.files,
-            hidden=ordered(
-                (*judged.hidden, *(hidden_file(name, "filename", why) for name, why in others))
-            ),
+            hidden=ordered(hidden) if others else hidden,
             exceptions={
                 filename: f"{each.by} has allowed {each.subject} until {show_instant(each.until)}: "
                 f"{each.why}"
                 for filename, each in judged.allowed.items()
             },
-            notes=notes,
-            freshness=freshness,
         )
+        if not self._own.offline:  # else it depends on what is in the disk cache
+            self._explained.keep(question, of, said, until=judged.changes_at or _NEVER)
+        return said
 
     @property
     def policy(self) -> Policy:
@@ -423,6 +443,8 @@ class Mirror(Repository):
                 self._pages.begin(project)
                 raise NotAtHand
         if page is None:
+            if not self._own.offline:
+                return None
             raise BackendUnavailable(
                 f"this mirror is offline, and never read the page of {project!r}"
             )

@@ -7,18 +7,34 @@ of the upstream is an error, unless what was known before is young enough.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from packaging.utils import NormalizedName
 
 from private_pypi.backend import SupportsUpstream, UpstreamPage
+from private_pypi.backend.chains import (
+    LONGEST,
+    Chain,
+    chained,
+    is_pseudonym,
+    new_pseudonym,
+    present_chain,
+)
 from private_pypi.distributions.filenames import project_name
-from private_pypi.errors import BackendError, BackendUnavailable, ProjectNotFound, StorageFull
+from private_pypi.errors import (
+    BackendError,
+    BackendUnavailable,
+    LoopDetected,
+    ProjectNotFound,
+    StorageFull,
+)
 from private_pypi.index.mirrored import (
     MirroredFile,
     MirroredIndex,
@@ -30,15 +46,20 @@ from private_pypi.model import FRESH, Freshness
 from private_pypi.repositories.repository import NotAtHand
 from private_pypi.repositories.unwritten_pages import UnwrittenPage, UnwrittenPages
 from private_pypi.storage.recent_trouble import RecentTrouble
+from private_pypi.storage.token_bucket import TokenBucket
 from private_pypi.system.background import Background, Pending, StillRunning
+from private_pypi.system.private_files import write_private
 
 _log = logging.getLogger(__name__)
 
 _BUDGET = 20.0  # seconds for which a request waits for a page of the upstream
+_NAMES_BUDGET = 5.0  # the same for the list of projects
 _ABSENT_SECONDS = 30.0  # for which it is believed that the upstream does not have a project
 _RECHECK_SECONDS = 30.0  # after which a page is asked for again if it lacks a wanted file
 _NAMES_SECONDS = 3600.0  # for which the list of projects is believed, which may have 40 MB
 _MOST_CALLS = 64  # to the upstream at the same time, for pages; uv asks for 50
+_MOST_UNKNOWN = 5000  # questions about names that nobody knows, without a pause
+_UNKNOWN_PER_SECOND = 50.0  # more of them; a real project that is found does not count
 
 
 class ListNotRead(BackendUnavailable):
@@ -58,13 +79,19 @@ class MirroredPages:
         lock: Path,
         interval: float,
         stale_for: float,
+        index_bytes: int,
+        lists_all: bool,
+        costs_requests: bool,
         offline: bool,
     ) -> None:
         """`name` is that of the repository, for messages, and `lock` a folder for a lock between
         the processes of a ROOT.
 
         What the upstream said is believed for `interval` seconds, and while it is in trouble, for
-        `stale_for` seconds more. With `offline`, it is never asked.
+        `stale_for` seconds more. Pages are removed from the index while it has more than
+        `index_bytes` bytes. `lists_all`: the list of the upstream is known to have all of its
+        projects; that of other indexes may lack some. `costs_requests`: questions about unknown
+        projects are limited. With `offline`, the upstream is never asked.
         """
         self._index = index
         self._upstream = upstream
@@ -73,9 +100,13 @@ class MirroredPages:
         self._lock_folder = lock
         self._interval = interval
         self._stale_for = stale_for
+        self._index_bytes = index_bytes
+        self._lists_all = lists_all
+        self._costs_requests = costs_requests
         self._offline = offline
         self._background = Background(f"mirror {name!r}", most=_MOST_CALLS)
-        self._unwritten = UnwrittenPages(index, name=name)
+        self._unwritten = UnwrittenPages(index, name=name, on_written=self._make_room)
+        self._unknown = TokenBucket(_MOST_UNKNOWN, per_second=_UNKNOWN_PER_SECOND)
         self.error: str | None = None
         """What was wrong when the upstream was asked last; None: nothing."""
 
@@ -136,10 +167,14 @@ class MirroredPages:
             return page, FRESH
         if page is not None and self._is_fresh(page):
             return page, FRESH
+        if (page is None or not page.is_there) and self._is_unlisted(project):
+            return None, FRESH
         if not ask:
             raise NotAtHand
+        chain = self._unbroken_chain()
         try:
-            self._background.result(("page", project), self._question(project, page), wait=_BUDGET)
+            question = self._question(project, page, chain)
+            self._background.result(("page", project, chain), question, wait=_BUDGET)
         except BackendError as error:
             age = 0.0 if page is None else time.time() - page.checked_at
             if page is not None and page.is_there and age < self._interval + self._stale_for:
@@ -157,7 +192,11 @@ class MirroredPages:
         is_known = project_name(project) is None if page is None else self._is_fresh(page)
         if self._offline or is_known:
             return None
-        return self._background.begin(("page", project), self._question(project, page))
+        if (page is None or not page.is_there) and self._is_unlisted(project):
+            return None
+        chain = self._unbroken_chain()
+        question = self._question(project, page, chain)
+        return self._background.begin(("page", project, chain), question)
 
     def look_again(self, project: NormalizedName) -> PageState | None:
         """A page that lacks a file that somebody knows from somewhere else, which may be new.
@@ -165,15 +204,24 @@ class MirroredPages:
         It is asked for again, unless that was a moment ago.
         """
         if not self._offline:
+            chain = self._unbroken_chain()
             self._background.result(
-                ("page", project),
-                partial(self._ask_page, project, believed=_RECHECK_SECONDS),
+                ("page", project, chain),
+                partial(self._ask_page, project, chain, believed=_RECHECK_SECONDS),
                 wait=_BUDGET,
             )
         return self.page(project)
 
     def _is_fresh(self, page: PageState) -> bool:
         return 0 <= time.time() - page.checked_at < self._believed(page)
+
+    def _is_unlisted(self, project: NormalizedName) -> bool:
+        """Whether a list that counts as pages do shows that the upstream has no such project."""
+        if not self._lists_all:
+            return False
+        checked_at = self._index.names_state().checked_at
+        is_young = checked_at is not None and 0 <= time.time() - checked_at < self._interval
+        return is_young and not self._index.has_name(project)
 
     def _require_unlisted(self, project: NormalizedName) -> None:
         """Raise unless a project that was never asked for is known to be absent."""
@@ -189,18 +237,35 @@ class MirroredPages:
         """Have everything in the local index that it takes, before it is changed elsewhere."""
         self._unwritten.write()
 
-    def _question(self, project: NormalizedName, page: PageState | None) -> Callable[[], None]:
-        """Asks the upstream for a page of which `page` is known."""
+    def _question(
+        self, project: NormalizedName, page: PageState | None, chain: Chain
+    ) -> Callable[[], None]:
+        """Asks the upstream for a page of which `page` is known.
+
+        `chain`: through which the request for it came. What the local index says of it is found out
+        here, because it would have to be opened in the thread that asks.
+        """
         is_new = page is None and not self._index.has_files(project)
-        return partial(self._ask_page, project, is_new=is_new)
+        is_unknown = (
+            self._costs_requests
+            and (page is None or not page.is_there)
+            and not self._index.has_name(project)
+        )
+        return partial(self._ask_page, project, chain, is_new=is_new, is_unknown=is_unknown)
 
     def _ask_page(
-        self, project: NormalizedName, *, believed: float | None = None, is_new: bool = False
+        self,
+        project: NormalizedName,
+        chain: Chain,
+        *,
+        believed: float | None = None,
+        is_new: bool = False,
+        is_unknown: bool = False,
     ) -> None:
         """Ask the upstream for a page, unless what is known is younger than `believed` seconds.
 
-        `is_new`: the caller has seen that the local index has nothing of it. Then it is not read,
-        which would open a connection to it in this thread.
+        `is_new`: the local index has nothing of it. `is_unknown`: neither the local index nor the
+        list of projects has it, so the number of such questions is limited.
         """
         is_new = is_new and self._unwritten.find(project) is None
         page = None if is_new else self.page(project)
@@ -213,21 +278,46 @@ class MirroredPages:
         # A page that is not on the disk is asked for as a whole, and perhaps kept this time.
         is_kept = page is not None and page.is_there and self._unwritten.find(project) is None
         validator = page.validator if page is not None and is_kept else ""
+        question = ("page", project)
+        is_unknown = is_unknown and self._trouble.find(question) is None  # else it is not asked
+        if is_unknown:
+            self._require_turn(project)
         try:
-            found = self._trouble.ask(
-                ("page", project), partial(self._page_of_upstream, project, validator)
-            )
+            with self._asking(chain):
+                found = self._trouble.ask(
+                    question, partial(self._page_of_upstream, project, validator)
+                )
             is_there = True
         except ProjectNotFound:
             found, is_there = UpstreamPage(files=()), False
         except BackendError as error:
             self.error = str(error)
             raise
+        if is_unknown and is_there:
+            self._unknown.give_back()
         if is_new and found is not None:
             self._unwritten.add(project, found, is_there=is_there, asked_at=asked_at)
         else:
             self._take_page(project, found, asked_at, is_there=is_there)
+            if found is None and self.page(project) is None:
+                self._ask_page(project, chain)  # it was removed from the index meanwhile
         self.error = None
+
+    def _require_turn(self, project: NormalizedName) -> None:
+        """Raise if too many questions were about names that neither we nor the list know.
+
+        Otherwise whoever makes up names could have this server flood the upstream.
+        """
+        seconds = self._unknown.take()
+        if not seconds:
+            return
+        with suppress(BackendError):
+            self.require_names(ask=False)  # projects on the list are then asked for again at once
+        raise BackendUnavailable(
+            f"too many projects were asked for that the upstream of {self._name!r} is not known to "
+            f"have, so it is asked later whether it has {project!r}; ask again",
+            retry_after=math.ceil(seconds),
+        )
 
     def _page_of_upstream(self, project: NormalizedName, validator: str) -> UpstreamPage | None:
         page = self._upstream.project_page(project, validator)
@@ -258,6 +348,14 @@ class MirroredPages:
             self._remember(project, found, asked_at, is_there=is_there)
         else:
             self._unwritten.drop(project)
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Begin to remove old pages if the index is too large. No request waits for that."""
+        with suppress(BackendError):  # there is another chance after the next page
+            if self._index.is_larger_than(self._index_bytes):
+                least = self._index_bytes - self._index_bytes // 20
+                self._background.begin("room", partial(self._index.make_room, least))
 
     def _remember(
         self,
@@ -301,7 +399,8 @@ class MirroredPages:
         age = None if state.checked_at is None else time.time() - state.checked_at
         is_old = age is None or not 0 <= age < max(self._interval, _NAMES_SECONDS)
         if is_old and not self._offline:
-            self._background.begin("names", self._ask_names)
+            chain = self._unbroken_chain()
+            self._background.begin(("names", chain), partial(self._ask_names, chain))
         if age is None:
             raise ListNotRead("the list of projects was not read yet")
 
@@ -314,8 +413,11 @@ class MirroredPages:
             return state, FRESH
         if self._offline:
             raise BackendUnavailable("this mirror is offline, and never read the list of projects")
+        chain = self._unbroken_chain()
         try:
-            self._background.result("names", self._ask_names, wait=5.0)
+            self._background.result(
+                ("names", chain), partial(self._ask_names, chain), wait=_NAMES_BUDGET
+            )
         except BackendError as error:
             if age is not None and age < seconds + self._stale_for:
                 return state, Freshness(max(0.0, age))
@@ -327,7 +429,7 @@ class MirroredPages:
             raise
         return self._index.names_state(), FRESH
 
-    def _ask_names(self) -> None:
+    def _ask_names(self, chain: Chain) -> None:
         lock = FileLock(self._lock_folder / "names.lock")
         try:
             lock.acquire(timeout=0)
@@ -341,7 +443,8 @@ class MirroredPages:
             if known.checked_at is not None and 0 <= asked_at - known.checked_at < seconds:
                 return  # another process was quicker
             validator = known.validator
-            listed = self._trouble.ask("names", lambda: self._upstream.project_names(validator))
+            with self._asking(chain):
+                listed = self._trouble.ask("names", lambda: self._upstream.project_names(validator))
             if listed is None:
                 self._index.confirm_names(asked_at=asked_at)
             else:
@@ -355,6 +458,45 @@ class MirroredPages:
         finally:
             lock.release()
         self.error = None
+
+    # -- loops -------------------------------------------------------------------------------------
+
+    @cached_property
+    def _pseudonym(self) -> str:
+        """The name of this mirror in chains, which all processes of the ROOT share."""
+        path = self._lock_folder / "pseudonym"
+        try:
+            write_private(path, new_pseudonym(), replace=False)
+            kept = path.read_text(encoding="ascii", errors="replace")
+        except OSError as error:
+            _log.warning("%s: the name of this mirror cannot be kept: %s", self._name, error)
+            kept = ""
+        return kept if is_pseudonym(kept) else new_pseudonym()
+
+    def _unbroken_chain(self) -> Chain:
+        """The chain of the present request, for which the upstream is to be asked.
+
+        Raises `LoopDetected` if this mirror is in it. Requests of different chains do not wait for
+        the same question, because then two mirrors of each other would wait for each other.
+        """
+        chain = present_chain()
+        if self._pseudonym in chain or len(chain) > LONGEST:
+            raise LoopDetected(
+                f"mirror {self._name!r} is asked by itself, directly or through other servers: its "
+                "upstream has it as a member or as its own upstream"
+            )
+        return chain
+
+    @contextmanager
+    def _asking(self, chain: Chain) -> Iterator[None]:
+        """A context in which the upstream is asked for a request that came through this chain."""
+        try:
+            with chained((*chain, self._pseudonym)):
+                yield
+        except LoopDetected as error:
+            if chain:
+                raise  # whoever asked is a part of the loop
+            raise BackendError(str(error)) from error
 
     def _until_closed(self, names: Iterator[str]) -> Iterator[str]:
         try:

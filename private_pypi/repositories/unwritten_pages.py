@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from packaging.utils import NormalizedName
@@ -48,10 +48,16 @@ class UnwrittenPage:
 class UnwrittenPages:
     """The pages of one upstream that are in memory only; safe for many threads."""
 
-    def __init__(self, index: MirroredIndex, *, name: str) -> None:
-        """`name` is that of the repository, for messages."""
+    def __init__(
+        self, index: MirroredIndex, *, name: str, on_written: Callable[[], None] = lambda: None
+    ) -> None:
+        """`name` is that of the repository, for messages.
+
+        `on_written` is called when pages were written in the background.
+        """
         self._index = index
         self._name = name
+        self._on_written = on_written
         self._writer = DaemonThreads(1, f"write pages of {name!r}")
         self._closing = threading.Event()
         self._write_lock = threading.Lock()  # held by the thread that writes
@@ -140,6 +146,8 @@ class UnwrittenPages:
     def _write_soon(self) -> None:
         self._closing.wait(_PAUSE)
         self.write()
+        if not self._closing.is_set():
+            self._on_written()
 
     def _keep(self, project: str, page: UnwrittenPage) -> None:
         self._pages[project] = page

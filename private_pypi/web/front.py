@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from private_pypi.backend.chains import chained, parse_chain
 from private_pypi.web.api.hot_path import HotPath
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.http.content import PageCache
@@ -55,12 +57,14 @@ class Front:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         self.aliases.translate(environ)
-        return self._hot_path(environ, start_response)
+        with _chain_of(environ):
+            return self._hot_path(environ, start_response)
 
     def at_once(self, environ: dict[str, Any]) -> Answer | None:
         """See `serving.AtOnce`."""
         self.aliases.translate(environ)
-        return self._hot_path.at_once(environ)
+        with _chain_of(environ):
+            return self._hot_path.at_once(environ)
 
     def gate(self, head: RequestHead) -> Verdict:
         """See `serving.Gate`."""
@@ -115,3 +119,9 @@ class Front:
         """The first segments of all addresses that are not those of tenants."""
         rules = self.application().url_map.iter_rules()
         return {rule.rule.split("/")[1] for rule in rules}
+
+
+def _chain_of(environ: dict[str, Any]) -> AbstractContextManager[None]:
+    """The context of a request: through which mirrors it came."""
+    header = environ.get("HTTP_CDN_LOOP")
+    return nullcontext() if header is None else chained(parse_chain(header))

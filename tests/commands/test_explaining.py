@@ -94,6 +94,27 @@ def test_the_exit_code_tells_whether_something_can_be_installed(
     assert (ended.code, ended.err) == (code, "")
 
 
+def test_of_many_files_the_newest_are_listed(run: Run, other: Upstream, server: str) -> None:
+    for number in range(30):
+        other.add(*make_wheel("demo", f"0.{number}"), upload_time=ago(300))
+    ended = run("explain", other.index_url, "demo", "<1")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.partition("\n\n")[2] == (
+        "Not served: 0 files\n"
+        "\n"
+        "Served: 30 files\n"
+        "  served: 30 files of 0.0 to 0.29\n"
+        + "".join(f"  demo-0.{number}-py3-none-any.whl\n" for number in range(29, 24, -1))
+        + "  … and 25 more\n"
+        "\n"
+        "Of each rule or reason, only the newest files are listed; --all lists every file.\n"
+    )
+    every = run("explain", other.index_url, "demo", "<1", "--all").out
+    assert every.count("  demo-0.") == 30
+    assert "--all" not in every
+    assert run("explain", at(server), "demo", "--all").out == run("explain", at(server), "demo").out
+
+
 def test_an_index_at_an_instant(run: Run, server: str) -> None:
     ended = run("explain", at(server, f"/r/pypi/at/{ago(250)[:10]}/simple/"), "demo", ">1.0")
     assert ended.code == 1
@@ -134,9 +155,9 @@ def test_of_another_index_the_page_is_explained(run: Run, other: Upstream, forma
         "\n"
         "Served for Python 3.11: 3 files\n"
         "  demo-2.0-py3-none-any.whl\n"
+        "  demo-1.0.tar.gz\n"
         "  demo-1.1-py3-none-any.whl\n"
         "      yanked: broken\n"
-        "  demo-1.0.tar.gz\n"
     )
     assert run("explain", other.index_url, "demo", "1.0", "--python=3.11").code == 0
     assert run("explain", other.index_url, "demo", ">1,<2").code == 1  # yanked

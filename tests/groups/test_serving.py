@@ -279,6 +279,23 @@ def test_searches_find_what_is_answered(served: Served) -> None:
 # -- more ----------------------------------------------------------------------------------------
 
 
+def test_a_secret_that_was_not_checked_yet_is_no_trouble(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve()
+    assert served.status("/simple/public/", "reader") == 200
+    assert [each.message for each in caplog.records if "answers 503" in each.message] == []
+
+
+def test_the_time_of_a_group_is_the_latest_of_its_private_members(served: Served) -> None:
+    older, newer = served.stored("mine"), served.stored("closed")
+    for stored, at in ((older, 1000.5), (newer, 2000.5)):
+        with stored.index.writing() as connection:
+            connection.execute("UPDATE state SET synced_at = ?", (at,))
+    assert served.get("/index_mtime/").text == "2000"
+    assert served.get("/index_mtime/", repository="mine").text == "1000"
+
+
 def test_an_instant_of_a_group(served: Served, upstream: Upstream) -> None:
     """Private files are newer than it, and still hide the public ones."""
     upstream.add(*make_wheel("public", "2.0"), upload_time="2026-06-01T00:00:00Z")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from flask import Response, request
 
 from private_pypi.distributions.filenames import normalize
+from private_pypi.pages.explanations import count_of, title_of
 from private_pypi.repositories import Explanation, Grant
 from private_pypi.web.api.explain import PARAMETERS, asked_of_request, explain, report_of
 from private_pypi.web.api.simple import readable, wait_without_thread
@@ -45,7 +46,7 @@ def explanation_page(
     """The page for people."""
     report = report_of(granted, explanation, asked)
     number = page_number("page")
-    files = [*report.hidden, *report.unsuitable, *report.usable]
+    files = report.files
     return send_page(
         "explain.html",
         repository=granted,
@@ -53,6 +54,8 @@ def explanation_page(
         report=report,
         instant=instant,
         files=part(files, number, _FILES),
+        count_of=count_of,
+        title_of=title_of,
         pagination=Pagination(
             len(files),
             _FILES,

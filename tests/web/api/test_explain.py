@@ -16,10 +16,16 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from private_pypi.repositories.mirror import Mirror
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from private_pypi.web import create_app
+from tests.mirror.conftest import clock
+from tests.mirror.mirrors import Clock
 from tests.mirror.upstream import Project, Upstream, running
 from tests.web.conftest import MINE, OTHER, READER, WRITER, Deploy, basic, publish
+from tests.web.people.test_pages import words
+
+__all__ = ["clock"]
 
 JSON = {"Accept": "application/json"}
 MIRROR = basic("pypi", "reader")
@@ -45,7 +51,9 @@ def explained(client: FlaskClient, path: str, headers: dict[str, str] = MIRROR) 
     assert answer.status_code == 200, answer.text
     assert answer.content_type == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
-    return json.loads(answer.data)
+    said = json.loads(answer.data)
+    said["files"] = [file for group in said["groups"] for file in group["files"]]
+    return said
 
 
 def rules(said: Any) -> dict[str, str]:
@@ -94,8 +102,18 @@ def test_every_file_of_the_upstream_is_told_with_its_rule(
     by_name = {each["filename"]: each for each in said["files"]}
     assert "wrong in leap years" in by_name["demo-1.1-py3-none-any.whl"]["reason"]
     assert by_name["demo-1.0-py3-none-any.whl"]["yanked"] == "broken"
-    # The newest first, and what has no version at the end.
-    assert [each["version"] for each in said["files"]] == ["2.0", "1.1", "1.0", "1.0", "0.9", None]
+    # First what is not served, and then the newest first; what has no version is at the end.
+    assert [
+        (each["rule"], each["is_yanked"], each["count"], each["oldest"], each["newest"])
+        for each in said["groups"]
+    ] == [
+        ("cooldown", False, 1, "2.0", "2.0"),
+        ("deny", False, 1, "1.1", "1.1"),
+        ("wheels_only", False, 1, "1.0", "1.0"),
+        ("filename", False, 1, None, None),
+        (None, True, 1, "1.0", "1.0"),
+        (None, False, 1, "0.9", "0.9"),
+    ]
     assert said["is_found"]
 
 
@@ -193,6 +211,59 @@ def test_what_is_known_is_explained_while_the_upstream_is_in_trouble(
     said = explained(client, "/r/pypi/explain/demo")
     assert len(said["files"]) == 5
     assert re.search(r"in trouble: this is what it had 6\d seconds ago", said["notes"][-1])
+
+
+def test_what_was_explained_before_is_not_repeated_when_something_has_changed(
+    deploy: Deploy, upstream: Upstream, tmp_path: Path, clock: Clock
+) -> None:
+    deny = tmp_path / "deny.txt"
+    deny.write_text("demo==1.0\n")
+    lines = (f'deny_file = "{deny}"', 'cooldown = "7 days"', "sync_index_interval = 3600")
+    served_by = deploy(mirror(upstream, *lines))
+    client = create_app(served_by).test_client()
+    [repository] = served_by.repositories
+    assert isinstance(repository, Mirror)
+
+    def told() -> dict[str, str]:
+        return rules(explained(client, "/r/pypi/explain/demo"))
+
+    young, old = "demo-2.0-py3-none-any.whl", "demo-1.1-py3-none-any.whl"
+    denied = {"demo-1.0-py3-none-any.whl": "deny", "demo-1.0.tar.gz": "deny"}
+    assert told() == {young: "cooldown", **denied}
+    [judged] = repository._explained._kept.values()
+    assert told() == {young: "cooldown", **denied}
+    assert next(iter(repository._explained._kept.values())) is judged
+    deny.write_text("demo==1.1\n")  # the policy
+    repository.policy._deny_file._next_look = 0.0  # type: ignore[union-attr]
+    assert told() == {young: "cooldown", old: "deny"}
+    upstream.add("demo-0.1.exe", b"x", project="demo")  # the page
+    clock.go(3601)
+    assert told() == {young: "cooldown", old: "deny", "demo-0.1.exe": "filename"}
+    with pytest.MonkeyPatch.context() as patch:  # the time
+        patch.setattr(repository._pages, "_interval", 10**7)
+        clock.go(6 * 24 * 3600)
+        assert told() == {old: "deny", "demo-0.1.exe": "filename"}
+    assert repository._explained.size() == 6
+
+
+def test_few_explanations_are_kept(
+    deploy: Deploy, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("private_pypi.repositories.explaining.MOST_KEPT", 7)
+    for name in ("other", "third"):
+        upstream.add(*make_wheel(name, "1.0"))
+    served_by = deploy(mirror(upstream))
+    client = create_app(served_by).test_client()
+    [repository] = served_by.repositories
+    assert isinstance(repository, Mirror)
+    for name in ("demo", "other", "third"):
+        assert len(explained(client, f"/r/pypi/explain/{name}")["files"]) == (
+            5 if name == "demo" else 1
+        )
+    assert repository._explained.size() == 7
+    upstream.add(*make_wheel("fourth", "1.0"))
+    explained(client, "/r/pypi/explain/fourth")
+    assert repository._explained.size() == 3
 
 
 def test_a_broken_deny_file_is_an_error_that_names_the_mistake(
@@ -462,7 +533,8 @@ def test_only_wanted_versions(tagged: FlaskClient, version: str, versions: set[s
         ("platform=%00", "it must be like manylinux_2_28_x86_64"),
         ("version=new", "it must be like 1.0 or '>=1,<2'"),
         ("version=" + "1" * 9000, "it must be like 1.0 or '>=1,<2'"),
-        ("pyhton=3.11", "'pyhton' is unknown; there are python, platform, version"),
+        ("pyhton=3.11", "'pyhton' is unknown; there are python, platform, version, all"),
+        ("all=yes", "'all' must be true or false"),
         ("python=3.11&python=3.12", "'python' is given 2 times"),
     ],
 )
@@ -486,12 +558,41 @@ def test_five_thousand_files(deploy: Deploy, upstream: Upstream) -> None:
                 f"demo-5.{number}-{tag}.whl", content, core_metadata=None, offers_metadata=None
             )
     client = create_app(deploy(mirror(upstream, 'deny = ["demo==5.7"]'))).test_client()
-    said = explained(client, f"/r/pypi/explain/demo?python=3.11&platform={PLATFORM}")
+    path = f"/r/pypi/explain/demo?python=3.11&platform={PLATFORM}"
+    few = explained(client, path)
+    assert [(each["rule"], each["suits"], each["count"]) for each in few["groups"]] == [
+        ("deny", None, 4),
+        (None, False, 1249),
+        (None, False, 1249),
+        (None, True, 2503),
+    ]
+    assert [len(each["files"]) for each in few["groups"]] == [4, 5, 5, 5]
+    assert [each["reason"] for each in few["groups"][1:3]] == [
+        "it is a wheel for win32, and this is manylinux_2_28_x86_64",
+        "it is a wheel for py2, and this is CPython 3.11",
+    ]
+    text = client.get(path, headers=MIRROR).text
+    assert (
+        "  not suitable: 1249 files of 5.0 to 5.1249\n"
+        "      it is a wheel for py2, and this is CPython 3.11\n"
+        "  demo-5.1249-py2-none-any.whl\n"
+    ) in text
+    assert "  … and 1244 more\n" in text
+    assert "only the newest files are listed; add all=true to the query for all.\n" in text
+    assert len(text.splitlines()) < 50
+    said = explained(client, f"{path}&all=true")
+    assert [{**each, "files": []} for each in said["groups"]] == [
+        {**each, "files": []} for each in few["groups"]
+    ]
     assert len(said["files"]) == 5005
+    every = client.get(f"{path}&all=true", headers=MIRROR).text
+    assert every.count("  demo-") == 5005
+    assert "only the newest" not in every
     assert len(rules(said)) == 4
     assert sum(each["suits"] is True for each in said["files"]) == 2 * 1249 + 5
     page = client.get("/r/pypi/explain/demo", headers=MIRROR | {"Accept": "text/html"})
     assert page.text.count('<p class="file">') == 100
+    assert "deny: 4 files of 5.7; the operator of this mirror denies" in words(page)
     assert "Page 1 of 51" in page.text
 
 

@@ -39,6 +39,7 @@ STATUSES = {
     "Unsupported": 501,
     "BackendError": 502,
     "BackendUnavailable": 503,
+    "LoopDetected": 508,
     "StorageFull": 507,
 }
 

@@ -154,6 +154,17 @@ def test_a_search_in_a_group_finds_what_it_would_serve(client: Start, upstream: 
     assert "lefty public too 1.0" in text
 
 
+def test_a_count_that_may_be_too_large_is_called_so(client: Start, upstream: Upstream) -> None:
+    web = client()
+    publish(web, *make_wheel("lefty", "1.0"), headers=basic("mine", "w"), path="/r/mine/")
+    upstream.more_names = [f"left-{number}" for number in range(60)]
+    known_page(web, upstream)
+    assert "about 61 projects in all" in page(web, "/r/all/?q=left", "all")
+    text = page(web, "/r/all/?q=left-1", "all")  # all of them were read
+    assert "11 projects in all" in text
+    assert "about 11" not in text
+
+
 def test_a_mirror_lists_what_it_may_have(client: Start, upstream: Upstream) -> None:
     web = client(pypi='only = ["l*", "acme-*"]\nexcept = ["acme-[!x]*"]')
     for project in ("left", "right", "acme-web", "acme-x"):
