@@ -119,14 +119,16 @@ class Synchronized(StoredRepository):
         return state
 
     def _is_behind(self) -> bool:
-        if self._behind_since is None or self._synchronizer is None:
+        since = self._behind_since
+        if since is None or self._synchronizer is None:
             return False
         counts, age = self._synchronizer.counts, self.index.age()
         has_asked = counts.done or counts.failed
         is_new = age is not None and age <= self._synchronizer.pace.interval
-        if has_asked or is_new or time.monotonic() - self._behind_since > _BEHIND_SECONDS:
-            self._behind_since = None
-        return self._behind_since is not None
+        if not has_asked and not is_new and time.monotonic() - since <= _BEHIND_SECONDS:
+            return True
+        self._behind_since = None
+        return False
 
     def sync_counts(self) -> SyncCounts | None:
         """The synchronisations of this process."""
