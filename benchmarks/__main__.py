@@ -45,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks import replicas
 
         return replicas.main(words[1:])
+    if words[:1] == ["limits"]:
+        from benchmarks import limits
+
+        return limits.main(words[1:])
     if words[:1] == ["static_site"]:
         from benchmarks import static_site
 

@@ -44,6 +44,8 @@ class OnEngine(PrivatePypi):
 class Bare(PrivatePypi):
     """A bare callable on an engine, which answers every request with the same page."""
 
+    name = "bare"
+
     def __init__(self, folder: Path, engine: str, page: bytes) -> None:
         super().__init__(folder)
         self._engine = engine

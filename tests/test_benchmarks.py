@@ -443,3 +443,18 @@ def test_the_document_shows_the_figures_that_were_committed() -> None:
     assert before != document
     assert shown.partition("\n<!-- end of figures -->")[0] == table
     assert (ROOT / "benchmarks" / "REPLICAS.md").read_text() == replicas_report.render(outcomes)
+
+
+def test_a_run_beside_the_limits_measures_ours_and_the_constant_answer(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "limits", "--quick", "--out", str(tmp_path)]
+    command += ["--servers", "private_pypi,bare", "--only", "first,requests"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "limits.json").read_text())
+    rates = {(row["measure"], row["server"]) for row in rows if row["value"] > 0}
+    kinds = ("pages", "pages_json", "metadata", "wheels", "unknown", "list")
+    assert rates >= {(kind, server) for kind in kinds for server in ("private_pypi", "bare")}
+    assert {row["measure"] for row in rows} == {*kinds, "first", "later"}
+    report = (tmp_path / "LIMITS.md").read_text()
+    assert "| Core metadata, against a constant answer" in report
+    ElementTree.fromstring((tmp_path / "limits.svg").read_text())
