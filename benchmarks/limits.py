@@ -1,7 +1,8 @@
 """Every kind of request beside its limits: `python -m benchmarks limits`.
 
 The limits are nginx with the same pages and files as a static tree, and a constant answer of
-waitress (`bare`), on which our default engine is built. The peers are those in Python that serve files or mirror an index.
+waitress (`bare`), on which our default engine is built. The peers are those in Python that serve
+files or mirror an index.
 """
 
 from __future__ import annotations
@@ -186,6 +187,7 @@ def _make(name: str, folder: Path, tools: Path | None, upstream: Upstream) -> Se
         return Proxpi(folder / PROXPI, upstream.index_url, tools)
     if name == BARE:
         return Bare(folder / BARE, WAITRESS, _CONSTANT)
+    kinds: dict[str, Callable[[Path, Path | None], Server]]
     kinds = {OURS: PrivatePypi, SRS: SimpleRepository}
     return kinds[name](folder / name, tools)
 

@@ -158,8 +158,10 @@ def _serve(
             # worker sends those of all.
             cleanup.callback(telemetry.close)
             telemetry.start(front.metrics() if worker is None or worker.number == 1 else None)
-        if worker is not None:
-            front.application()  # it was imported already, and others ask for its metrics
+        # The parent of workers has imported it already, and others ask for its metrics.
+        # For root addresses, the loop would have to wait until it is loaded.
+        if worker is not None or served.last_repositories.have_root_addresses():
+            front.application()
         # Not at once: installers that wait for the start want pages, which do not need it.
         loading = threading.Timer(_LOADED_AFTER, front.application)
         loading.daemon = True

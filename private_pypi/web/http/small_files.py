@@ -73,7 +73,11 @@ def _small_content(opened: Opened, sha256: str | None) -> bytes | None:
             return None
     if size > _LARGEST:
         return None
-    content = file.read(size)
+    try:
+        content = file.read(size)
+    except OSError as error:
+        file.close()
+        raise BackendUnavailable(f"the file cannot be read: {error.strerror}") from error
     if hashlib.sha256(content).hexdigest() != sha256:
         file.seek(0)  # somebody has changed it: answered as a file that is not small
         return None
