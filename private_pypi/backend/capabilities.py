@@ -52,6 +52,21 @@ class SupportsList(Protocol):
 
 
 @runtime_checkable
+class SupportsListParts(SupportsList, Protocol):
+    """A storage whose listing takes long and can be divided. Parts are listed at the same time."""
+
+    def list_parts(self) -> Sequence[str]:
+        """Names for parts of the listing: each file that may ever be stored is in one of them.
+
+        They mean the same to every process, also hours later: a listing that was interrupted is
+        continued with the parts that are left.
+        """
+
+    def list_part(self, part: str) -> Iterator[StoredFile | StoredName | Unlisted]:
+        """The files in a part, as `list_files` gives them."""
+
+
+@runtime_checkable
 class SupportsFind(Protocol):
     """A storage whose listing gives only the names of some files (`StoredName`)."""
 
@@ -387,6 +402,7 @@ class SupportsRootAddresses(SupportsTenants, Protocol):
 
 STORAGE_CAPABILITIES: tuple[type, ...] = (
     SupportsList,
+    SupportsListParts,
     SupportsFind,
     SupportsLookup,
     SupportsProjects,

@@ -129,6 +129,7 @@ def update_index(
                 name=settings.name,
                 progress=progress,
                 folder=folders.tmp,
+                keep=folders.cache,
             )
         finally:
             progress.end()

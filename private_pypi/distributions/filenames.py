@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from packaging.utils import (
@@ -77,6 +78,8 @@ def is_version(text: str | None, version: Version) -> bool:
         return False
 
 
+# The same few names are parsed several times in a row: when a file is opened, examined and listed.
+@lru_cache(maxsize=1024)
 def parse_filename(filename: str) -> ParsedFilename:
     """Parse a filename; raises `InvalidFilename` if it is not that of a wheel or an sdist."""
     if len(filename) > _LONGEST:

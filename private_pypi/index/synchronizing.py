@@ -49,13 +49,13 @@ from private_pypi.index import child as index_child
 from private_pypi.index.examining import (
     UNKNOWN_SIZE,
     burnt_again,
-    examine_all,
     find_named,
     sweep,
     temporary_folder,
     with_record,
 )
 from private_pypi.index.local import LocalIndex
+from private_pypi.index.readers import examine_all, take_file
 from private_pypi.index.reconciling import Reconciliation
 from private_pypi.model import DistributionFile, StoredFile, StoredName, Unlisted
 
@@ -465,7 +465,7 @@ class Synchronizer:
 
         committed_at = logged_at = time.monotonic()
         for done, (stored, outcome) in enumerate(
-            examine_all(self._storage, changes.each_pending(), folder), 1
+            examine_all(self._storage, changes.each_pending(), folder, take_file), 1
         ):
             self._check_stop()
             match outcome:

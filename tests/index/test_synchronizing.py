@@ -26,9 +26,9 @@ from private_pypi.index.document import (
     IndexEntry,
     UnexaminedEntry,
     new_entry,
-    read_document,
     write_document,
 )
+from private_pypi.index.document_reader import read_document
 from private_pypi.index.local import LocalIndex
 from private_pypi.index.rebuilding import update_index
 from private_pypi.index.stored_document import edit_index
@@ -993,10 +993,10 @@ def test_a_large_document_is_parsed_in_a_child_process(
     )
     remote.put_document(IndexDocument(mtime=now(), entries=entries))
 
-    def not_here(*_: object) -> None:
+    def not_here(*_: object, **__: object) -> None:
         raise AssertionError("a large document is parsed in the serving process")
 
-    monkeypatch.setattr("private_pypi.index.child.read_document", not_here)
+    monkeypatch.setattr("private_pypi.index.staging.DocumentReader", not_here)
     assert remote.synchronize().added == 5000
     assert len(remote.index.projects()) == 500
     assert remote.index.project_files("p7") == tuple(
