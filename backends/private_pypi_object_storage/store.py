@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -132,6 +132,11 @@ class CloudStore(ObjectStore):
                             revision=each["e_tag"] or each["last_modified"].isoformat(),
                             modified_at=each["last_modified"].astimezone(UTC),
                         )
+
+    def folders(self) -> Iterable[str]:
+        with self._errors():
+            found = obstore.list_with_delimiter(self._reading)
+        return [each.rstrip("/") for each in found["common_prefixes"]]
 
     def link(self, key: str, filename: str) -> Download | None:
         with self._errors(key):

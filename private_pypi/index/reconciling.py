@@ -128,11 +128,13 @@ class Reconciliation:
         self, given: Iterable[StoredFile | StoredName | Unlisted]
     ) -> Iterator[StoredFile | StoredName]:
         """The files of a listing. What the listing left out is remembered in `unlisted`."""
+        told = set(self.unlisted)  # a listing that was interrupted gives some of them again
         for each in given:
-            if isinstance(each, Unlisted):
-                self.unlisted.append(each)
-            else:
+            if not isinstance(each, Unlisted):
                 yield each
+            elif each not in told:
+                told.add(each)
+                self.unlisted.append(each)
 
     def is_known_by_name(self, named: StoredName) -> bool:
         """Whether the index has a file of which a listing gave only the name.

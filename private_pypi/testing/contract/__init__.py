@@ -51,6 +51,7 @@ from private_pypi.testing.contract.index_document import (
 from private_pypi.testing.contract.listing import (
     FindContract,
     ListContract,
+    ListPartsContract,
     RecentContract,
     SweepContract,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "InProcessContract",
     "KeptRecordsContract",
     "ListContract",
+    "ListPartsContract",
     "LookupContract",
     "OverwriteIndexContract",
     "PartsContract",
