@@ -165,12 +165,18 @@ class ManyObjectsBackend(ObjectsBackend[ObjectsSettings]):
         return self._many
 
 
-def update(folder: Path, store: ManyObjects) -> IndexUpdate:
-    """Update the index document of such a store; `folder` is that of a server, below which there
-    is everything."""
+def folders_of(folder: Path) -> Folders:
+    """The folders of a server, which are made."""
     folders = Folders(cache=folder / "cache", lock=folder / "lock", tmp=folder / "tmp")
     for each in (folders.cache, folders.lock, folders.tmp):
         each.mkdir(exist_ok=True, parents=True)
+    return folders
+
+
+def update(folder: Path, store: ManyObjects) -> IndexUpdate:
+    """Update the index document of such a store; `folder` is that of a server, below which there
+    is everything."""
+    folders = folders_of(folder)
     storage = ManyObjectsBackend(store, folders).seen_with(Secret("write"))
     return update_index(
         retrying(storage),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from private_pypi.backend import Secret
+from private_pypi.backend import Secret, object_listing
 from private_pypi.backend.object_journal import JOURNAL
 from private_pypi.errors import BackendError, BackendUnavailable, FileAlreadyExists
 from private_pypi.model import Redirect, StoredFile
@@ -54,6 +54,19 @@ def reopened(storage: ObjectStorageView, **more: Any) -> ObjectStorageView:
     backend = storage.backend
     settings = replace(backend.settings, **more)
     return ObjectStorageView(ObjectStorageBackend(settings, backend.folders), storage.secret)
+
+
+def test_a_long_listing_is_divided_between_the_projects(
+    seaweed: Seaweed, prefix: str, storage: ObjectStorageView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a", "a-b", "a.b", "ab", "b", "z"]
+    for name in names:
+        seaweed.bucket(prefix).put(f"{name}/x-1.0.zip", b"content")
+    monkeypatch.setattr(object_listing, "_SHORT", 2)
+    parts = storage.list_parts()
+    listed = [[each.location for each in storage.list_part(part)] for part in parts]
+    # One for each project, and one for what is below `.private_pypi`.
+    assert sorted(listed) == [[], *sorted([f"{name}/x-1.0.zip"] for name in names)]
 
 
 # -- layout and writers --------------------------------------------------------------------------
