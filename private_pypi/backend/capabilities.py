@@ -52,6 +52,18 @@ class SupportsList(Protocol):
 
 
 @runtime_checkable
+class SupportsListingMark(SupportsList, Protocol):
+    """A storage that can say that nothing was added or removed, for much less than a listing."""
+
+    def listing_mark(self) -> str | None:
+        """A text that is another one after any file was added or removed; None: not known now.
+
+        It need not change when a file is written to without being replaced: the storage is listed
+        from time to time all the same.
+        """
+
+
+@runtime_checkable
 class SupportsListParts(SupportsList, Protocol):
     """A storage whose listing takes long and can be divided. Parts are listed at the same time."""
 
@@ -402,6 +414,7 @@ class SupportsRootAddresses(SupportsTenants, Protocol):
 
 STORAGE_CAPABILITIES: tuple[type, ...] = (
     SupportsList,
+    SupportsListingMark,
     SupportsListParts,
     SupportsFind,
     SupportsLookup,
