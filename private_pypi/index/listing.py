@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from private_pypi.backend import AnyStorage, SupportsList, SupportsListParts, capability
 from private_pypi.backend.in_parallel import in_parallel
+from private_pypi.errors import BackendError
 from private_pypi.index.draft import Draft
 from private_pypi.model import StoredFile, StoredName, Unlisted
 
@@ -40,13 +41,17 @@ def list_all(storage: AnyStorage, draft: Draft, progress: Progress) -> list[Unli
         left = [part for part, is_done in draft.parts().items() if not is_done]
         chunks = in_parallel(_part(by_parts, part) for part in left)
     unlisted: dict[Unlisted, None] = {}  # a listing that was interrupted gives some of them again
+    incomplete: set[str] = set()  # parts that have to be listed again in any case
     done = 0
     for part, chunk, is_end in chunks:
+        left_out = [each for each in chunk if isinstance(each, Unlisted)]
+        if left_out:
+            unlisted.update(dict.fromkeys(left_out))
+            incomplete.add(part)
         with draft.writing():
             draft.add_listed(each for each in chunk if not isinstance(each, Unlisted))
-            if is_end:
+            if is_end and part not in incomplete:
                 draft.finish_part(part)
-        unlisted.update(dict.fromkeys(each for each in chunk if isinstance(each, Unlisted)))
         done += len(chunk)
         progress(done, None, "listing")
     return list(unlisted)
@@ -94,7 +99,11 @@ def draft_of(
             _remove(path)
             draft = new(path)
         with draft:
-            yield draft
+            try:
+                yield draft
+            except sqlite3.DatabaseError as error:
+                where = f"the tables of update_index in {path.parent} and {folder}"
+                raise BackendError(f"trouble with {where}: {error}") from error
         _remove(path)
 
 

@@ -27,6 +27,7 @@ from private_pypi.model import StoredFile, Unlisted
 from private_pypi.testing.contract import (
     BackendContract,
     DeletingContract,
+    ListingMarkContract,
     RecordsContract,
     SweepContract,
 )
@@ -47,7 +48,13 @@ from tests.backends.folders import (
 )
 
 
-class TestFileSystemBackend(BackendContract, DeletingContract, RecordsContract, SweepContract):
+class TestFileSystemBackend(
+    BackendContract, DeletingContract, ListingMarkContract, RecordsContract, SweepContract
+):
+    @pytest.fixture(autouse=True)
+    def fine_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("private_pypi_file_system.listing.CLOCK_TICK", 0)
+
     @pytest.fixture
     def place(self, tmp_path: Path) -> Path:
         path = tmp_path / "storage"

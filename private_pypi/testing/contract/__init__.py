@@ -51,6 +51,7 @@ from private_pypi.testing.contract.index_document import (
 from private_pypi.testing.contract.listing import (
     FindContract,
     ListContract,
+    ListingMarkContract,
     ListPartsContract,
     RecentContract,
     SweepContract,
@@ -95,6 +96,7 @@ __all__ = [
     "KeptRecordsContract",
     "ListContract",
     "ListPartsContract",
+    "ListingMarkContract",
     "LookupContract",
     "OverwriteIndexContract",
     "PartsContract",

@@ -29,6 +29,7 @@ from private_pypi.backend import (
     SupportsFind,
     SupportsIndex,
     SupportsList,
+    SupportsListingMark,
     SupportsListParts,
     SupportsLookup,
     SupportsOverwriteIndex,
@@ -128,6 +129,7 @@ def calls_of(
     into, written = folder(tmp_path) / "index.toml", document(tmp_path, b"mtime = 1\n")
     calls: dict[type, dict[str, Callable[[], object]]] = {
         SupportsList: {"list_files": lambda: list(storage.list_files())},
+        SupportsListingMark: {"listing_mark": lambda: storage.listing_mark()},
         SupportsListParts: {"list_parts": lambda: listed_in_parts(storage)},
         SupportsFind: {"find_file": lambda: storage.find_file(file.filename)},
         SupportsLookup: {"project_files": lambda: list(storage.project_files("demo"))},

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
 from private_pypi.backend import (
+    SupportsDelete,
     SupportsFind,
     SupportsList,
+    SupportsListingMark,
     SupportsListParts,
     SupportsRecent,
     SupportsSweep,
+    capability,
 )
 from private_pypi.index.examining import find_named, with_record
 from private_pypi.model import StoredFile, StoredName
@@ -79,6 +83,41 @@ class ListPartsContract(StorageContract):
         assert {file.filename: file for file in listed} == {
             file.filename: file for file in storage.list_files()
         }
+
+
+class ListingMarkContract(StorageContract):
+    """`SupportsListingMark`: the storage can say that nothing was added or removed."""
+
+    protocol: ClassVar[type | None] = SupportsListingMark
+
+    def mark(self, storage: Tested) -> str:
+        """The mark, as soon as it is known."""
+        deadline = time.monotonic() + 30
+        while True:
+            time.sleep(0.02)  # longer than a tick of most clocks
+            found: str | None = storage.listing_mark()
+            if found is not None:
+                return found
+            assert time.monotonic() < deadline, "there is no mark after half a minute"
+
+    def test_a_mark_changes_with_each_file_that_comes_or_goes(
+        self, storage: Tested, tmp_path: Path
+    ) -> None:
+        """Listing and reading do not change it."""
+        upload = make_upload(tmp_path, "demo-1.0.tar.gz", b"content")
+        stored = self.put(storage, upload)
+        marks = [self.mark(storage)]
+        assert [file.filename for file in storage.list_files()] == [stored.filename]
+        content_of(storage.open_file(published(upload, stored)))
+        assert self.mark(storage) == marks[0]
+        for filename in ("demo-2.0.tar.gz", "other-1.0.tar.gz"):
+            self.put(storage, make_upload(tmp_path, filename))
+            marks.append(self.mark(storage))
+        deleting = capability(storage, SupportsDelete)
+        if deleting is not None:
+            deleting.delete_file(published(upload, stored))
+            marks.append(self.mark(storage))
+        assert len(set(marks)) == len(marks)
 
 
 class FindContract(StorageContract):
