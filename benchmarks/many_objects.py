@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -99,9 +100,9 @@ class ManyObjects(ObjectStore):
         assert isinstance(content, Path)
         if (self._revision() if self.index.exists() else NO_OBJECT) != replaces:
             raise ObjectChanged
-        # Another name for the same bytes: the caller removes its own.
-        self.index.unlink(missing_ok=True)
-        self.index.hardlink_to(content)
+        copy = self.index.with_suffix(".new")
+        shutil.copyfile(content, copy)
+        copy.replace(self.index)
         return self._revision()
 
     def _revision(self) -> str:
