@@ -7,9 +7,12 @@ are parsed at a time. Whoever has to keep the entries keeps them on disk (`stagi
 
 from __future__ import annotations
 
+import mmap
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -204,12 +207,18 @@ def _pieces(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         # Only inside a string of several lines can a line look like a header without being one.
         # We never write such a string.
-        is_plain = not any(b'"""' in line or b"'''" in line for line in file)
-        file.seek(0)
+        is_plain = not _has(file, b'"""', b"'''")
         line = 1
         for piece in _cut(file) if is_plain else [file.read()]:
             yield _parsed(path.name, piece, line)
             line += piece.count(b"\n")
+
+
+def _has(file: BufferedReader, *texts: bytes) -> bool:
+    if os.fstat(file.fileno()).st_size == 0:  # nothing that could be mapped
+        return False
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(text) >= 0 for text in texts)
 
 
 def _cut(lines: Iterable[bytes]) -> Iterator[bytes]:
