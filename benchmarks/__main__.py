@@ -49,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks import limits
 
         return limits.main(words[1:])
+    if words[:1] == ["many_files"]:
+        from benchmarks import many_files
+
+        return many_files.main(words[1:])
     if words[:1] == ["static_site"]:
         from benchmarks import static_site
 

@@ -53,11 +53,11 @@ KEPT_TO = {
     "pydantic": "configuration/config.py",
     "sqlite3": (
         *("index/connections.py", "index/schema.py", "index/local.py", "index/lookup_results.py"),
-        *("index/mirrored.py", "index/forgotten.py"),
+        *("index/mirrored.py", "index/forgotten.py", "index/draft.py", "index/listing.py"),
         *("index/reconciling.py", "index/staging.py", "storage/remembered_facts.py"),
         "web/sessions/attempts.py",
     ),
-    "tomli": ("configuration/config.py", "index/document.py", "policy/allowances.py"),
+    "tomli": ("configuration/config.py", "index/document_reader.py", "policy/allowances.py"),
     "tomlkit": "policy/changing.py",
     "readme_renderer": "pages/readme.py",
     "cryptography": ("web/sessions/sessions.py", "web/serving/granian/certificates.py"),

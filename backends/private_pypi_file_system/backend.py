@@ -64,7 +64,12 @@ from private_pypi.model import (
     Unlisted,
     Upload,
 )
-from private_pypi_file_system.listing import list_distributions, stored_file
+from private_pypi_file_system.listing import (
+    CLOCK_TICK,
+    list_distributions,
+    mark_of,
+    stored_file,
+)
 from private_pypi_file_system.names import (
     LONGEST_FILENAME,
     bucket_of,
@@ -96,7 +101,6 @@ from private_pypi_file_system.staging import (
 )
 from private_pypi_file_system.syncing import Syncs
 
-_CLOCK_TICK = 2.0  # seconds; the coarsest resolution of modification times
 _LONGEST_ID = 1024  # bytes
 _LARGEST_INDEX = 2**30  # bytes; more than the document of a million files
 _BLOCK = 2**20  # bytes read at a time
@@ -142,6 +146,13 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
             if not is_empty:
                 with ignoring(NOT_WRITABLE):
                     self._remember(storage)
+
+    def listing_mark(self) -> str | None:
+        with self._trouble("look for new files"), self._opened() as storage:
+            if storage is None:
+                return None
+            self._check_identity(storage)
+            return mark_of(storage)
 
     def read_record(self, file: StoredFile) -> Record | None:
         folder_name = file.project or ""  # a listing takes the project from the folder
@@ -275,7 +286,7 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
         status = os.fstat(document.fileno())
         # A second change within the same tick of the clock would not change the modification time.
         # So, as in git, this time is trusted only after the tick is over.
-        is_settled = time.time() - status.st_mtime > _CLOCK_TICK
+        is_settled = time.time() - status.st_mtime > CLOCK_TICK
         self.backend.noted = (_identity(status), revision) if is_settled else None
 
     def _check_size(self, document: BufferedReader) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
@@ -14,6 +16,9 @@ from private_pypi.model import StoredFile, Unlisted
 from private_pypi_file_system.names import is_distribution, is_plain
 from private_pypi_file_system.records import stamp_of
 from private_pypi_file_system.reports import NOT_SERVED, Reports
+
+CLOCK_TICK = 2.0
+"""Seconds; the coarsest resolution of modification times."""
 
 _NEVER_LISTED = {"lost+found"}
 """Tools of the file system create this folder. It holds nameless fragments, and only root may read
@@ -52,6 +57,28 @@ def list_distributions(storage: OpenFolder) -> Iterator[StoredFile | Unlisted]:
             names.add(other.filename)
             yield other
     yield from reports.all()
+
+
+def mark_of(storage: OpenFolder) -> str | None:
+    """A text that changes when a file is added to a folder that is searched, or removed from it.
+
+    None if a folder was changed a moment ago: a second change within the same tick of the clock
+    would not be seen.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    latest = 0
+    with contextlib.suppress(FileNotFoundError), storage.entries() as entries:  # removed since
+        found = [("", storage.status())]
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                found.append((entry.name, entry.stat(follow_symlinks=False)))
+        for name, status in sorted(found, key=lambda each: each[0]):
+            times = (status.st_mtime_ns, status.st_ctime_ns)
+            latest = max(latest, *times)
+            digest.update(repr((name, status.st_dev, status.st_ino, *times)).encode())
+        if time.time_ns() - latest > CLOCK_TICK * 10**9:
+            return digest.hexdigest()
+    return None
 
 
 def stored_file(folder: OpenFolder, filename: str, status: os.stat_result) -> StoredFile:

@@ -21,7 +21,8 @@ from private_pypi.configuration.config import (
     check_repository,
 )
 from private_pypi.errors import ConfigurationError, InvalidIndex, NotConfigured
-from private_pypi.index.document import EMPTY, IndexDocument, read_document, write_document
+from private_pypi.index.document import EMPTY, IndexDocument, write_document
+from private_pypi.index.document_reader import read_document
 from private_pypi.storage.retrying import retrying
 from private_pypi_github.backend import GitHubBackend, GitHubSettings
 from private_pypi_github.client import Client, is_token

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,10 @@ class ObjectStorageView(ObjectsStorage):
     def list_files(self) -> Iterator[StoredFile]:
         self.backend.check_store()
         yield from super().list_files()
+
+    def list_parts(self) -> Sequence[str]:
+        self.backend.check_store()
+        return super().list_parts()
 
     def put_file(self, upload: Upload) -> StoredFile:
         self.backend.check_store()

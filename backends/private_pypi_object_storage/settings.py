@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -10,7 +11,10 @@ from private_pypi.backend import Address, Secret
 from private_pypi.backend.objects import ObjectsSettings
 
 _KEYS: Final = {
-    "s3": ("region", "access_key_id", "secret_access_key", "session_token"),
+    "s3": (
+        *("region", "access_key_id", "secret_access_key", "session_token"),
+        *("profile", "credentials_file"),
+    ),
     "az": ("account", "account_key", "sas_token"),
     "gs": ("service_account_key",),
 }
@@ -32,6 +36,8 @@ class ObjectStorageSettings(ObjectsSettings):
     access_key_id: str | None = None
     secret_access_key: Secret | None = None
     session_token: Secret | None = None
+    profile: str | None = None
+    credentials_file: Path | None = None
     account: str | None = None
     account_key: Secret | None = None
     sas_token: Secret | None = None
@@ -68,6 +74,10 @@ class ObjectStorageSettings(ObjectsSettings):
             raise ValueError("access_key_id: needs secret_access_key, and the other way round")
         if self.session_token is not None and self.access_key_id is None:
             raise ValueError("session_token: needs access_key_id and secret_access_key")
+        if self.profile is not None and self.access_key_id is not None:
+            raise ValueError("profile: is given instead of access_key_id and secret_access_key")
+        if self.credentials_file is not None and self.profile is None:
+            raise ValueError("credentials_file: needs profile, the name of a section of the file")
         if (self.account_key is not None or self.sas_token is not None) and self.account is None:
             raise ValueError("account: is needed with account_key and sas_token")
 

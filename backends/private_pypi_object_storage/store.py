@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,7 @@ from private_pypi.backend.object_store import (
 )
 from private_pypi.errors import BackendError, BackendUnavailable
 from private_pypi.model import Download, Redirect, Stream
+from private_pypi_object_storage.credentials import ProfileCredentials, access_keys
 from private_pypi_object_storage.settings import ObjectStorageSettings
 from private_pypi_object_storage.trouble import is_behind_the_end, store_errors
 from private_pypi_object_storage.unfinished import give_up
@@ -132,6 +133,11 @@ class CloudStore(ObjectStore):
                             revision=each["e_tag"] or each["last_modified"].isoformat(),
                             modified_at=each["last_modified"].astimezone(UTC),
                         )
+
+    def folders(self) -> Iterable[str]:
+        with self._errors():
+            found = obstore.list_with_delimiter(self._reading)
+        return [each.rstrip("/") for each in found["common_prefixes"]]
 
     def link(self, key: str, filename: str) -> Download | None:
         with self._errors(key):
@@ -294,6 +300,9 @@ def _open(settings: ObjectStorageSettings, **more: Any) -> Store:
                 "disable_bulk_delete": True if endpoint else None,
                 **more,
             }
+            if settings.profile is not None:
+                access_keys(settings)  # trouble with the file is told as it is
+                common["credential_provider"] = ProfileCredentials(settings)
             return S3Store(settings.bucket, **_given(config), **common)
         case "az":
             config = {

@@ -23,6 +23,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import urllib3
 
 from private_pypi.errors import BackendError, BackendUnavailable
+from private_pypi_object_storage.credentials import AccessKeys, access_keys
 from private_pypi_object_storage.settings import ObjectStorageSettings
 
 _UPLOAD: Final = re.compile(r"<Upload>(.*?)</Upload>", re.DOTALL)
@@ -37,15 +38,16 @@ def give_up(settings: ObjectStorageSettings, *, older_than: timedelta) -> int:
 
     At most a thousand at a time. Raises `BackendError`.
     """
-    if settings.scheme != "s3" or settings.secret_access_key is None:
+    keys = access_keys(settings) if settings.scheme == "s3" else None
+    if keys is None:
         return 0
     prefix = f"{settings.prefix}/" if settings.prefix else ""
     count = 0
     with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as pool:
-        listed = _request(pool, settings, "GET", "", {"prefix": prefix, "uploads": ""})
+        listed = _request(pool, settings, keys, "GET", "", {"prefix": prefix, "uploads": ""})
         for key, upload, begun_at in _uploads(listed):
             if key.startswith(prefix) and datetime.now(UTC) - begun_at > older_than:
-                _request(pool, settings, "DELETE", key, {"uploadId": upload})
+                _request(pool, settings, keys, "DELETE", key, {"uploadId": upload})
                 count += 1
     return count
 
@@ -63,6 +65,7 @@ def _uploads(listed: str) -> Iterator[tuple[str, str, datetime]]:
 def _request(
     pool: urllib3.PoolManager,
     settings: ObjectStorageSettings,
+    keys: AccessKeys,
     method: str,
     key: str,
     query: Mapping[str, str],
@@ -71,7 +74,7 @@ def _request(
     endpoint = (settings.endpoint or f"https://s3.{region}.amazonaws.com").rstrip("/")
     path = quote(f"{urlsplit(endpoint).path}/{settings.bucket}" + (f"/{key}" if key else ""))
     given = urlencode(sorted(query.items()), quote_via=quote)
-    headers = _signed(settings, region, urlsplit(endpoint).netloc, method, path, given)
+    headers = _signed(keys, region, urlsplit(endpoint).netloc, method, path, given)
     parts = urlsplit(endpoint)
     url = f"{parts.scheme}://{parts.netloc}{path}?{given}"
     what = f"uploads to {settings.url} that were interrupted cannot be given up"
@@ -87,31 +90,29 @@ def _request(
 
 
 def _signed(
-    settings: ObjectStorageSettings, region: str, host: str, method: str, path: str, query: str
+    keys: AccessKeys, region: str, host: str, method: str, path: str, query: str
 ) -> dict[str, str]:
     """The headers of a request without a body."""
-    assert settings.access_key_id is not None
-    assert settings.secret_access_key is not None
     now = datetime.now(UTC)
     headers = {
         "host": host,
         "x-amz-content-sha256": _NO_BODY,
         "x-amz-date": f"{now:%Y%m%dT%H%M%SZ}",
     }
-    if settings.session_token is not None:
-        headers["x-amz-security-token"] = settings.session_token.reveal()
+    if keys.token is not None:
+        headers["x-amz-security-token"] = keys.token.reveal()
     names = ";".join(sorted(headers))
     lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
     request = f"{method}\n{path}\n{query}\n{lines}\n{names}\n{_NO_BODY}"
     scope = f"{now:%Y%m%d}/{region}/s3/aws4_request"
     digest = hashlib.sha256(request.encode()).hexdigest()
-    key = f"AWS4{settings.secret_access_key.reveal()}".encode()
+    key = f"AWS4{keys.secret.reveal()}".encode()
     for part in scope.split("/"):
         key = hmac.digest(key, part.encode(), "sha256")
     text = f"AWS4-HMAC-SHA256\n{headers['x-amz-date']}\n{scope}\n{digest}"
     signature = hmac.digest(key, text.encode(), "sha256").hex()
     headers["Authorization"] = (
-        f"AWS4-HMAC-SHA256 Credential={settings.access_key_id}/{scope}, "
+        f"AWS4-HMAC-SHA256 Credential={keys.key_id}/{scope}, "
         f"SignedHeaders={names}, Signature={signature}"
     )
     return headers

@@ -52,6 +52,33 @@ class SupportsList(Protocol):
 
 
 @runtime_checkable
+class SupportsListingMark(SupportsList, Protocol):
+    """A storage that can say that nothing was added or removed, for much less than a listing."""
+
+    def listing_mark(self) -> str | None:
+        """A text that is another one after any file was added or removed; None: not known now.
+
+        It need not change when a file is written to without being replaced: the storage is listed
+        from time to time all the same.
+        """
+
+
+@runtime_checkable
+class SupportsListParts(SupportsList, Protocol):
+    """A storage whose listing takes long and can be divided. Parts are listed at the same time."""
+
+    def list_parts(self) -> Sequence[str]:
+        """Names for parts of the listing: each file that may ever be stored is in one of them.
+
+        They mean the same to every process, also hours later: a listing that was interrupted is
+        continued with the parts that are left.
+        """
+
+    def list_part(self, part: str) -> Iterator[StoredFile | StoredName | Unlisted]:
+        """The files in a part, as `list_files` gives them."""
+
+
+@runtime_checkable
 class SupportsFind(Protocol):
     """A storage whose listing gives only the names of some files (`StoredName`)."""
 
@@ -387,6 +414,8 @@ class SupportsRootAddresses(SupportsTenants, Protocol):
 
 STORAGE_CAPABILITIES: tuple[type, ...] = (
     SupportsList,
+    SupportsListingMark,
+    SupportsListParts,
     SupportsFind,
     SupportsLookup,
     SupportsProjects,

@@ -1,33 +1,29 @@
-"""Lists a whole object store, folder by folder; a large one with several threads.
+"""Lists a whole object store, folder by folder, in parts that several threads can list at a time.
 
 A store gives about a thousand keys with each request. So a million files take thousands of
-requests, one after another. Therefore a listing that turns out to be long is divided by the first
-characters of the keys.
+requests, one after another. Therefore a long listing is divided between the names of its folders.
 """
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
+import json
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from typing import Final
 
+from private_pypi.backend.in_parallel import in_parallel
 from private_pypi.backend.object_store import ObjectStore, StoredObject
 from private_pypi.errors import BackendUnavailable
 
 Folder = tuple[str, list[StoredObject]]
 """The name of a folder at the top, and its objects in the order of their keys."""
 
-_STARTS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"  # those of normalised project names
 _SHORT: Final = 5000  # objects up to which a listing is not divided
-_THREADS: Final = 8
-_WAITING: Final = 64  # folders that are listed and not yet taken
+_PARTS: Final = 64  # into which a long listing is divided
 _WAIT: Final = 0.2  # seconds before a listing goes on after trouble
 _LONGEST_WAIT: Final = 30.0  # seconds
+_WHOLE: Final = json.dumps(["", None])
 
 
 def list_folders(store: ObjectStore) -> Iterator[Folder]:
@@ -35,19 +31,32 @@ def list_folders(store: ObjectStore) -> Iterator[Folder]:
 
     The objects of one folder are in memory at the same time, and those of a few more.
     """
-    listing = _listing(store) if store.lists_from_anywhere else store.list("")
-    beginning = list(islice(listing, _SHORT))
-    if len(beginning) < _SHORT or not store.lists_from_anywhere:
-        yield from _folders(chain(beginning, listing))
-        return
-    reached = beginning[-1].key[:1]
-    starts = [each for each in _STARTS if each > reached]
-    first = _until(chain(beginning, listing), starts[0] if starts else None)
-    rest = [
-        _until(_listing(store, _before(start)), end, start)
-        for start, end in zip(starts, [*starts[1:], None], strict=True)
+    return in_parallel(list_part(store, part) for part in divide(store))
+
+
+def divide(store: ObjectStore) -> Sequence[str]:
+    """The parts of the whole listing, as `list_part` takes them; a short one is a single part.
+
+    A part has the folders whose names are at or after a first one, and before the first one of the
+    next part. So every folder is in one of them, also a folder that is made later.
+    """
+    is_short = len(list(islice(_listing(store), _SHORT))) < _SHORT
+    if is_short or not store.lists_from_anywhere:
+        return [_WHOLE]
+    # Of other names, it is not known what comes before them (`_before`).
+    names = [name for name in store.folders() if name.isascii() and name.isprintable()]
+    names.sort(key=lambda name: f"{name}/")  # as stores list them: "a-b" comes before "a"
+    step = max(1, -(-len(names) // _PARTS))
+    starts = ["", *names[step::step]]
+    return [
+        json.dumps([start, end]) for start, end in zip(starts, [*starts[1:], None], strict=True)
     ]
-    yield from _together([first, *rest])
+
+
+def list_part(store: ObjectStore, part: str) -> Iterator[Folder]:
+    """The folders in a part, and the objects directly in them."""
+    start, end = json.loads(part)
+    return _folders(_between(_listing(store, _before(start) if start else ""), start, end))
 
 
 def _listing(store: ObjectStore, after: str = "") -> Iterator[StoredObject]:
@@ -71,21 +80,21 @@ def _listing(store: ObjectStore, after: str = "") -> Iterator[StoredObject]:
 
 
 def _before(start: str) -> str:
-    """A key between those that begin with a character and those that do not reach it.
+    """A key between those that begin with a name and those that do not reach it.
 
-    It is not the character itself: SeaweedFS then leaves out a folder of just this name.
+    It is not the name itself: SeaweedFS then leaves out a folder of just this name.
     """
-    return f"{chr(ord(start) - 1)}~"
+    return f"{start[:-1]}{chr(ord(start[-1]) - 1)}~"
 
 
-def _until(
-    listing: Iterator[StoredObject], end: str | None, start: str = ""
+def _between(
+    listing: Iterator[StoredObject], start: str, end: str | None
 ) -> Iterator[StoredObject]:
     for each in listing:
-        first = each.key[:1]
-        if end is not None and first >= end:
+        key = each.key.encode()
+        if end is not None and key >= f"{end}/".encode():
             return
-        if first >= start:
+        if not start or key >= f"{start}/".encode():
             yield each
 
 
@@ -93,42 +102,3 @@ def _folders(listing: Iterator[StoredObject]) -> Iterator[Folder]:
     for name, objects in groupby(listing, key=lambda each: each.key.rpartition("/")[0]):
         if name and "/" not in name:
             yield name, list(objects)
-
-
-def _together(listings: Sequence[Iterator[StoredObject]]) -> Iterator[Folder]:
-    """The folders of all listings, which several threads read at the same time."""
-    found: queue.Queue[Folder | Exception | None] = queue.Queue(_WAITING)
-    given_up = threading.Event()
-
-    def read(listing: Iterator[StoredObject]) -> None:
-        try:
-            for folder in _folders(listing):
-                hand_over(folder)
-                if given_up.is_set():
-                    return
-            hand_over(None)
-        except Exception as error:
-            hand_over(error)
-
-    def hand_over(item: Folder | Exception | None) -> None:
-        while not given_up.is_set():
-            with contextlib.suppress(queue.Full):
-                found.put(item, timeout=0.5)
-                return
-
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="list") as pool:
-        try:
-            for listing in listings:
-                pool.submit(read, listing)
-            left = len(listings)
-            while left:
-                match found.get():
-                    case None:
-                        left -= 1
-                    case Exception() as error:
-                        raise error
-                    case folder:
-                        yield folder
-        finally:
-            given_up.set()
-            pool.shutdown(wait=False, cancel_futures=True)

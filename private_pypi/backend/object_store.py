@@ -6,7 +6,7 @@ An object has a key, content, a revision and a time.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -84,6 +84,11 @@ class ObjectStore(abc.ABC):
         Those of one folder come one after another, ordered by their keys as bytes. Pages are
         fetched inside the iterator. An object is included as soon as `put` has returned.
         """
+
+    def folders(self) -> Iterable[str]:
+        """What keys have before their first slash, in any order; asked for in order to divide a
+        long listing. Override it if the store can do this without listing everything."""
+        return {each.key.partition("/")[0] for each in self.list("") if "/" in each.key}
 
     @abc.abstractmethod
     def delete(self, *keys: str) -> None:

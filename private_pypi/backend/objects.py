@@ -39,7 +39,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from private_pypi.backend.access import Access
 from private_pypi.backend.capabilities import NO_INDEX
 from private_pypi.backend.object_journal import Journal
-from private_pypi.backend.object_listing import list_folders
+from private_pypi.backend.object_listing import Folder, divide, list_folders, list_part
 from private_pypi.backend.object_store import (
     NO_OBJECT,
     PARTS,
@@ -103,11 +103,21 @@ class ObjectsStorage(Storage["ObjectsBackend[Any]"]):
     # -- reading ---------------------------------------------------------------------------------
 
     def list_files(self) -> Iterator[StoredFile]:
+        yield from self._files_in(list_folders(self._store))
+        self.backend.note_listing()
+
+    def list_parts(self) -> Sequence[str]:
+        return divide(self._store)
+
+    def list_part(self, part: str) -> Iterator[StoredFile]:
+        return self._files_in(list_part(self._store, part))
+
+    def _files_in(self, folders: Iterable[Folder]) -> Iterator[StoredFile]:
         leftovers: list[str] = []
-        for _, objects in list_folders(self._store):
+        for _, objects in folders:
             leftovers += _leftovers(objects)
             yield from _files(objects)
-        self.backend.note_listing(leftovers)
+        self.backend.note_leftovers(leftovers)
 
     def recent_files(self, since: datetime) -> Iterator[StoredFile]:
         """What the journal has; once a day also what a listing of the whole store finds."""
@@ -340,15 +350,18 @@ class ObjectsBackend(Backend[ObjectsSettingsT]):
                 return False
         return not 0 <= time.time() - listed_at < _DAY.total_seconds()
 
-    def note_listing(self, leftovers: Sequence[str]) -> None:
-        """The whole store was listed. `leftovers` are keys that `sweep` looks at."""
+    def note_listing(self) -> None:
+        """The whole store was listed."""
         with system_errors("cannot note when the storage was listed"):
             (self.folders.cache / "object-store-listed").touch()
+
+    def note_leftovers(self, leftovers: Sequence[str]) -> None:
+        """Keys that were found in a listing, or in a part of one, and that `sweep` looks at."""
         with self._lock:
-            self._leftovers = leftovers
+            self._leftovers = [*(self._leftovers or []), *leftovers]
 
     def take_leftovers(self) -> Sequence[str] | None:
-        """What the last listing has found, once; None if there was no listing since then."""
+        """What was noted since the last call; None if nothing was listed since then."""
         with self._lock:
             found, self._leftovers = self._leftovers, None
         return found

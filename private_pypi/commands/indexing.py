@@ -79,8 +79,9 @@ def update_index(
             this flag.
         admin_secret: Path of the file of admin secrets (TOML), with a table for NAME.
         root: The folder of the server. It is needed for a file_system repository without a path
-            of its own, whose files are stored inside this folder. For an oci repository, the
-            projects that this server has seen are listed.
+            of its own, whose files are stored inside this folder. For an object_storage repository,
+            a listing that was interrupted is kept there, and the next run continues it. For an oci
+            repository, the projects that this server has seen are listed.
 
     Example:
         private_pypi update_index file_system mine --root ./root
@@ -129,6 +130,7 @@ def update_index(
                 name=settings.name,
                 progress=progress,
                 folder=folders.tmp,
+                keep=folders.cache,
             )
         finally:
             progress.end()

@@ -6,10 +6,10 @@ distributions (sdists) follow PEP 625, or the looser rules that were in use befo
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from packaging.utils import (
@@ -78,7 +78,9 @@ def is_version(text: str | None, version: Version) -> bool:
         return False
 
 
-@functools.lru_cache(maxsize=256)  # an upload parses its name many times
+# The same few names are parsed several times in a row: when a file is uploaded or opened, examined
+# and listed.
+@lru_cache(maxsize=1024)
 def parse_filename(filename: str) -> ParsedFilename:
     """Parse a filename; raises `InvalidFilename` if it is not that of a wheel or an sdist."""
     if len(filename) > _LONGEST:

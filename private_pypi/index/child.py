@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from private_pypi.errors import BackendUnavailable, InvalidIndex
-from private_pypi.index.document import EMPTY, IndexEdit, read_document, write_document
+from private_pypi.index.document import EMPTY, IndexEdit, write_document
+from private_pypi.index.document_reader import read_document
 from private_pypi.index.staging import stage_document
 from private_pypi.system.child_environment import child_environment
 
@@ -31,7 +32,7 @@ _MEMORY_FOR_EACH_BYTE = 32
 
 def stage(document: Path, scratch: Path, *, location_key: str) -> None:
     """Read a document into a scratch database (see `staging`); raises `InvalidIndex`."""
-    _run(document, partial(_stage, document, scratch, location_key))
+    _run(document, partial(stage_document, document, scratch, location_key=location_key))
 
 
 def edit(
@@ -42,10 +43,6 @@ def edit(
     A missing document counts as an empty one. Raises `InvalidIndex`.
     """
     _run(document, partial(_edit, document, change, into, backend_type, location_key))
-
-
-def _stage(document: Path, scratch: Path, location_key: str) -> None:
-    stage_document(*read_document(document, location_key=location_key), scratch)
 
 
 def _edit(
@@ -68,7 +65,7 @@ def _run(document: Path, work: Callable[[], None]) -> None:
             input=pickle.dumps(work),
             capture_output=True,
             # So the child imports the same code, wherever this process has it from.
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
             env=child_environment(),
             timeout=_LONGEST,
             start_new_session=True,  # Ctrl-C is meant for the server only

@@ -15,40 +15,27 @@ and of the document, and fails if two entries have the same `package`. So this v
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from json.encoder import encode_basestring
 from pathlib import Path
-from typing import Any
 
-import tomli
 from packaging.utils import NormalizedName
 
-from private_pypi.distributions.filenames import normalize, parse_filename, split_suffix
+from private_pypi.distributions.filenames import parse_filename, split_suffix
 from private_pypi.distributions.records import (
     format_time,
-    one_line,
-    parse_time,
-    printable,
-    published_name,
 )
-from private_pypi.errors import InvalidFilename, InvalidIndex
 from private_pypi.model import BurntName, DistributionFile, Record
 
 Scalar = str | int | bool
 
 _LONGEST_META = 200  # characters
-_LARGEST = 512 * 2**20  # bytes of a document: about a million files
-_LATEST = 2**37  # unix seconds; a moment that Python still has a date for
-_LARGEST_INTEGER = 2**63 - 1  # of TOML and of SQLite
-_MOST_PROBLEMS = 1000  # sentences about broken entries; further ones are only counted
-_LONGEST_NAME = 255  # characters of a filename or the name of a project
-_LONGEST_PROBLEM = 300  # characters
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_NEVER_WRITTEN = frozenset({"description"})  # 0.2 kept complete READMEs in the index
+NEVER_WRITTEN = frozenset({"description"})  # 0.2 kept complete READMEs in the index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,50 +169,53 @@ def new_entry(
     return IndexEntry(file=file, stamp=stamp, meta=meta, extra={})
 
 
-def read_document(path: Path, *, location_key: str) -> tuple[IndexDocument, tuple[str, ...]]:
-    """The document without broken entries, and a sentence for each of these.
-
-    `location_key` is that of the backend. Raises `InvalidIndex` if the file is not TOML or is not
-    an index: anybody who may write to the storage may have written anything.
-    """
-    size = path.stat().st_size
-    if size > _LARGEST:
-        raise InvalidIndex(f"{path.name} has {size} bytes; at most {_LARGEST} can be read")
-    try:
-        tables = tomli.loads(path.read_text(encoding="utf-8"))
-    except tomli.TOMLDecodeError as error:
-        raise InvalidIndex(
-            f"{path.name}, line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InvalidIndex(f"{path.name} is not UTF-8: {error}") from error
-    except RecursionError as error:
-        raise InvalidIndex(f"{path.name} has tables or arrays nested too deeply") from error
-    except (ValueError, OverflowError) as error:
-        raise InvalidIndex(f"{path.name} has a number or a time that is out of range") from error
-    return _Reader(tables, location_key).document()
-
-
 def write_document(
     document: IndexDocument, path: Path, *, backend_type: str, location_key: str
 ) -> None:
     """Write the document to a new file; this is not atomic. Equal documents give equal bytes."""
-    with path.open("w", encoding="utf-8", errors="replace", newline="\n") as output:
-        output.write(f"mtime = {document.mtime}\n")
-        if document.former_projects:
-            names = ", ".join(map(_quoted, sorted(set(document.former_projects))))
-            output.write(f"former_projects = [{names}]\n")
-        for key, filenames in (("skipped", document.skipped), ("restored", document.restored)):
-            if filenames:
-                output.write(f"{key} = [{', '.join(map(_quoted, sorted(set(filenames))))}]\n")
-        pkgs, more_pkgs = _tables(document, backend_type, location_key)
-        if not pkgs:
+    entries: list[IndexEntry | UnexaminedEntry] = [*document.entries, *document.unexamined]
+    texts = [
+        (filename_of(each), entry_text(each, backend_type=backend_type, location_key=location_key))
+        for each in entries
+    ]
+    write_texts(document, sorted(texts), path)
+
+
+def write_texts(rest: IndexDocument, entries: Iterable[tuple[str, str]], path: Path) -> None:
+    """Write a document of which the texts of all entries are known (`entry_text`).
+
+    `rest` has everything else. `entries` are filenames and texts, ordered by filename, so that a
+    rewrite is a small change. They are not kept in memory.
+    """
+    with (
+        path.open("w", encoding="utf-8", errors="replace", newline="\n") as output,
+        tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=path.parent) as more_pkgs,
+    ):
+        output.write(f"mtime = {rest.mtime}\n")
+        for key, names in (
+            ("former_projects", rest.former_projects),
+            ("skipped", rest.skipped),
+            ("restored", rest.restored),
+        ):
+            if names:
+                output.write(f"{key} = [{', '.join(map(_quoted, sorted(set(names))))}]\n")
+        is_empty = True
+        stems: list[str] = []  # those of which the next filenames begin
+        for filename, text in entries:
+            while stems and not filename.startswith(f"{stems[-1]}."):
+                stems.pop()
+            stem = split_suffix(filename)[0]
+            if stem in stems:
+                more_pkgs.write(f"\n[[more_pkgs]]\n{text.replace(_META, _MORE_META, 1)}")
+            else:
+                output.write(f"\n[[pkgs]]\n{text}")
+                stems.append(stem)
+            is_empty = False
+        if is_empty:
             output.write("pkgs = []\n")  # 0.2 needs the key
-        for facts, meta in pkgs:
-            output.write(f"\n[[pkgs]]\n{facts}\n[pkgs.meta]\n{meta}")
-        for facts, meta in more_pkgs:
-            output.write(f"\n[[more_pkgs]]\n{facts}\n[more_pkgs.meta]\n{meta}")
-        for burnt in sorted(document.deleted, key=lambda burnt: burnt.filename):
+        more_pkgs.seek(0)
+        shutil.copyfileobj(more_pkgs, output)
+        for burnt in sorted(rest.deleted, key=lambda burnt: burnt.filename):
             output.write(
                 f"\n[[deleted]]\n"
                 f"distrib = {_quoted(burnt.project)}\n"
@@ -235,35 +225,25 @@ def write_document(
             )
 
 
-# -- writing -------------------------------------------------------------------------------------
+_META = "\n[pkgs.meta]\n"
+_MORE_META = "\n[more_pkgs.meta]\n"
 
-_Table = tuple[str, str]  # the lines of an entry, and those of its meta
+
+def filename_of(entry: IndexEntry | UnexaminedEntry) -> str:
+    """The filename of an entry of either kind."""
+    return entry.file.filename if isinstance(entry, IndexEntry) else entry.filename
 
 
-def _tables(
-    document: IndexDocument, backend_type: str, location_key: str
-) -> tuple[list[_Table], list[_Table]]:
-    """`[[pkgs]]` and `[[more_pkgs]]`, ordered by filename so that a rewrite is a small change."""
-    written: dict[str, _Table] = {}
-    for entry in document.entries:
-        written[entry.file.filename] = (
-            _facts(backend_type, location_key, entry),
-            _lines(entry.meta),
+def entry_text(entry: IndexEntry | UnexaminedEntry, *, backend_type: str, location_key: str) -> str:
+    """The lines of an entry after `[[pkgs]]`. Equal entries have equal texts."""
+    if isinstance(entry, IndexEntry):
+        facts = _facts(backend_type, location_key, entry)
+    else:
+        project = parse_filename(entry.filename).project
+        facts = _head(
+            backend_type, project, entry.filename, entry.sha256, location_key, entry.location
         )
-    for old in document.unexamined:
-        project = parse_filename(old.filename).project
-        written[old.filename] = (
-            _head(backend_type, project, old.filename, old.sha256, location_key, old.location),
-            _lines(old.meta),
-        )
-    pkgs: list[_Table] = []
-    more_pkgs: list[_Table] = []
-    stems: set[str] = set()
-    for filename in sorted(written):
-        stem = split_suffix(filename)[0]
-        (more_pkgs if stem in stems else pkgs).append(written[filename])
-        stems.add(stem)
-    return pkgs, more_pkgs
+    return f"{facts}{_META}{_lines(entry.meta)}"
 
 
 def _facts(backend_type: str, location_key: str, entry: IndexEntry) -> str:
@@ -312,213 +292,10 @@ def _lines(meta: Record) -> str:
     return "".join(
         f"{_quoted(key)} = {_quoted(value)}\n"
         for key, value in meta.items()
-        if key not in _NEVER_WRITTEN
+        if key not in NEVER_WRITTEN
     )
 
 
 def _quoted(text: str) -> str:
     # A JSON string is a TOML basic string, except for one control character.
     return encode_basestring(text).replace("\x7f", "\\u007F")
-
-
-# -- reading -------------------------------------------------------------------------------------
-
-
-class _Broken(Exception):
-    """Why an entry is left out."""
-
-
-class _Reader:
-    """Turns the tables of one document into values, and collects what is wrong with it."""
-
-    _OURS = frozenset(
-        {"type", "distrib", "package", "ext", "sha256", "meta", "size", "uploaded_at"}
-        | {"requires_python", "yanked", "core_metadata_sha256", "stamp"}
-    )
-
-    def __init__(self, tables: dict[str, Any], location_key: str) -> None:
-        self._tables = tables
-        self._location_key = location_key
-        self._problems: list[str] = []
-        self._filenames: set[str] = set()
-        self._skipped: set[str] = set()  # filenames of broken entries
-        self._projects: set[str] = set()  # of broken entries
-
-    def document(self) -> tuple[IndexDocument, tuple[str, ...]]:
-        mtime = self._tables.get("mtime")
-        if not isinstance(mtime, int) or "pkgs" not in self._tables:
-            raise InvalidIndex("index.toml has no `mtime` (unix seconds) or no `pkgs`")
-        if not -_LATEST < mtime < _LATEST:
-            raise InvalidIndex("index.toml: `mtime` is not a time in unix seconds")
-        entries: list[IndexEntry] = []
-        unexamined: list[UnexaminedEntry] = []
-        broken = 0
-        for key in ("pkgs", "more_pkgs"):
-            for place, table in self._each(key):
-                try:
-                    entry = self._entry(table)
-                except _Broken as error:
-                    self._skip(table)
-                    broken += 1
-                    if broken <= _MOST_PROBLEMS:
-                        problem = f"index.toml, {place}: {error}"
-                        self._problems.append(printable(problem)[:_LONGEST_PROBLEM])
-                    continue
-                if isinstance(entry, IndexEntry):
-                    entries.append(entry)
-                else:
-                    unexamined.append(entry)
-        if broken > _MOST_PROBLEMS:
-            self._problems.append(
-                f"index.toml: {broken - _MOST_PROBLEMS} further entries are broken"
-            )
-        document = IndexDocument(
-            mtime=mtime,
-            entries=tuple(entries),
-            unexamined=tuple(unexamined),
-            deleted=tuple(self._deleted()),
-            former_projects=tuple(self._former_projects()),
-            skipped=tuple(sorted({*self._names("skipped"), *self._skipped} - self._filenames)),
-            restored=tuple(sorted(self._names("restored"))),
-        )
-        return document, tuple(self._problems)
-
-    def _skip(self, table: dict[str, Any]) -> None:
-        """Remember the names in a broken entry: the project belongs to this repository."""
-        package, ext, project = (table.get(key) for key in ("package", "ext", "distrib"))
-        if isinstance(package, str) and isinstance(ext, str):
-            filename = f"{package}.{ext}"
-            if len(filename) <= _LONGEST_NAME:
-                self._skipped.add(filename)
-        if isinstance(project, str) and len(project) <= _LONGEST_NAME:
-            self._projects.add(project)
-
-    def _each(self, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        tables = self._tables.get(key, [])
-        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            raise InvalidIndex(f"index.toml: `{key}` is not an array of tables")
-        for number, table in enumerate(tables, 1):
-            yield f"[[{key}]] number {number}", table
-
-    def _entry(self, table: dict[str, Any]) -> IndexEntry | UnexaminedEntry:
-        filename = f"{_text(table, 'package')}.{_text(table, 'ext')}"
-        try:
-            parsed = parse_filename(filename)
-        except InvalidFilename as error:
-            raise _Broken(str(error)) from error
-        if filename in self._filenames:
-            raise _Broken(f"{filename!r} is there twice")
-        location = _text(table, self._location_key)
-        sha256 = _text(table, "sha256")
-        meta = table.get("meta", {})
-        if not isinstance(meta, dict):
-            raise _Broken(f"{filename!r}: `meta` is not a table")
-        meta = {
-            key: value
-            for key, value in meta.items()
-            if isinstance(value, str) and key not in _NEVER_WRITTEN
-        }
-        if "size" not in table:
-            self._filenames.add(filename)
-            return UnexaminedEntry(filename=filename, location=location, sha256=sha256, meta=meta)
-        size = table["size"]
-        if not _is_integer(size) or not 0 <= size <= _LARGEST_INTEGER:
-            raise _Broken(f"{filename!r}: `size` is not a number of bytes: {_shown(size)}")
-        uploaded_at = _optional_text(table, "uploaded_at")
-        yanked = table.get("yanked", False)
-        if not isinstance(yanked, (bool, str)):
-            raise _Broken(f"{filename!r}: `yanked` is neither true nor a reason: {_shown(yanked)}")
-        try:
-            moment = None if uploaded_at is None else parse_time(uploaded_at)
-        except ValueError as error:
-            raise _Broken(f"{filename!r}: `uploaded_at`: {error}") from error
-        file = DistributionFile(
-            project=parsed.project,
-            filename=filename,
-            version=str(parsed.version),
-            size=size,
-            sha256=_hash(sha256, "sha256"),
-            uploaded_at=moment,
-            requires_python=_optional_text(table, "requires_python") or None,
-            yanked=yanked if isinstance(yanked, str) else "" if yanked else None,
-            core_metadata_sha256=(
-                _hash(_text(table, "core_metadata_sha256"), "core_metadata_sha256")
-                if "core_metadata_sha256" in table
-                else None
-            ),
-            location=location,
-            summary=one_line(meta.get("summary")),
-            published_name=published_name(meta.get("name"), parsed.project),
-            keywords=one_line(meta.get("keywords")),
-        )
-        self._filenames.add(filename)
-        return IndexEntry(
-            file=file, stamp=_optional_text(table, "stamp"), meta=meta, extra=self._extra(table)
-        )
-
-    def _extra(self, table: dict[str, Any]) -> Mapping[str, Scalar]:
-        return {
-            key: table[key]
-            for key in table.keys() - self._OURS - {self._location_key}
-            if isinstance(value := table[key], str)
-            or (isinstance(value, int) and abs(value) <= _LARGEST_INTEGER)  # a bool is an int
-        }
-
-    # A mistake in an edited document must not make a burnt name or a former project free again.
-    # So here a broken value is an error of the whole document.
-
-    def _deleted(self) -> Iterator[BurntName]:
-        for place, table in self._each("deleted"):
-            try:
-                yield BurntName(
-                    project=normalize(_text(table, "distrib")),
-                    filename=_text(table, "filename"),
-                    sha256=_text(table, "sha256"),
-                    deleted_at=parse_time(_text(table, "deleted_at")),
-                )
-            except (_Broken, ValueError) as error:
-                sentence = printable(f"index.toml, {place}: {error}")
-                raise InvalidIndex(sentence[:_LONGEST_PROBLEM]) from error
-
-    def _former_projects(self) -> Iterator[NormalizedName]:
-        yield from map(normalize, [*self._names("former_projects"), *sorted(self._projects)])
-
-    def _names(self, key: str) -> list[str]:
-        names = self._tables.get(key, [])
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InvalidIndex(f"index.toml: `{key}` is not an array of names")
-        return names
-
-
-def _text(table: dict[str, Any], key: str) -> str:
-    value = table.get(key)
-    if not isinstance(value, str):
-        raise _Broken(
-            f"`{key}` is not a string: {_shown(value)}" if key in table else f"`{key}` is missing"
-        )
-    return value
-
-
-def _optional_text(table: dict[str, Any], key: str) -> str | None:
-    return _text(table, key) if key in table else None
-
-
-def _hash(text: str, key: str) -> str:
-    if not _SHA256.fullmatch(text):
-        raise _Broken(f"`{key}` is not a SHA-256 in lower-case hex: {_shown(text)}")
-    return text
-
-
-def _shown(value: object) -> str:
-    """A value of the document, shortened for a message."""
-    if isinstance(value, str):
-        return repr(value[:100])
-    if isinstance(value, (dict, list)):
-        return "a table" if isinstance(value, dict) else "an array"
-    if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
-        return "a number of more than 64 bits"
-    return repr(value)
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

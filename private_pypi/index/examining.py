@@ -8,9 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -49,7 +47,6 @@ from private_pypi.model import (
     Stream,
 )
 from private_pypi.storage.remote_files import RemoteFile
-from private_pypi.system.background import DaemonThreads
 
 if TYPE_CHECKING:
     import requests
@@ -59,38 +56,14 @@ _log = logging.getLogger(__name__)
 UNKNOWN_SIZE = -1
 """The size of a `StoredFile` that was made from an entry of version 0.2."""
 
-_THREADS = min(8, 2 * (os.cpu_count() or 2))  # they hash, or wait for the network
 _FETCH_TIMEOUT = (10, 60)  # seconds to connect, and between two chunks
 _FETCH_CHUNK = 1 << 20  # bytes
 
 
-def examine_all(
-    storage: AnyStorage, stored_files: Iterable[StoredFile], folder: Path
-) -> Iterator[tuple[StoredFile, DistributionFile | PrivatePypiError]]:
-    """Open files, a few at a time, and give their facts in the order of `stored_files`.
-
-    Each file comes with its facts or with an error: `FileNotFound` if it is gone, `InvalidUpload`
-    if it is broken, `BackendError` for trouble with this file only. Raises `BackendUnavailable` and
-    `StorageFull`, which would happen to the other files as well.
-    """
-    waiting: deque[tuple[StoredFile, Future[DistributionFile | PrivatePypiError]]] = deque()
-    with DaemonThreads(_THREADS, "examine") as pool:
-        try:
-            for stored in stored_files:
-                waiting.append((stored, pool.submit(_examine, storage, stored, folder)))
-                if len(waiting) > 4 * _THREADS:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _examine(
+def examine_stored(
     storage: AnyStorage, stored: StoredFile, folder: Path
 ) -> DistributionFile | PrivatePypiError:
+    """Open one file and find out its facts. Returns and raises errors as `readers.examine_all`."""
     try:
         with opened_file(storage, stored, folder) as file:
             size = os.fstat(file.fileno()).st_size
@@ -167,10 +140,11 @@ def handle_of(stored: StoredFile) -> FileHandle:
 
 def with_record(storage: AnyStorage, stored: StoredFile) -> StoredFile:
     """A listed file with its record. The storage is asked for a record that the listing lacks."""
-    records = capability(storage, SupportsRecords)
-    if stored.record is not None or records is None:
+    if stored.record is not None:
         return stored
-    return replace(stored, record=records.read_record(stored))
+    records = capability(storage, SupportsRecords)
+    record = None if records is None else records.read_record(stored)
+    return stored if record is None else replace(stored, record=record)
 
 
 def remote_file(storage: SupportsParts, file: FileHandle | StoredFile, size: int) -> BinaryIO:

@@ -6,50 +6,45 @@ deletions, which are rare, edit it at once (`stored_document`).
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from packaging.utils import NormalizedName
 
 from private_pypi.backend import NO_INDEX, AnyStorage, SupportsDelete, SupportsList, capability
-from private_pypi.distributions.filenames import (
-    file_key,
-    named_projects,
-    parse_filename,
-    project_name,
+from private_pypi.distributions.filenames import file_key, named_projects, project_name
+from private_pypi.distributions.records import file_from_record, first_seen, parse_time
+from private_pypi.errors import (
+    FileNotFound,
+    InvalidUpload,
+    PrivatePypiError,
+    StaleIndex,
+    Unsupported,
 )
-from private_pypi.distributions.records import file_from_record, first_seen
-from private_pypi.errors import FileNotFound, InvalidUpload, StaleIndex, Unsupported
-from private_pypi.index.document import (
-    EMPTY,
-    IndexDocument,
-    IndexEntry,
-    new_entry,
-    read_document,
-    write_document,
-)
-from private_pypi.index.examining import (
-    burnt_again,
-    examine_all,
-    find_named,
-    sweep,
-    temporary_folder,
-    with_record,
-)
+from private_pypi.index.document import EMPTY, IndexDocument, new_entry, write_texts
+from private_pypi.index.document_reader import read_entry
+from private_pypi.index.draft import Draft, EntryRow, Merged, entry_row
+from private_pypi.index.examining import burnt_again, find_named, sweep, temporary_folder
+from private_pypi.index.listing import Progress, draft_of, list_all, storage_of
+from private_pypi.index.readers import examine_all, take_file
 from private_pypi.index.stored_document import (
     has_index,
     replace_index,
     require_index,
     until_first,
 )
-from private_pypi.model import DistributionFile, StoredFile, StoredName, Unlisted
+from private_pypi.model import BurntName, DistributionFile, StoredFile, StoredName
 
-Progress = Callable[[int, int | None, str], None]
-"""Called with the number of files done, the number of all (None: unknown), and the activity."""
-
-_CHECKPOINT = 20.0  # seconds after which examined files are written into the document
+_CHECKPOINT: Final = 20.0  # seconds after which examined files are written into the document
+_REST: Final = 20  # times what the last of these took: the shortest pause before the next
+_KEPT_FOR: Final = 6 * 3600  # seconds for which an interrupted listing can be continued
+_SOME: Final = 500  # entries that are put into the draft at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,28 +72,38 @@ def update_index(
     backend_type: str,
     name: str,
     folder: Path,
+    keep: Path | None = None,
     progress: Progress | None = None,
 ) -> IndexUpdate:
     """Make the document say what is stored; write nothing if it does already.
 
-    - A file is opened only if neither its record nor the document has its facts. Every twenty
-      seconds the document is written with what is known by then, so that a run that is killed
-      need not be repeated from its beginning.
+    - A file is opened only if neither its record nor the document has its facts. From time to time
+      the document is written with what is known by then, so that a run that is killed need not be
+      repeated from its beginning.
+    - A storage that is listed in parts (`SupportsListParts`) is listed by several threads. The
+      parts that are done are kept in the folder `keep`, and a later run does not list them again.
     - Yanks stay, and yanks that the storage keeps are taken over.
     - Files under burnt names get no entry, and what an interrupted deletion left of them is
       removed.
     - A broken file gets no entry and is reported in `skipped`. After trouble with a file its entry
       stays, and after trouble with a folder all entries stay.
 
-    `folder` is for temporary files. Raises `Unsupported` for a storage without an index.
+    `folder` is for temporary files. Neither listing nor document is held in memory. Raises
+    `Unsupported` for a storage without an index.
     """
     if capability(storage, SupportsList) is None or not has_index(storage):
         raise Unsupported(
             f"a repository of type {backend_type!r} has no index: there is nothing to rebuild, "
             "because the server asks the storage itself"
         )
-    with temporary_folder(folder) as temporary:
-        update = _Update(storage, backend_type, temporary, progress or (lambda *_: None))
+    with temporary_folder(folder) as temporary, contextlib.ExitStack() as stack:
+        update = _Update(
+            storage,
+            backend_type,
+            temporary,
+            stack.enter_context(draft_of(storage, temporary, keep, backend_type=backend_type)),
+            progress or (lambda *_: None),
+        )
         return update.run(name)
 
 
@@ -107,93 +112,74 @@ def update_index(
 
 class _Update:
     def __init__(
-        self, storage: AnyStorage, backend_type: str, folder: Path, progress: Progress
+        self,
+        storage: AnyStorage,
+        backend_type: str,
+        folder: Path,
+        draft: Draft,
+        progress: Progress,
     ) -> None:
         self._storage = storage
         self._index = require_index(storage, backend_type)
-        self._lister = capability(storage, SupportsList)
         self._backend_type = backend_type
+        self._location_key = storage.backend.location_key
         self._folder = folder
+        self._draft = draft
         self._progress = progress
-        self._begun_at = int(time.time())
-        self._found: dict[str, IndexEntry] = {}
         self._in_trouble: set[str] = set()  # filenames; their entries stay as they are
-        self._saw_all = True  # whether every folder of the storage could be read
         self._skipped: list[str] = []  # sentences
         self._unread: set[str] = set()  # filenames that are listed and get no entry
         self._named: set[NormalizedName] = set()  # projects of those
-        # The document that was in the storage when this was last known, and its revision.
+        # The document that was in the storage when this was last known, without its entries, and
+        # its revision.
         self._current = EMPTY
         self._revision = NO_INDEX
         # Whether it has to be written although it says the same: it has broken entries, or it
         # was not made from a complete listing.
         self._mend = False
+        self._is_whole = False  # whether what was written last is all that is stored
+        self._yanks: dict[str, str | None] = {}  # of the document that this run wrote last
         self._skipped.extend(self._read())
         self._base = self._current  # the document before this run
-        self._documented = {entry.file.filename: entry.file for entry in self._base.entries}
-        self._yanks = _yanks(self._base)  # of `_base`, or of the document that this run wrote last
+        self._rows: list[EntryRow] = []  # entries that are not in the draft yet
 
     def run(self, name: str) -> IndexUpdate:
-        pending, leftovers = self._list()
-        self._remove_leftovers(leftovers)
-        self._examine(pending)
+        # Of a listing that is continued, the document has the time at which it began.
+        self._begun_at = self._draft.begin(
+            storage_of(self._storage, self._backend_type),
+            int(time.time()),
+            newer_than=self._base.mtime,
+            within=_KEPT_FOR,
+        )
+        unlisted = list_all(self._storage, self._draft, self._progress)
+        self._skipped += [each.problem for each in unlisted]
         # If a folder could not be read, all entries stay: a document may name files by paths of
         # other servers, so that it is not known which of them are in this folder.
-        self._write(whole=self._saw_all)
+        saw_all = not any(each.may_hold_files for each in unlisted)
+        self._draft.compare()
+        self._take_moved()
+        leftovers = list(filter(None, map(self._completed, self._draft.leftovers())))
+        sweep(self._storage)
+        self._remove_leftovers(leftovers)
+        self._examine()
+        self._write(whole=saw_all)
         return self._update(name)
 
-    def _list(self) -> tuple[list[StoredFile], list[StoredFile]]:
-        """List the storage; returns the files that have to be opened, and those under burnt names.
+    def _completed(self, listed: StoredFile | StoredName) -> StoredFile | None:
+        return find_named(self._storage, listed) if isinstance(listed, StoredName) else listed
 
-        All other files get their entries.
-        """
-        entries = {entry.file.filename: entry for entry in self._base.entries}
-        burnt = {burnt.filename: burnt for burnt in self._base.deleted}
-        burnt_keys = {file_key(filename): burnt for filename, burnt in burnt.items()}
-        documented = entries.keys() | {old.filename for old in self._base.unexamined}
-
-        pending = []
-        leftovers = []
-        assert self._lister is not None
-        for number, listed in enumerate(self._lister.list_files(), 1):
-            if number % 1000 == 0:
-                self._progress(number, None, "listing")
-            if isinstance(listed, Unlisted):
-                self._skipped.append(listed.problem)
-                self._saw_all &= not listed.may_hold_files
-                continue
-            filename = listed.filename
-            if isinstance(listed, StoredName):
-                if filename in entries and filename not in burnt:
-                    self._found[filename] = entries[filename]
-                    continue
-                found = find_named(self._storage, listed)
-                if found is None:
-                    continue  # removed since it was listed
-                listed = found
-            if filename in burnt:
-                leftovers.append(listed)
-            elif filename in entries and listed.stamp == entries[filename].stamp:
-                entry = entries[filename]
-                file = replace(
-                    entry.file,
-                    location=listed.location,
-                    yanked=entry.file.yanked if listed.yanked is None else listed.yanked,
-                    uploaded_at=entry.file.uploaded_at or listed.uploaded_at or first_seen(listed),
-                )
-                self._found[filename] = replace(entry, file=file)
-            else:
-                stored = with_record(self._storage, listed)
-                recorded = file_from_record(stored)
-                problem = burnt_again(stored, recorded, burnt_keys)
-                if problem is not None and filename not in documented:
-                    self._skip(stored, problem)
-                elif recorded is not None:
-                    self._find(stored, recorded)
-                else:
-                    pending.append(stored)
-        sweep(self._storage)
-        return pending, leftovers
+    def _take_moved(self) -> None:
+        for listed, entry in self._draft.moved():
+            file = replace(
+                entry.file,
+                location=listed.location,
+                yanked=entry.file.yanked if listed.yanked is None else listed.yanked,
+                uploaded_at=entry.file.uploaded_at or listed.uploaded_at or first_seen(listed),
+            )
+            self._rows.append(self._draft.row(replace(entry, file=file)))
+            if len(self._rows) >= _SOME:
+                self._flush()
+        self._flush()
 
     def _skip(self, stored: StoredFile, problem: str) -> None:
         """Leave a file out, and remember its name: its project belongs to the repository."""
@@ -202,41 +188,67 @@ class _Update:
         folder = project_name(stored.project or "")
         self._named |= named_projects(stored.filename) | ({folder} if folder else set())
 
-    def _find(self, stored: StoredFile, file: DistributionFile) -> None:
-        before = self._documented.get(stored.filename)
-        if (
-            before is not None
-            and before.sha256 == file.sha256
-            and before.uploaded_at is not None
-            and file.uploaded_at is not None
-        ):  # touching a file is not an upload
-            file = replace(file, uploaded_at=min(before.uploaded_at, file.uploaded_at))
-        self._found[stored.filename] = new_entry(file, stamp=stored.stamp, record=stored.record)
-
-    def _examine(self, pending: Sequence[StoredFile]) -> None:
+    def _examine(self) -> None:
+        burnt_keys = {file_key(burnt.filename): burnt for burnt in self._base.deleted}
+        total = self._draft.count_new()
+        pause = _CHECKPOINT
         kept_at = time.monotonic()
+        pending = filter(None, map(self._completed, self._draft.new()))
         for done, (stored, found) in enumerate(
-            examine_all(self._storage, pending, self._folder), 1
+            examine_all(
+                self._storage,
+                pending,
+                self._folder,
+                partial(_row_of, backend_type=self._backend_type, location_key=self._location_key),
+                use_records=True,
+            ),
+            1,
         ):
-            self._progress(done, len(pending), "examining")
+            self._progress(done, total, "examining")
+            problem = self._burnt_again(stored, burnt_keys) if burnt_keys else None
             match found:
-                case DistributionFile():
-                    self._find(stored, found)
+                case _ if problem is not None:
+                    self._skip(stored, problem)
                 case FileNotFound():
                     pass  # removed since it was listed
                 case InvalidUpload():
                     self._skip(stored, str(found))
-                case _:
+                case PrivatePypiError():
                     self._skip(stored, str(found))
                     self._in_trouble.add(stored.filename)
-            if time.monotonic() - kept_at > _CHECKPOINT:
+                case _:
+                    self._rows.append(found)
+            if len(self._rows) >= _SOME:
+                self._flush()
+            if time.monotonic() - kept_at > pause:
+                begun = time.monotonic()
                 self._write(whole=False)
                 kept_at = time.monotonic()
+                # Writing a large document takes long, and must not take most of the time.
+                pause = max(_CHECKPOINT, _REST * (kept_at - begun))
+        self._flush()
+
+    def _burnt_again(self, stored: StoredFile, burnt_keys: Mapping[str, BurntName]) -> str | None:
+        if self._draft.has_entry(stored.filename):
+            return None
+        return burnt_again(stored, file_from_record(stored), burnt_keys)
+
+    def _flush(self) -> None:
+        """Put entries into the draft. Touching a file is not an upload: it keeps its time."""
+        before = self._draft.counterparts([row[0] for row in self._rows])
+        for number, row in enumerate(self._rows):
+            sha256, uploaded_at = before.get(row[0], (None, None))
+            if sha256 == row[3] and uploaded_at is not None and uploaded_at < (row[5] or ""):
+                entry = read_entry(row[8], location_key=self._location_key)
+                file = replace(entry.file, uploaded_at=parse_time(uploaded_at))
+                self._rows[number] = self._draft.row(replace(entry, file=file))
+        self._draft.add(self._rows)
+        self._rows.clear()
 
     def _remove_leftovers(self, leftovers: Sequence[StoredFile]) -> None:
         """Finish interrupted deletions. Other content under a burnt name is left alone."""
         deleting = capability(self._storage, SupportsDelete)
-        for stored, found in examine_all(self._storage, leftovers, self._folder):
+        for stored, found in examine_all(self._storage, leftovers, self._folder, take_file):
             # The name may have been restored since the listing began. Then the file is wanted.
             self._read_again()
             name = stored.filename
@@ -245,11 +257,13 @@ class _Update:
                 case FileNotFound():
                     pass
                 case DistributionFile() if burnt is None:
-                    self._find(stored, found)
+                    entry = new_entry(found, stamp=stored.stamp, record=stored.record)
+                    self._rows.append(self._draft.row(entry))
                 case DistributionFile() if found.sha256 == burnt and deleting is not None:
                     deleting.delete_file(replace(found, location=stored.location))
                 case _:
                     self._skipped.append(f"{name!r} is stored under a burnt name: ignored")
+        self._flush()
 
     # -- the document -----------------------------------------------------------------------------
 
@@ -257,13 +271,10 @@ class _Update:
         """Read the document that is in the storage; returns a sentence for each broken entry."""
         path = self._folder / "index.toml"
         self._revision = self._index.read_index(path)
-        self._current, self._mend = EMPTY, False
-        if self._revision == NO_INDEX:
-            return ()
-        self._current, problems = read_document(
-            path, location_key=self._storage.backend.location_key
-        )
-        self._mend = bool(problems) or self._current.mtime == 0
+        exists = self._revision != NO_INDEX
+        self._current, problems = self._draft.read(path if exists else None)
+        path.unlink(missing_ok=True)
+        self._mend = exists and (bool(problems) or self._current.mtime == 0)
         return problems
 
     def _read_again(self) -> None:
@@ -276,123 +287,81 @@ class _Update:
 
     def _write(self, *, whole: bool) -> None:
         """Write the document; `whole`: all files were listed, so that any other file is gone."""
+        self._flush()
+        self._is_whole = whole
 
         def attempt() -> str:
-            after = self._merged(whole=whole)
-            if _same(after, self._current) and not self._mend:
+            rest = self._rest(whole=whole)
+            if not self._mend and self._is_same(rest, whole=whole):
                 return self._revision
             path = self._folder / "new.toml"
-            write_document(
-                after,
-                path,
-                backend_type=self._backend_type,
-                location_key=self._storage.backend.location_key,
-            )
+            yanks: dict[str, str | None] = {}
+            entries = ((each.filename, each.text) for each in self._merged(yanks, whole=whole))
+            write_texts(rest, entries, path)
             try:
                 revision = replace_index(self._storage, path, self._revision)
             except StaleIndex:
                 self._read()
                 raise
-            self._current, self._mend = after, not whole
-            self._yanks = _yanks(after)
+            self._current, self._mend = rest, not whole
+            self._yanks = yanks
             return revision
 
         self._revision = until_first(attempt)
 
-    def _merged(self, *, whole: bool) -> IndexDocument:
-        """What this run has found, together with what others wrote into the document meanwhile."""
-        at_begin = _names(self._base)
+    def _merged(self, yanks: dict[str, str | None], *, whole: bool) -> Iterator[Merged]:
+        return self._draft.merged(
+            whole=whole, in_trouble=self._in_trouble, written=self._yanks, yanks=yanks
+        )
 
-        def stays(filename: str) -> bool:
-            return not whole or filename in self._in_trouble or filename not in at_begin
+    def _is_same(self, rest: IndexDocument, *, whole: bool) -> bool:
+        """Whether the document in the storage says the same already, apart from its time."""
+        if any(
+            set(getattr(rest, name)) != set(getattr(self._current, name))
+            for name in ("deleted", "former_projects", "skipped", "restored")
+        ) or self._draft.is_dropping(whole=whole, in_trouble=self._in_trouble):
+            return False
+        return not self._draft.has_found() or not any(
+            each.is_changed for each in self._merged({}, whole=whole)
+        )
 
-        written = {entry.file.filename: entry for entry in self._current.entries}
-        entries = {name: entry for name, entry in written.items() if stays(name)}
-        for filename, entry in self._found.items():
-            if filename in written:
-                before = written[filename]
-                yanked = before.file.yanked
-                # A file is yanked if the document or the storage says so. They differ if a server
-                # writes only one of them, or if a writer was killed between the two. But an edit
-                # of the document that was made during this run is newer than the listing.
-                is_edited = filename not in self._yanks or yanked != self._yanks[filename]
-                if entry.file.yanked is not None and not is_edited:
-                    yanked = entry.file.yanked
-                file = replace(entry.file, yanked=yanked)
-                entry = replace(entry, file=file, extra=before.extra)
-            entries[filename] = entry
-        for burnt in self._current.deleted:
-            entries.pop(burnt.filename, None)
-        unexamined = {
-            old.filename: old
-            for old in self._current.unexamined
-            if stays(old.filename) and old.filename not in entries
-        }
+    def _rest(self, *, whole: bool) -> IndexDocument:
+        """The new document without its entries."""
         former = set(self._current.former_projects)
         if whole:
-            former |= _projects(self._base) | _projects(self._current) | self._named
-            former -= {entry.file.project for entry in entries.values()}
-            former -= {parse_filename(filename).project for filename in unexamined}
+            burnt = (*self._base.deleted, *self._current.deleted)
+            former |= self._draft.projects() | {each.project for each in burnt} | self._named
+            former -= self._draft.projects_after(self._in_trouble)
         skipped = self._unread if whole else self._unread | set(self._current.skipped)
-        burnt_names = {burnt.filename for burnt in self._current.deleted}
+        has = partial(self._draft.has_after, whole=whole, in_trouble=self._in_trouble)
         return IndexDocument(
             mtime=self._begun_at if whole else self._current.mtime,
-            entries=tuple(entries.values()),
-            unexamined=tuple(unexamined.values()),
             deleted=self._current.deleted,
             former_projects=tuple(former),
-            skipped=tuple(sorted(skipped - entries.keys() - unexamined.keys() - burnt_names)),
+            skipped=tuple(sorted(each for each in skipped if not has(each))),
             restored=self._current.restored,
         )
 
     def _update(self, name: str) -> IndexUpdate:
-        before = {entry.file.filename: entry.file for entry in self._base.entries}
-        names_before, names_after = _names(self._base), _names(self._current)
-        unchanged = sum(
-            entry.file.filename in before
-            and replace(before[entry.file.filename], location=entry.file.location) == entry.file
-            for entry in self._current.entries
-        ) + len(self._current.unexamined)
+        before = self._draft.count_at_begin()
+        counts: Counter[str] = Counter()
+        # The document that was written, or that says the same already, is what is merged now.
+        for each in self._merged({}, whole=self._is_whole):
+            counts["there"] += each.was_there
+            counts["added"] += not each.was_there
+            counts["unchanged"] += each.is_as_before or not each.is_examined
         return IndexUpdate(
             name=name,
-            added=len(names_after - names_before),
-            removed=len(names_before - names_after),
-            changed=len(names_after & names_before) - unchanged,
-            unchanged=unchanged,
+            added=counts["added"],
+            removed=before - counts["there"],
+            changed=counts["there"] - counts["unchanged"],
+            unchanged=counts["unchanged"],
             skipped=tuple(self._skipped),
         )
 
 
-def _names(document: IndexDocument) -> set[str]:
-    return {entry.file.filename for entry in document.entries} | {
-        old.filename for old in document.unexamined
-    }
-
-
-def _yanks(document: IndexDocument) -> dict[str, str | None]:
-    return {entry.file.filename: entry.file.yanked for entry in document.entries}
-
-
-def _projects(document: IndexDocument) -> set[NormalizedName]:
-    """Every project that has or had files, as far as the document knows."""
-    return (
-        {entry.file.project for entry in document.entries}
-        | {parse_filename(old.filename).project for old in document.unexamined}
-        | {burnt.project for burnt in document.deleted}
-    )
-
-
-def _same(one: IndexDocument, other: IndexDocument) -> bool:
-    """Whether two documents say the same, regardless of their times and order."""
-
-    def content(document: IndexDocument) -> tuple[object, ...]:
-        return (
-            {entry.file.filename: entry for entry in document.entries},
-            {old.filename: old for old in document.unexamined},
-            {burnt.filename: burnt for burnt in document.deleted},
-            set(document.former_projects),
-            set(document.skipped),
-            set(document.restored),
-        )
-
-    return content(one) == content(other)
+def _row_of(
+    stored: StoredFile, file: DistributionFile, *, backend_type: str, location_key: str
+) -> EntryRow:
+    entry = new_entry(file, stamp=stored.stamp, record=stored.record)
+    return entry_row(entry, backend_type, location_key)

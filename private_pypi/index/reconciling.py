@@ -111,6 +111,7 @@ class Reconciliation:
         self.added = 0
         self.changed = 0
         self.removed = 0
+        self.has_trouble = False  # whether a file could not be examined now
         self.skipped: list[str] = []  # a sentence for each file that was found to be broken
         self.unlisted: list[Unlisted] = []  # what the listing left out
         self._projects: dict[str, NormalizedName | None] = {}  # by the spelling of the storage
@@ -128,11 +129,13 @@ class Reconciliation:
         self, given: Iterable[StoredFile | StoredName | Unlisted]
     ) -> Iterator[StoredFile | StoredName]:
         """The files of a listing. What the listing left out is remembered in `unlisted`."""
+        told = set(self.unlisted)  # a listing that was interrupted gives some of them again
         for each in given:
-            if isinstance(each, Unlisted):
-                self.unlisted.append(each)
-            else:
+            if not isinstance(each, Unlisted):
                 yield each
+            elif each not in told:
+                told.add(each)
+                self.unlisted.append(each)
 
     def is_known_by_name(self, named: StoredName) -> bool:
         """Whether the index has a file of which a listing gave only the name.
@@ -312,6 +315,13 @@ class Reconciliation:
         with self._index.translated():
             self._connection.execute(
                 "UPDATE state SET listed_at = ?, listing_seconds = ?", (at, seconds)
+            )
+
+    def note_unchanged(self, *, at: float) -> None:
+        """Note that the storage, at `at` (unix seconds), had what it had in the last listing."""
+        with self._index.translated():
+            self._connection.execute(
+                "UPDATE state SET listed_at = ?1, synced_at = ?1, error = NULL", (at,)
             )
 
     def take_document(self, margin: float) -> None:
@@ -502,6 +512,7 @@ class Reconciliation:
 
     def pass_over(self, stored: StoredFile, problem: str) -> None:
         """Do not show a file that cannot be examined now; the next synchronisation tries again."""
+        self.has_trouble = True
         told = self._rows(
             "SELECT 1 FROM unshown WHERE filename = ? AND problem = ?", (stored.filename, problem)
         )
@@ -545,6 +556,16 @@ class Reconciliation:
             self._connection.execute(
                 "DELETE FROM broken WHERE filename IN (SELECT filename FROM files)"
             )
+
+    def is_settled(self) -> bool:
+        """Whether nothing was changed, and all files are shown.
+
+        Otherwise somebody may be writing to a file that was read: copying a large one takes a
+        while.
+        """
+        changed = self.added or self.changed or self.removed or self.skipped or self.has_trouble
+        hidden = "SELECT filename FROM unshown UNION ALL SELECT filename FROM broken LIMIT 1"
+        return not changed and not self._rows(hidden)
 
     def document_mtime(self) -> int | None:
         """When the document was made (unix seconds): the staged one, else the one before."""

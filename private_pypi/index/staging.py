@@ -8,12 +8,16 @@ takes the differences in SQL (`reconciling`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
-from private_pypi.index.document import IndexDocument
+from private_pypi.index.document import IndexEntry, UnexaminedEntry
+from private_pypi.index.document_reader import DocumentReader
 from private_pypi.index.rows import BURNT, FACTS, FACTS_TABLE, FACTS_VALUES, burnt_row, file_row
+
+_SOME: Final = 500  # entries that are written at a time
 
 # What was read and what follows from it. The tables called `staged_…` have the document.
 _TABLES = f"""
@@ -57,34 +61,65 @@ CREATE TABLE IF NOT EXISTS gone (id INTEGER PRIMARY KEY, filename TEXT UNIQUE);
 """
 
 
-def stage_document(document: IndexDocument, problems: Sequence[str], scratch: Path) -> None:
-    """Write a document into a scratch database; `problems`: what was wrong with its entries."""
+def stage_document(document: Path, scratch: Path, *, location_key: str) -> None:
+    """Write a document into a scratch database; raises `InvalidIndex`."""
     with closing(sqlite3.connect(scratch, isolation_level=None)) as connection:
         make_tables(connection, "main")
         connection.execute("BEGIN")
-        connection.execute("INSERT INTO staged_document VALUES (?)", (document.mtime,))
-        connection.executemany(
-            f"INSERT INTO staged_entries ({FACTS}) VALUES ({FACTS_VALUES})",
-            (file_row(entry.file, entry.stamp) for entry in document.entries),
+        reader = DocumentReader(
+            document, location_key=location_key, names=NamesOnDisk(connection, "staged_names")
         )
-        connection.executemany(
-            "INSERT INTO staged_unexamined VALUES (?, ?)",
-            ((entry.filename, entry.location) for entry in document.unexamined),
-        )
+        entries = reader.entries()
+        while some := list(islice(entries, _SOME)):
+            connection.executemany(
+                f"INSERT INTO staged_entries ({FACTS}) VALUES ({FACTS_VALUES})",
+                [file_row(each.file, each.stamp) for each in some if isinstance(each, IndexEntry)],
+            )
+            connection.executemany(
+                "INSERT INTO staged_unexamined VALUES (?, ?)",
+                [
+                    (each.filename, each.location)
+                    for each in some
+                    if isinstance(each, UnexaminedEntry)
+                ],
+            )
+        rest = reader.rest()
+        connection.execute("INSERT INTO staged_document VALUES (?)", (rest.mtime,))
         connection.executemany(
             f"INSERT OR IGNORE INTO staged_burnt ({BURNT}) VALUES (?, ?, ?, ?)",
-            map(burnt_row, document.deleted),
+            map(burnt_row, rest.deleted),
         )
         for table, texts in (
-            ("staged_former", document.former_projects),
-            ("staged_restored", document.restored),
-            ("staged_skipped", document.skipped),
-            ("staged_problems", problems),
+            ("staged_former", rest.former_projects),
+            ("staged_restored", rest.restored),
+            ("staged_skipped", rest.skipped),
+            ("staged_problems", reader.problems()),
         ):
             connection.executemany(
                 f"INSERT OR IGNORE INTO {table} VALUES (?)", ((text,) for text in texts)
             )
         connection.execute("COMMIT")
+
+
+class NamesOnDisk:
+    """`Names` of a document (see `document_reader`) in a table of a database."""
+
+    def __init__(self, connection: sqlite3.Connection, table: str) -> None:
+        """`table` is made if it is missing, and has `filename` as its key."""
+        self._connection = connection
+        self._table = table
+        connection.execute(
+            f"CREATE TABLE IF NOT EXISTS {table} (filename TEXT PRIMARY KEY) WITHOUT ROWID"
+        )
+
+    def add(self, filename: str) -> bool:
+        """Add a filename, and return whether it is new."""
+        statement = f"INSERT OR IGNORE INTO {self._table} VALUES (?)"
+        return self._connection.execute(statement, (filename,)).rowcount == 1
+
+    def __contains__(self, filename: object) -> bool:
+        statement = f"SELECT 1 FROM {self._table} WHERE filename = ?"
+        return bool(self._connection.execute(statement, (filename,)).fetchall())
 
 
 def make_tables(connection: sqlite3.Connection, database: str) -> None:

@@ -24,7 +24,8 @@ from private_pypi.backend import (
 )
 from private_pypi.errors import StaleIndex, Unsupported
 from private_pypi.index import child as index_child
-from private_pypi.index.document import IndexEdit, read_document
+from private_pypi.index.document import IndexEdit
+from private_pypi.index.document_reader import read_document
 from private_pypi.index.examining import temporary_folder
 from private_pypi.model import BurntName
 

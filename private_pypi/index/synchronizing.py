@@ -34,6 +34,7 @@ from private_pypi.backend import (
     AnyStorage,
     SupportsIndex,
     SupportsList,
+    SupportsListingMark,
     SupportsProjects,
     SupportsRecent,
     SupportsRecords,
@@ -51,13 +52,13 @@ from private_pypi.index import child as index_child
 from private_pypi.index.examining import (
     UNKNOWN_SIZE,
     burnt_again,
-    examine_all,
     find_named,
     sweep,
     temporary_folder,
     with_record,
 )
 from private_pypi.index.local import LocalIndex
+from private_pypi.index.readers import examine_all, take_file
 from private_pypi.index.reconciling import Reconciliation
 from private_pypi.model import DistributionFile, StoredFile, StoredName, Unlisted
 from private_pypi.system.background import DaemonThreads
@@ -75,6 +76,7 @@ _LOG_EVERY = 10.0  # seconds
 _LOCK_SECONDS = 600.0
 _GRACE = 10.0  # seconds that a listing may come late
 _REST = 0.25  # of the time that a listing took: the shortest pause before the next one
+_LIST_EVERY = 900.0  # seconds after which a storage is listed although it has the same mark
 _CHECK_EVERY = 2.0  # seconds after which the thread checks whether the local index was lost
 _RETRY_SECONDS = 5.0  # after a first failure; twice as long after each further one
 
@@ -156,6 +158,8 @@ class Synchronizer:
         self._failures = 0  # of the thread, one after another until now
         self._planned_age = math.inf  # of the last listing when the next turn is due, in seconds
         self._told: set[str] = set()  # problems with folders that were logged the last time
+        self._mark: str | None = None  # of the storage when it was last listed completely
+        self._marked_at = -math.inf  # time.monotonic() of that
         self.counts = SyncCounts()  # changed only while the lock is held
 
     # -- in the background -------------------------------------------------------------------------
@@ -248,7 +252,7 @@ class Synchronizer:
         self._planned_age = math.inf
         try:
             with self._lock(timeout=0):
-                self._pass()
+                self._pass(hurry=True)
         except Timeout:
             return min(self.pace.interval, _CHECK_EVERY)
         age = self._index.age()
@@ -299,11 +303,12 @@ class Synchronizer:
         # A new object for every use, because a shared one does not exclude other threads.
         return FileLock(self._folders.lock / "synchronize.lock", timeout=timeout)
 
-    def _pass(self) -> SyncReport:
+    def _pass(self, *, hurry: bool = False) -> SyncReport:
+        """Synchronise. `hurry`: do not list a storage that says that nothing is new."""
         begun = time.monotonic()
         try:
             with temporary_folder(self._folders.tmp) as folder:
-                report = self._reconcile(folder, begun)
+                report = self._reconcile(folder, begun, hurry=hurry)
         except Exception as error:
             if not self._stop.is_set():
                 self.counts.failed += 1
@@ -329,7 +334,7 @@ class Synchronizer:
 
     # -- one synchronisation -----------------------------------------------------------------------
 
-    def _reconcile(self, folder: Path, begun: float) -> SyncReport:
+    def _reconcile(self, folder: Path, begun: float, *, hurry: bool) -> SyncReport:
         scratch = folder / "scratch.sqlite"
         listed_at = time.time()
         # Changes that others make from now on win over what is read from now on.
@@ -344,6 +349,12 @@ class Synchronizer:
                 else stored_index.read_index(document, unless=changes.revision)
             )
             is_new = revision not in (NO_INDEX, changes.revision)
+            marking = capability(self._storage, SupportsListingMark)
+            mark = None if marking is None else marking.listing_mark()
+            if self._is_unchanged(mark, changes, is_new=is_new, begun=begun, hurry=hurry):
+                changes.note_unchanged(at=listed_at)
+                return _report(changes, begun)
+            self._mark = None
             if is_new:
                 index_child.stage(
                     document, scratch, location_key=self._storage.backend.location_key
@@ -376,14 +387,22 @@ class Synchronizer:
                 now=time.time(),
                 error="; ".join(unread) or None,
             )
-            return SyncReport(
-                added=changes.added,
-                changed=changes.changed,
-                removed=changes.removed,
-                skipped=tuple(changes.skipped),
-                unlisted=tuple(changes.unlisted),
-                seconds=time.monotonic() - begun,
-            )
+            if is_done and not unread and changes.is_settled():
+                self._mark, self._marked_at = mark, begun
+            return _report(changes, begun)
+
+    def _is_unchanged(
+        self, mark: str | None, changes: Reconciliation, *, is_new: bool, begun: float, hurry: bool
+    ) -> bool:
+        """Whether the storage has what it had when it was last listed, so that it need not be."""
+        return (
+            hurry
+            and not is_new
+            and changes.was_ready
+            and mark is not None
+            and mark == self._mark
+            and begun - self._marked_at < _LIST_EVERY
+        )
 
     def _follow_listing(self, changes: Reconciliation) -> None:
         self._take(changes, self._listing())
@@ -468,7 +487,7 @@ class Synchronizer:
 
         committed_at = logged_at = time.monotonic()
         for done, (stored, outcome) in enumerate(
-            examine_all(self._storage, changes.each_pending(), folder), 1
+            examine_all(self._storage, changes.each_pending(), folder, take_file), 1
         ):
             self._check_stop()
             match outcome:
@@ -514,6 +533,17 @@ def _with_records(storage: AnyStorage, listed: Sequence[StoredFile]) -> Iterator
             yield from pool.map(partial(with_record, storage), listed)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _report(changes: Reconciliation, begun: float) -> SyncReport:
+    return SyncReport(
+        added=changes.added,
+        changed=changes.changed,
+        removed=changes.removed,
+        skipped=tuple(changes.skipped),
+        unlisted=tuple(changes.unlisted),
+        seconds=time.monotonic() - begun,
+    )
 
 
 def _chunks(stored_files: Iterable[StoredFile]) -> Iterator[list[StoredFile]]:

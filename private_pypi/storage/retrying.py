@@ -1,7 +1,8 @@
 """Retries the calls of any storage; nothing else in the core retries them.
 
 Calls that may be repeated without harm are tried again after `BackendUnavailable`. A listing that
-breaks off starts again and leaves out what it gave before. A stream that has begun is not tried
+breaks off starts again, so that it may give some files twice; leaving them out would need the names
+of all of them in memory. A stream that has begun is not tried
 again, because its reader has the first part already.
 
 Writing the index document is not tried again either. If the answer was lost, it is unknown whether
@@ -20,12 +21,11 @@ from typing import Any, TypeVar
 
 from private_pypi.backend import STORAGE_CAPABILITIES, Access, AnyStorage, Storage
 from private_pypi.errors import BackendUnavailable
-from private_pypi.model import Download, FileHandle, StoredFile, StoredName, Unlisted
+from private_pypi.model import Download, FileHandle
 
 T = TypeVar("T")
-Item = TypeVar("Item", bound=str | StoredFile | StoredName | Unlisted)  # a project, or a file
 
-_LISTINGS = {"list_files", "recent_files", "project_files", "projects"}
+_LISTINGS = {"list_files", "list_part", "recent_files", "project_files", "projects"}
 _ONCE = {"write_index", "overwrite_index", "usage"}
 
 
@@ -84,18 +84,18 @@ class _Retrying(Storage[Any]):
             except BackendUnavailable as error:
                 patience.wait(error)
 
-    def _restart(self, start: Callable[[], Iterator[Item]]) -> Iterator[Item]:
+    def _restart(self, start: Callable[[], Iterator[T]]) -> Iterator[T]:
         patience = self._new_patience()
-        given: set[str] = set()
+        furthest = 0  # items that were given in one try
         while True:
+            given = 0
             try:
                 for item in start():
-                    name = _name(item)
-                    if name not in given:
+                    given += 1
+                    if given > furthest:
                         # It got further than before, so the next failure counts as the first.
-                        patience = self._new_patience()
-                        given.add(name)
-                        yield item
+                        furthest, patience = given, self._new_patience()
+                    yield item
                 return
             except BackendUnavailable as error:
                 patience.wait(error)
@@ -110,14 +110,6 @@ def methods_of(protocol: type) -> list[str]:
         for name, member in vars(each).items()
         if callable(member) and not name.startswith("_")
     ]
-
-
-def _name(item: str | StoredFile | StoredName | Unlisted) -> str:
-    match item:
-        case StoredFile(filename=name) | StoredName(filename=name) | Unlisted(location=name):
-            return name
-        case _:
-            return item
 
 
 @dataclass

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from private_pypi.model import StoredFile, Unlisted
 from private_pypi.testing.contract import (
     BackendContract,
     DeletingContract,
+    ListingMarkContract,
     RecordsContract,
     SweepContract,
 )
@@ -44,7 +48,13 @@ from tests.backends.folders import (
 )
 
 
-class TestFileSystemBackend(BackendContract, DeletingContract, RecordsContract, SweepContract):
+class TestFileSystemBackend(
+    BackendContract, DeletingContract, ListingMarkContract, RecordsContract, SweepContract
+):
+    @pytest.fixture(autouse=True)
+    def fine_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("private_pypi_file_system.listing.CLOCK_TICK", 0)
+
     @pytest.fixture
     def place(self, tmp_path: Path) -> Path:
         path = tmp_path / "storage"
@@ -423,3 +433,43 @@ def test_a_storage_made_since_the_look_for_it_has_not_vanished(
     first.put_file(make_upload(folders.tmp, "a-1.0.tar.gz"))
     stored = [file for file in first.list_files() if isinstance(file, StoredFile)]
     assert {file.filename for file in stored} == {"a-1.0.tar.gz", "b-1.0.tar.gz"}
+
+
+def test_a_mark_changes_with_each_file_that_comes_or_goes(
+    storage: Path, backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("private_pypi_file_system.listing.CLOCK_TICK", 0)
+    (storage / "demo").mkdir(parents=True)
+    (storage / "demo" / "demo-1.0.tar.gz").write_bytes(b"one")
+
+    def changed(change: Callable[[], object]) -> bool:
+        before = backend.listing_mark()
+        time.sleep(0.02)  # a tick of the clock
+        change()
+        time.sleep(0.02)
+        after = backend.listing_mark()
+        assert None not in (before, after)
+        return bool(before != after)
+
+    file = storage / "demo" / "demo-2.0.tar.gz"
+    list(backend.list_files())  # the first one gives the storage an id
+    assert not changed(lambda: None)
+    assert not changed(lambda: list(backend.list_files()))
+    assert changed(lambda: file.write_bytes(b"two"))
+    assert changed(lambda: file.rename(storage / "demo" / "demo-3.0.tar.gz"))
+    assert changed(lambda: (storage / "demo" / "demo-3.0.tar.gz").unlink())
+    assert changed(lambda: (storage / "new").mkdir())
+    assert changed(lambda: (storage / "new" / "new-1.0.tar.gz").write_bytes(b"new"))
+    assert changed(lambda: (storage / "demo").chmod(0o700))
+    assert changed(lambda: (storage / "demo-4.0.zip").write_bytes(b"four"))
+    assert changed(lambda: shutil.rmtree(storage / "new"))
+
+
+def test_a_folder_that_has_just_changed_gives_no_mark(storage: Path, backend: Any) -> None:
+    """A second change within the same tick of the clock would not change its time."""
+    storage.mkdir(exist_ok=True, parents=True)
+    (storage / "demo-1.0.tar.gz").write_bytes(b"one")
+    assert backend.listing_mark() is None
+    long_ago = time.time() - 60
+    os.utime(storage, (long_ago, long_ago))
+    assert backend.listing_mark() is None  # `ctime` cannot be set back

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from io import BufferedReader
@@ -21,7 +21,7 @@ import pytest
 
 from private_pypi.backend import Folders, Secret, Traits, system_errors
 from private_pypi.backend.object_journal import JOURNAL
-from private_pypi.backend.object_listing import list_folders
+from private_pypi.backend.object_listing import divide, list_folders
 from private_pypi.backend.object_store import (
     NO_OBJECT,
     PARTS,
@@ -38,6 +38,7 @@ from private_pypi.model import Download, StoredFile, Stream
 from private_pypi.testing.contract import (
     BackendContract,
     DeletingContract,
+    ListPartsContract,
     PartsContract,
     RecentContract,
     RecordsContract,
@@ -183,6 +184,7 @@ class TestObjectsBackend(
     BackendContract,
     DeletingContract,
     RecordsContract,
+    ListPartsContract,
     RecentContract,
     PartsContract,
     SweepContract,
@@ -443,13 +445,21 @@ class LongStore(FolderStore):
                     raise BackendUnavailable("busy", retry_after=0)
                 yield StoredObject(key=key, size=1, revision="1", modified_at=datetime.now(UTC))
 
+    def folders(self) -> Iterable[str]:
+        return {key.partition("/")[0] for key in self._keys if "/" in key}
 
-NAMES = [f"{first}{number}" for first in "0azpA~" for number in range(300)]
+
+NAMES = [
+    f"{first}{number}"
+    for first in ("0", "a", "a-", "z", "p", "A", "~", "ä")
+    for number in range(225)
+]
 LONG = [f"{name}/{name}-{version}.zip" for name in NAMES for version in range(5)]
 
 
 def test_a_long_listing_is_divided_and_goes_on_after_trouble() -> None:
     long = LongStore([*LONG, f"{JOURNAL}x", "index.toml"], {LONG[7], "p7/p7-1.zip", "z9/z9-0.zip"})
+    assert len(divide(long)) > 50
     found = {}
     for name, objects in list_folders(long):
         assert name not in found

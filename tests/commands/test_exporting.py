@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 
 from private_pypi.backend import SupportsProjects
 from private_pypi.errors import BackendError, BackendUnavailable
-from private_pypi.index.document import read_document
+from private_pypi.index.document_reader import read_document
 from private_pypi.index.local import LocalIndex
 from private_pypi.model import Unlisted
 from private_pypi.pages.output_folder import LIST

@@ -15,7 +15,7 @@ from private_pypi import cli
 from private_pypi.backend import Access, Secret
 from private_pypi.distributions.filenames import normalize
 from private_pypi.errors import BackendError, NotAllowed
-from private_pypi.index.document import read_document
+from private_pypi.index.document_reader import read_document
 from private_pypi.index.rebuilding import update_index
 from private_pypi.repositories import Grant
 from private_pypi.storage.strangers import WRONG_SECRETS

@@ -23,9 +23,9 @@ from private_pypi.index.document import (
     IndexEntry,
     UnexaminedEntry,
     new_entry,
-    read_document,
     write_document,
 )
+from private_pypi.index.document_reader import read_document
 from private_pypi.model import BurntName, DistributionFile
 from tests.files import NOON, make_file
 
@@ -341,7 +341,7 @@ def test_a_document_of_any_size_is_not_read(tmp_path: Path) -> None:
         file.truncate(2**40)  # which takes no space
     with pytest.raises(InvalidIndex) as error:
         read_document(path, location_key="package_path")
-    assert str(error.value) == f"index.toml has {2**40} bytes; at most {2**29} can be read"
+    assert str(error.value) == f"index.toml has {2**40} bytes; at most {2**30} can be read"
 
 
 def test_a_document_that_is_no_text_is_an_error(tmp_path: Path) -> None:
@@ -388,3 +388,31 @@ def test_a_delete_burns_the_name_and_remembers_the_project() -> None:
     )
     assert edited == IndexDocument(mtime=1, deleted=(name,), former_projects=(file().project,))
     assert edited.edited(edit(delete=(file(),))) == edited
+
+
+def test_a_document_is_the_same_in_pieces_and_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"demo-{number}.0.{ext}" for number in range(9) for ext in ("tar.gz", "zip")]
+    document = IndexDocument(
+        mtime=7,
+        entries=tuple(new_entry(make_file(name), stamp="1") for name in names),
+        deleted=(
+            BurntName(
+                project=file().project, filename="demo-9.0.zip", sha256="0" * 64, deleted_at=NOON
+            ),
+        ),
+    )
+    path = written(document, tmp_path)
+    whole = read_document(path, location_key="package_path")
+    assert {entry.file.filename for entry in whole[0].entries} == set(names)
+    monkeypatch.setattr("private_pypi.index.document_reader._PIECE", 1)
+    assert read_document(path, location_key="package_path") == whole
+    text = path.read_text()
+    # A header inside a string of several lines is none.
+    path.write_text(text + "\n[extra]\nkey = '''\n[[pkgs]]\nno = table\n'''\n")
+    assert read_document(path, location_key="package_path") == whole
+    path.write_text(text + "x = = 1\n")
+    line = text.count("\n") + 1
+    with pytest.raises(InvalidIndex, match=f"line {line}, column 5"):
+        read_document(path, location_key="package_path")

@@ -26,9 +26,9 @@ from private_pypi.index.document import (
     EMPTY,
     IndexDocument,
     IndexEdit,
-    read_document,
     write_document,
 )
+from private_pypi.index.document_reader import read_document
 from private_pypi.index.local import LocalIndex
 from private_pypi.index.publishing import delete, publish, restore_name, yank
 from private_pypi.index.rebuilding import update_index

@@ -30,9 +30,9 @@ from private_pypi.index.document import (
     IndexEdit,
     UnexaminedEntry,
     new_entry,
-    read_document,
     write_document,
 )
+from private_pypi.index.document_reader import read_document
 from private_pypi.index.rebuilding import IndexUpdate, update_index
 from private_pypi.index.stored_document import edit_index
 from private_pypi.model import (
@@ -444,7 +444,8 @@ def test_a_killed_import_goes_on_where_it_was(
     storage: Memory, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("private_pypi.index.rebuilding._CHECKPOINT", 0.0)
-    monkeypatch.setattr("private_pypi.index.examining._THREADS", 1)
+    monkeypatch.setattr("private_pypi.index.rebuilding._REST", 0)
+    monkeypatch.setattr("private_pypi.index.readers._THREADS", 1)
 
     class DiesAfterTwelve(MemoryStorage):
         def open_file(self, file: FileHandle) -> Download:
@@ -478,7 +479,7 @@ def test_progress_is_told(storage: Memory, folders: Folders) -> None:
         folder=folders.tmp,
         progress=lambda *step: told.append(step),
     )
-    assert told == [(1, 1, "examining")]
+    assert told == [(1, None, "listing"), (1, 1, "examining")]
 
 
 def interrupting(then: Callable[[], object]) -> type[MemoryStorage]:

@@ -26,9 +26,9 @@ from private_pypi.index.document import (
     IndexEntry,
     UnexaminedEntry,
     new_entry,
-    read_document,
     write_document,
 )
+from private_pypi.index.document_reader import read_document
 from private_pypi.index.local import LocalIndex
 from private_pypi.index.rebuilding import update_index
 from private_pypi.index.stored_document import edit_index
@@ -1011,10 +1011,10 @@ def test_a_large_document_is_parsed_in_a_child_process(
     )
     remote.put_document(IndexDocument(mtime=now(), entries=entries))
 
-    def not_here(*_: object) -> None:
+    def not_here(*_: object, **__: object) -> None:
         raise AssertionError("a large document is parsed in the serving process")
 
-    monkeypatch.setattr("private_pypi.index.child.read_document", not_here)
+    monkeypatch.setattr("private_pypi.index.staging.DocumentReader", not_here)
     assert remote.synchronize().added == 5000
     assert len(remote.index.projects()) == 500
     assert remote.index.project_files("p7") == tuple(
@@ -1394,3 +1394,76 @@ def test_nothing_is_left_in_the_temporary_folder(server: Server) -> None:
     server.update_index()
     server.synchronize()
     assert list(server.folders.tmp.iterdir()) == []
+
+
+# -- marks of listings ---------------------------------------------------------------------------
+
+
+class Marked(MemoryStorage):
+    """A storage that says whether files were added or removed."""
+
+    mark: str | None = "1"
+
+    def listing_mark(self) -> str | None:
+        return self.mark
+
+
+class MarkedBackend(MemoryBackend):
+    View = Marked
+    traits = replace(MemoryBackend.traits, lists_cheaply=True)
+
+
+@pytest.fixture
+def marked(tmp_path: Path) -> Server:
+    """A server over such a storage, which has a file that is shown."""
+    server = Server(Memory(), tmp_path / "marked", MarkedBackend)
+    server.store("demo-1.0.tar.gz", b"one")
+    return server
+
+
+def listings(server: Server, synchronizer: Synchronizer, *, passes: int) -> int:
+    """How many of some passes in the background list the storage."""
+    before = server.storage.calls["list_files"]
+    for _ in range(passes):
+        synchronizer._pass(hurry=True)
+    return server.storage.calls["list_files"] - before
+
+
+def test_a_storage_in_which_nothing_is_new_is_not_listed(marked: Server) -> None:
+    synchronizer = marked.synchronizer()
+    # The second one makes sure that nobody is still writing to what the first one has read.
+    assert listings(marked, synchronizer, passes=4) == 2
+    before = marked.index.sync_state()
+    assert listings(marked, synchronizer, passes=1) == 0
+    after = marked.index.sync_state()
+    assert (after.synced_at or 0) > (before.synced_at or 0)
+    age = marked.index.age()
+    assert age is not None
+    assert age < 5
+    marked.storage.drop("demo-2.0.tar.gz", b"broken")
+    marked.backend.mark = "2"  # type: ignore[attr-defined]
+    assert listings(marked, synchronizer, passes=3) == 3  # a file that is not shown may be mended
+    assert synchronizer.synchronize().removed == 0
+    assert listings(marked, synchronizer, passes=1) == 1
+
+
+def test_a_new_document_is_read_although_the_mark_is_the_same(marked: Server) -> None:
+    synchronizer = marked.synchronizer()
+    assert listings(marked, synchronizer, passes=3) == 2
+    marked.edit(yank={"demo-1.0.tar.gz": "bad"}, files=[make_file("demo-1.0.tar.gz", b"one")])
+    synchronizer._pass(hurry=True)
+    assert marked.shown() == {"demo-1.0.tar.gz": "bad"}
+
+
+def test_a_storage_is_listed_from_time_to_time_whatever_its_mark_says(
+    marked: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synchronizer = marked.synchronizer()
+    assert listings(marked, synchronizer, passes=3) == 2
+    monkeypatch.setattr("private_pypi.index.synchronizing._LIST_EVERY", 0.0)
+    assert listings(marked, synchronizer, passes=2) == 2
+
+
+def test_without_a_mark_a_storage_is_listed_each_time(marked: Server) -> None:
+    marked.backend.mark = None  # type: ignore[attr-defined]
+    assert listings(marked, marked.synchronizer(), passes=4) == 4

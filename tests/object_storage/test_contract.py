@@ -12,6 +12,7 @@ from private_pypi.backend import Folders
 from private_pypi.testing.contract import (
     BackendContract,
     DeletingContract,
+    ListPartsContract,
     PartsContract,
     RecentContract,
     RecordsContract,
@@ -37,6 +38,7 @@ class TestObjectStorage(
     BackendContract,
     DeletingContract,
     RecordsContract,
+    ListPartsContract,
     RecentContract,
     PartsContract,
     SweepContract,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ import requests
 from private_pypi.backend.object_journal import JOURNAL
 from private_pypi.testing.distributions import make_wheel
 from tests.faults.servers import READER, Servers, sha256, table
+from tests.object_storage.relay import relay
 from tests.object_storage.seaweed import BUCKET, WRITER, Seaweed
 from tests.waiting import eventually
 
@@ -20,14 +24,14 @@ pytestmark = pytest.mark.needs("weed")
 
 
 def config(seaweed: Seaweed, prefix: str, **more: object) -> str:
-    return table(
-        type="object_storage",
-        url=f"s3://{BUCKET}/{prefix}",
-        endpoint=seaweed.url,
-        access_key_id=WRITER[0],
-        secret_access_key_env="STORE_SECRET",
-        **more,
-    )
+    given: dict[str, object] = {
+        "type": "object_storage",
+        "url": f"s3://{BUCKET}/{prefix}",
+        "endpoint": seaweed.url,
+        "access_key_id": WRITER[0],
+        "secret_access_key_env": "STORE_SECRET",
+    }
+    return table(**{**given, **more})
 
 
 ENVIRON = {"STORE_SECRET": WRITER[1]}
@@ -88,3 +92,50 @@ def test_a_server_over_a_bucket_that_is_not_there_says_so(
     eventually(lambda: "could not be synchronised" in server.log, "it has tried")
     assert server.status("/r/mine/simple/demo/") == 503
     assert WRITER[1] not in server.log
+
+
+def test_a_slow_store_and_one_that_hangs_delay_only_what_needs_them(
+    servers: Servers, seaweed: Seaweed, prefix: str, tmp_path: Path
+) -> None:
+    """Pages and files that are known are answered meanwhile, and what hung goes on afterwards."""
+    goes_on = threading.Event()
+    goes_on.set()
+    seconds = 0.0  # that everything sent to the store is late
+
+    def late(data: bytes) -> bytes:
+        time.sleep(seconds)
+        goes_on.wait(60)
+        return data
+
+    def answers_meanwhile(upload: Future[int]) -> int:
+        """How many requests were answered before the upload was."""
+        count = 0
+        while not upload.done() and count < 20:
+            begun = time.monotonic()
+            assert one.listed()[known[0]] == sha256(known[1])
+            assert one.content(known[0]) == known[1]
+            assert one.get("/health/").status_code == 200
+            assert time.monotonic() - begun < 10  # of a busy machine
+            count += 1
+        return count
+
+    known, slow, hung = (make_wheel(version=f"{number}.0") for number in (1, 2, 3))
+    with relay(seaweed.url, late) as between, ThreadPoolExecutor(1) as pool:
+        one = servers.start(
+            tmp_path / "one", config(seaweed, prefix, endpoint=between.url), environ=ENVIRON
+        )
+        one.publish(*known)
+        assert one.content(known[0]) == known[1]  # it is in the cache from now on
+        seconds = 0.3
+        upload = pool.submit(lambda: one.put(*slow).status_code)
+        assert answers_meanwhile(upload) > 0
+        assert upload.result(60) == 200
+        seconds = 0.0
+        goes_on.clear()
+        try:
+            upload = pool.submit(lambda: one.put(*hung).status_code)
+            assert answers_meanwhile(upload) == 20
+            assert not upload.done()
+        finally:
+            goes_on.set()
+        assert upload.result(60) == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,11 @@ from private_pypi.backend.object_store import ObjectChanged, ObjectNotFound
 from private_pypi.configuration.fields import backend_fields, names_addresses
 from private_pypi.errors import BackendError, BackendUnavailable, StorageFull
 from private_pypi_object_storage import ObjectStorageBackend, ObjectStorageSettings
+from private_pypi_object_storage.credentials import (
+    AccessKeys,
+    ProfileCredentials,
+    access_keys,
+)
 from private_pypi_object_storage.trouble import translated
 
 
@@ -48,6 +54,17 @@ def test_an_address_names_a_bucket_and_a_prefix(url: str, bucket: str, prefix: s
         ({"url": "gs://b", "region": "x"}, "region: is only for s3://"),
         ({"url": "s3://b", "access_key_id": "x"}, "access_key_id: needs secret_access_key"),
         ({"url": "s3://b", "session_token": Secret("x")}, "session_token: needs access_key_id"),
+        ({"url": "az://b", "profile": "x"}, "profile: is only for s3://"),
+        ({"url": "s3://b", "credentials_file": Path("x")}, "credentials_file: needs profile"),
+        (
+            {
+                "url": "s3://b",
+                "profile": "x",
+                "access_key_id": "x",
+                "secret_access_key": Secret("x"),
+            },
+            "profile: is given instead of access_key_id",
+        ),
         ({"url": "az://b", "account_key": Secret("x")}, "account: is needed with account_key"),
     ],
 )
@@ -104,3 +121,54 @@ def test_an_error_says_what_the_store_answered_and_nothing_else(
     assert words in str(found)
     assert "SECRET" not in str(found)
     assert "x.example" not in str(found)
+
+
+# -- the shared credentials file of AWS ----------------------------------------------------------
+
+
+def of_profile(profile: str, path: Path) -> ObjectStorageSettings:
+    return ObjectStorageSettings(
+        name="mine",
+        max_file_bytes=1 << 30,
+        url="s3://bucket/prefix",
+        profile=profile,
+        credentials_file=path,
+    )
+
+
+def test_the_keys_of_a_profile_are_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "credentials"
+    path.write_text(
+        "[old]\naws_access_key_id=A\naws_secret_access_key=b%c\n"
+        "[new]\naws_access_key_id = D\naws_secret_access_key = e=f\naws_session_token = t\n"
+    )
+    assert access_keys(of_profile("old", path)) == AccessKeys("A", Secret("b%c"), None)
+    provider = ProfileCredentials(of_profile("new", path))
+    assert {**provider(), "expires_at": None} == {
+        "access_key_id": "D",
+        "secret_access_key": "e=f",
+        "token": "t",
+        "expires_at": None,
+    }
+    path.write_text("[new]\naws_access_key_id = G\naws_secret_access_key = h\n")
+    assert provider()["access_key_id"] == "G"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("[other]\naws_access_key_id = A\n", "has no aws_access_key_id and aws_secret_access_key"),
+        ("[acme]\nrole_arn = arn:aws:iam::1:role/x\n", r"in a section \[acme\]"),
+        ("hidden = key\n", "is not one of AWS: MissingSectionHeaderError"),
+    ],
+)
+def test_what_is_wrong_with_a_credentials_file_is_told(
+    tmp_path: Path, content: str | None, problem: str
+) -> None:
+    path = tmp_path / "credentials"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(BackendError, match=problem) as error:
+        access_keys(of_profile("acme", path))
+    assert "hidden" not in str(error.value)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from private_pypi.backend import Secret
+from private_pypi.backend import Secret, object_listing
 from private_pypi.backend.object_journal import JOURNAL
 from private_pypi.errors import BackendError, BackendUnavailable, FileAlreadyExists
 from private_pypi.model import Redirect, StoredFile
@@ -33,6 +33,7 @@ from private_pypi.testing.contract.helpers import (
 from private_pypi_object_storage import ObjectStorageBackend
 from private_pypi_object_storage import store as stores
 from private_pypi_object_storage.backend import ObjectStorageView
+from private_pypi_object_storage.credentials import access_keys
 from private_pypi_object_storage.store import NO_COPY, CloudStore
 from private_pypi_object_storage.unfinished import _request, give_up
 from tests.object_storage.relay import relay
@@ -54,6 +55,19 @@ def reopened(storage: ObjectStorageView, **more: Any) -> ObjectStorageView:
     backend = storage.backend
     settings = replace(backend.settings, **more)
     return ObjectStorageView(ObjectStorageBackend(settings, backend.folders), storage.secret)
+
+
+def test_a_long_listing_is_divided_between_the_projects(
+    seaweed: Seaweed, prefix: str, storage: ObjectStorageView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a", "a-b", "a.b", "ab", "b", "z"]
+    for name in names:
+        seaweed.bucket(prefix).put(f"{name}/x-1.0.zip", b"content")
+    monkeypatch.setattr(object_listing, "_SHORT", 2)
+    parts = storage.list_parts()
+    listed = [[each.location for each in storage.list_part(part)] for part in parts]
+    # One for each project, and one for what is below `.private_pypi`.
+    assert sorted(listed) == [[], *sorted([f"{name}/x-1.0.zip"] for name in names)]
 
 
 # -- layout and writers --------------------------------------------------------------------------
@@ -166,9 +180,11 @@ def test_an_upload_in_parts_that_was_killed_is_given_up_after_a_day(
 ) -> None:
     """No listing shows its parts."""
     settings = storage.backend.settings
+    keys = access_keys(settings)
+    assert keys is not None
     with urllib3.PoolManager() as pool:
         for key in (f"{prefix}/.private_pypi/parts/x", f"{prefix}-other/x"):
-            assert "UploadId" in _request(pool, settings, "POST", key, {"uploads": ""})
+            assert "UploadId" in _request(pool, settings, keys, "POST", key, {"uploads": ""})
     assert give_up(settings, older_than=timedelta(days=1)) == 0
     monkeypatch.setattr(stores, "_DAY", timedelta(seconds=-5))
     list(storage.list_files())
@@ -216,6 +232,23 @@ def test_credentials_may_come_from_the_environment(
     storage = server(seaweed.url, prefix, tmp_path, access_key_id=None, secret_access_key=None)
     stored = storage.put_file(make_upload(tmp_path, WHEEL, b"content"))
     assert [each.filename for each in storage.list_files()] == [stored.filename]
+
+
+def test_credentials_may_come_from_a_profile(seaweed: Seaweed, prefix: str, tmp_path: Path) -> None:
+    path = tmp_path / "credentials"
+    path.write_text(
+        "[default]\naws_access_key_id = OTHER\naws_secret_access_key = other\n\n[acme]\n"
+        f"aws_access_key_id = {WRITER[0]}\naws_secret_access_key = {WRITER[1]}\n"
+    )
+    given: dict[str, Any] = {"access_key_id": None, "secret_access_key": None}
+    given |= {"profile": "acme", "credentials_file": path}
+    storage = server(seaweed.url, prefix, tmp_path, **given)
+    stored = storage.put_file(make_upload(tmp_path, WHEEL, b"content"))
+    assert [each.filename for each in storage.list_files()] == [stored.filename]
+    storage.sweep()  # signs requests of its own
+    wrong = server(seaweed.url, prefix, tmp_path, **{**given, "profile": "default"})
+    with pytest.raises(BackendError, match="refuses the credentials"):
+        wrong.put_file(make_upload(tmp_path, WHEEL, b"content"))
 
 
 # -- what the store is asked ---------------------------------------------------------------------

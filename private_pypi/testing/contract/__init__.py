@@ -51,6 +51,8 @@ from private_pypi.testing.contract.index_document import (
 from private_pypi.testing.contract.listing import (
     FindContract,
     ListContract,
+    ListingMarkContract,
+    ListPartsContract,
     RecentContract,
     SweepContract,
 )
@@ -93,6 +95,8 @@ __all__ = [
     "InProcessContract",
     "KeptRecordsContract",
     "ListContract",
+    "ListPartsContract",
+    "ListingMarkContract",
     "LookupContract",
     "OverwriteIndexContract",
     "PartsContract",

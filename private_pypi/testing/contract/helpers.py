@@ -29,6 +29,8 @@ from private_pypi.backend import (
     SupportsFind,
     SupportsIndex,
     SupportsList,
+    SupportsListingMark,
+    SupportsListParts,
     SupportsLookup,
     SupportsOverwriteIndex,
     SupportsParts,
@@ -127,6 +129,8 @@ def calls_of(
     into, written = folder(tmp_path) / "index.toml", document(tmp_path, b"mtime = 1\n")
     calls: dict[type, dict[str, Callable[[], object]]] = {
         SupportsList: {"list_files": lambda: list(storage.list_files())},
+        SupportsListingMark: {"listing_mark": lambda: storage.listing_mark()},
+        SupportsListParts: {"list_parts": lambda: listed_in_parts(storage)},
         SupportsFind: {"find_file": lambda: storage.find_file(file.filename)},
         SupportsLookup: {"project_files": lambda: list(storage.project_files("demo"))},
         SupportsProjects: {"projects": lambda: list(storage.projects())},
@@ -164,6 +168,11 @@ def calls_of(
         if capability(storage, protocol) is not None:
             found |= verbs
     return found
+
+
+def listed_in_parts(storage: Tested) -> list[StoredFile]:
+    """All files of a storage that is listed in parts."""
+    return [file for part in storage.list_parts() for file in storage.list_part(part)]
 
 
 def folder(tmp_path: Path) -> Path:

@@ -17,7 +17,8 @@ from private_pypi.backend import (
     SupportsReplaceIndex,
 )
 from private_pypi.errors import StaleIndex
-from private_pypi.index.document import IndexEdit, read_document
+from private_pypi.index.document import IndexEdit
+from private_pypi.index.document_reader import read_document
 from private_pypi.index.stored_document import edit_index, has_index, replace_index
 from private_pypi.testing.contract.base import StorageContract
 from private_pypi.testing.contract.helpers import (

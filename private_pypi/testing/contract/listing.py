@@ -1,18 +1,34 @@
-"""The contracts of `SupportsList`, `SupportsFind`, `SupportsRecent` and `SupportsSweep`."""
+"""The contracts of the abilities to list, to find and to sweep."""
 
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
-from private_pypi.backend import SupportsFind, SupportsList, SupportsRecent, SupportsSweep
+from private_pypi.backend import (
+    SupportsDelete,
+    SupportsFind,
+    SupportsList,
+    SupportsListingMark,
+    SupportsListParts,
+    SupportsRecent,
+    SupportsSweep,
+    capability,
+)
 from private_pypi.index.examining import find_named, with_record
 from private_pypi.model import StoredFile, StoredName
 from private_pypi.testing.contract.base import StorageContract
-from private_pypi.testing.contract.helpers import Tested, content_of, make_upload, published
+from private_pypi.testing.contract.helpers import (
+    Tested,
+    content_of,
+    listed_in_parts,
+    make_upload,
+    published,
+)
 
 
 class ListContract(StorageContract):
@@ -47,6 +63,61 @@ class ListContract(StorageContract):
             assert content_of(storage.open_file(file)) == content
             self.check_core_metadata(storage, upload, stored[filename])
         assert self.listing(storage, *stored) == stored
+
+
+class ListPartsContract(StorageContract):
+    """`SupportsListParts`: the listing can be divided."""
+
+    protocol: ClassVar[type | None] = SupportsListParts
+
+    def test_the_parts_together_have_all_files(self, storage: Tested, tmp_path: Path) -> None:
+        """Each file is in one part, also one that is stored after the listing was divided."""
+        names = ["demo-1.0.tar.gz", "a-1.0.tar.gz", "zebra-1.0.tar.gz", "a_b-1.0.tar.gz"]
+        self.put(storage, make_upload(tmp_path, names[0]))
+        parts = storage.list_parts()
+        for name in names[1:]:
+            self.put(storage, make_upload(tmp_path, name))
+        listed = [file for part in parts for file in storage.list_part(part)]
+        assert sorted(file.filename for file in listed) == sorted(names)
+        assert sorted(file.filename for file in listed_in_parts(storage)) == sorted(names)
+        assert {file.filename: file for file in listed} == {
+            file.filename: file for file in storage.list_files()
+        }
+
+
+class ListingMarkContract(StorageContract):
+    """`SupportsListingMark`: the storage can say that nothing was added or removed."""
+
+    protocol: ClassVar[type | None] = SupportsListingMark
+
+    def mark(self, storage: Tested) -> str:
+        """The mark, as soon as it is known."""
+        deadline = time.monotonic() + 30
+        while True:
+            time.sleep(0.02)  # longer than a tick of most clocks
+            found: str | None = storage.listing_mark()
+            if found is not None:
+                return found
+            assert time.monotonic() < deadline, "there is no mark after half a minute"
+
+    def test_a_mark_changes_with_each_file_that_comes_or_goes(
+        self, storage: Tested, tmp_path: Path
+    ) -> None:
+        """Listing and reading do not change it."""
+        upload = make_upload(tmp_path, "demo-1.0.tar.gz", b"content")
+        stored = self.put(storage, upload)
+        marks = [self.mark(storage)]
+        assert [file.filename for file in storage.list_files()] == [stored.filename]
+        content_of(storage.open_file(published(upload, stored)))
+        assert self.mark(storage) == marks[0]
+        for filename in ("demo-2.0.tar.gz", "other-1.0.tar.gz"):
+            self.put(storage, make_upload(tmp_path, filename))
+            marks.append(self.mark(storage))
+        deleting = capability(storage, SupportsDelete)
+        if deleting is not None:
+            deleting.delete_file(published(upload, stored))
+            marks.append(self.mark(storage))
+        assert len(set(marks)) == len(marks)
 
 
 class FindContract(StorageContract):

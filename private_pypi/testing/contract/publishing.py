@@ -26,8 +26,9 @@ from private_pypi.errors import (
     InvalidUpload,
     PrivatePypiError,
 )
-from private_pypi.index.examining import examine_all, with_record
+from private_pypi.index.examining import with_record
 from private_pypi.index.publishing import publish
+from private_pypi.index.readers import examine_all, take_file
 from private_pypi.model import DistributionFile, StoredFile, Stream
 from private_pypi.testing.contract.base import StorageContract
 from private_pypi.testing.contract.helpers import (
@@ -221,7 +222,7 @@ class PublishContract(StorageContract):
         ]
         outcomes = {
             each.filename: outcome
-            for each, outcome in examine_all(storage, stored, folder(tmp_path))
+            for each, outcome in examine_all(storage, stored, folder(tmp_path), take_file)
         }
         assert {name: type(outcome) for name, outcome in outcomes.items()} == {
             **dict.fromkeys(garbage_files(), InvalidUpload),
