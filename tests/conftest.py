@@ -36,6 +36,7 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
         yield servers
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Three processes on two cores: a third of the time, tests wait for servers and clients."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

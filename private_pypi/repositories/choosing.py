@@ -142,7 +142,7 @@ class Repositories:
         try:
             place, secret = self._choose(credentials, name)
         except WrongSecret:
-            self._check_in_vain(credentials, name, need, ask=ask)
+            self._check_in_vain(credentials, name, need)
             if credentials is None:
                 raise _needed(need) from None
             raise
@@ -171,9 +171,12 @@ class Repositories:
         return Grant(_repository_at(place), access, secret)
 
     def _check_in_vain(
-        self, credentials: Credentials | None, name: str | None, need: Access, *, ask: bool
+        self, credentials: Credentials | None, name: str | None, need: Access
     ) -> None:
-        """Do the same work for an unknown repository as is done to refuse a wrong secret."""
+        """Do the same work for an unknown repository as is done to refuse a wrong secret.
+
+        It is that of a storage on this machine, which compares the secret with those of its table.
+        """
         if credentials is None or not credentials.secret:
             return
         key = key_of(Secret(f"{name or credentials.user}\0{credentials.secret.reveal()}"))
@@ -182,8 +185,8 @@ class Repositories:
             hmac.compare_digest(key, _NO_KEY)
             return Access.NONE
 
-        with suppress(BackendUnavailable):  # not asked, or too many at a time
-            self._nobody.access(Question(key, None), need, refuse if ask else None)
+        with suppress(BackendUnavailable):  # too many at a time
+            self._nobody.access(Question(key, None), need, refuse)
 
     def meant(
         self, credentials: Credentials | None, *, name: str | None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,13 @@ def impatience() -> Iterator[None]:
 
 
 Mirrored = Callable[..., Asking]
+
+
+def kept_pages(root: Path) -> list[str]:
+    """The projects whose pages are in the local index of the mirror, for every process."""
+    (path,) = (root / "index").glob("pypi*/index.sqlite")
+    with closing(sqlite3.connect(path)) as connection:
+        return [project for (project,) in connection.execute("SELECT project FROM pages")]
 
 
 def cached(root: Path, kind: str = "files") -> list[Path]:

@@ -16,7 +16,7 @@ from private_pypi.web.serving import WAITING, Later, Waiting
 from tests.faults.disks import MIB, Disk, small_disk
 from tests.faults.servers import JSON as ACCEPTS_JSON
 from tests.faults.servers import Server, Servers, basic
-from tests.mirror.mirrors import Clock, Mirrored, cached, forget_trouble, mirror_table
+from tests.mirror.mirrors import Clock, Mirrored, cached, forget_trouble, kept_pages, mirror_table
 from tests.mirror.upstream import Upstream
 from tests.waiting import eventually
 
@@ -370,6 +370,7 @@ def test_two_servers_on_one_root_share_pages_and_files(
     root = tmp_path / "root"
     assert fetch(one, LARGE[0]).content == LARGE[1]
     eventually(lambda: len(cached(root)) == 1, "it is kept")
+    eventually(lambda: kept_pages(root) == ["demo"], "the page is kept")
     assert fetch(two, LARGE[0]).content == LARGE[1]
     assert sorted(index.lines()) == [f"GET /files/demo/{LARGE[0]}", "GET /simple/demo/"]
     # And with a hash that one of them has learned.
@@ -380,6 +381,7 @@ def test_two_servers_on_one_root_share_pages_and_files(
         answer = server.get("/r/pypi/simple/other/other-1.0-py3-none-any.whl", READER)
         assert answer.status_code == 200
         eventually(lambda: len(cached(root)) == 2, "it is kept")
+        eventually(lambda: "other" in kept_pages(root), "the page is kept")
     page = two.get("/r/pypi/simple/other/", READER, headers=ACCEPTS_JSON).json()
     assert [file["hashes"].keys() for file in page["files"]] == [{"sha256"}]
     assert sum("other-1.0" in line for line in index.lines()) == 1

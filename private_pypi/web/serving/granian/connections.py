@@ -32,7 +32,9 @@ logger = logging.getLogger(__name__)
 
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 _QUIET_SECONDS = 60.0  # between two warnings that the server is full
-# In `struct tcp_info` of Linux: the bytes that the client has acknowledged, and those it has sent.
+# In `struct tcp_info` of Linux: how many connections wait at a listening socket; and the bytes that
+# the client of a connection has acknowledged, and those it has sent.
+_UNACKED, _UNACKED_AT = struct.Struct("=I"), 24
 _BYTES_ACKED_AND_RECEIVED = struct.Struct("QQ")
 _AT = 120
 
@@ -226,6 +228,15 @@ def _moved(sock: socket.socket) -> tuple[int, int]:
     except (OSError, struct.error):  # not on this system, or the connection is closed
         return 0, 0
     return moved, int(struct.unpack("i", untaken)[0])
+
+
+def unaccepted(sock: socket.socket) -> int:
+    """How many connections wait at a listening socket to be accepted; 0 if it is not known."""
+    try:
+        facts = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        return int(_UNACKED.unpack_from(facts, _UNACKED_AT)[0])
+    except (OSError, struct.error):  # not on this system, or a Unix socket
+        return 0
 
 
 def _end(connection: Connection, sock: socket.socket) -> None:

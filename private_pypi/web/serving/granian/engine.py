@@ -34,7 +34,7 @@ from private_pypi.web.serving.engine import (
 )
 from private_pypi.web.serving.gate import AtOnce, Gate, Kind, KindOf, Load, RequestObserver, ShareOf
 from private_pypi.web.serving.granian.certificates import Certificate
-from private_pypi.web.serving.granian.connections import Connections
+from private_pypi.web.serving.granian.connections import Connections, unaccepted
 from private_pypi.web.serving.granian.exchange import Serving
 from private_pypi.web.serving.granian.head import constant_environ
 from private_pypi.web.serving.granian.piped import folder_of_files
@@ -60,6 +60,8 @@ _LOOKS_FOR_CERTIFICATES = 10.0  # seconds between two looks at the files
 # Of a connection: its socket, the two ends of a pipe, one of these again in granian, a file, and a
 # spare one. If granian could not open a pipe, it would answer 404.
 _FILES = 6
+_TAKE_IN_SECONDS = 1.0  # for which connections that wait are accepted at the end
+_READ_SECONDS = 0.05  # for which their requests are then read
 _RELEASE_SECONDS = 2.0  # for which the threads of granian are waited for at the end
 
 
@@ -389,6 +391,7 @@ class _Running:
     async def _drain(self, seconds: float) -> None:
         """Let open requests finish, and cut those that do not."""
         serving = self._serving
+        await self._take_in()
         for sock in self._sockets:
             sock.close()  # granian has copies, which it closes
         for server in self._servers:
@@ -410,6 +413,16 @@ class _Running:
         quiet = time.monotonic() + 1
         while serving.pools.busy and time.monotonic() < quiet:
             await asyncio.sleep(0.01)  # workers remove partial files
+
+    async def _take_in(self) -> None:
+        """Let granian begin what was sent before the stop.
+
+        It would close connections that it has not accepted, or whose first request it has not read.
+        """
+        end = time.monotonic() + _TAKE_IN_SECONDS
+        while any(map(unaccepted, self._sockets)) and time.monotonic() < end:
+            await asyncio.sleep(0.002)
+        await asyncio.sleep(_READ_SECONDS)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
