@@ -374,8 +374,6 @@ class Task(_ObservedTask, WSGITask):  # type: ignore[misc]
     """An answer of the application."""
 
     def _observed_environ(self) -> dict[str, Any] | None:
-        if self.request.answer is not None and self.environ is not None:
-            self.channel.running.find_client(self.environ)
         return self.environ
 
     def get_environment(self) -> dict[str, Any]:
