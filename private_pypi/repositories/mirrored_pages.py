@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 from packaging.utils import NormalizedName
@@ -51,6 +52,8 @@ from private_pypi.system.background import Background, Pending, StillRunning
 from private_pypi.system.private_files import write_private
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _BUDGET = 20.0  # seconds for which a request waits for a page of the upstream
 _NAMES_BUDGET = 5.0  # the same for the list of projects
@@ -283,13 +286,12 @@ class MirroredPages:
         if is_unknown:
             self._require_turn(project)
         try:
-            with self._asking(chain):
-                found = self._trouble.ask(
-                    question, partial(self._page_of_upstream, project, validator)
-                )
+            found = self._ask(question, chain, partial(self._page_of_upstream, project, validator))
             is_there = True
         except ProjectNotFound:
             found, is_there = UpstreamPage(files=()), False
+        except LoopDetected:
+            raise  # of whoever asked, see `_ask`
         except BackendError as error:
             self.error = str(error)
             raise
@@ -443,14 +445,15 @@ class MirroredPages:
             if known.checked_at is not None and 0 <= asked_at - known.checked_at < seconds:
                 return  # another process was quicker
             validator = known.validator
-            with self._asking(chain):
-                listed = self._trouble.ask("names", lambda: self._upstream.project_names(validator))
+            listed = self._ask("names", chain, lambda: self._upstream.project_names(validator))
             if listed is None:
                 self._index.confirm_names(asked_at=asked_at)
             else:
                 self._index.take_names(
                     self._until_closed(listed.names), listed.validator, asked_at=asked_at
                 )
+        except LoopDetected:
+            raise
         except BackendError as error:
             self.error = str(error)
             self._trouble.note("names", error)
@@ -487,16 +490,28 @@ class MirroredPages:
             )
         return chain
 
-    @contextmanager
-    def _asking(self, chain: Chain) -> Iterator[None]:
-        """A context in which the upstream is asked for a request that came through this chain."""
+    def _ask(self, question: Hashable, chain: Chain, call: Callable[[], T]) -> T:
+        """Ask the upstream for a request that came through this chain, or raise recent trouble.
+
+        Raises `LoopDetected` if there is a chain, because whoever asked is a part of the loop. This
+        is not remembered: anybody can send a chain of made-up mirrors, which is too long for the
+        upstream, and then nobody else would get the page.
+        """
+        error = self._trouble.find(question)
+        if error is not None:
+            raise error
         try:
             with chained((*chain, self._pseudonym)):
-                yield
-        except LoopDetected as error:
+                return call()
+        except LoopDetected as met:
             if chain:
-                raise  # whoever asked is a part of the loop
-            raise BackendError(str(error)) from error
+                raise
+            error = BackendError(str(met))
+            self._trouble.note(question, error)
+            raise error from met
+        except BackendError as met:
+            self._trouble.note(question, met)
+            raise
 
     def _until_closed(self, names: Iterator[str]) -> Iterator[str]:
         try:

@@ -12,12 +12,14 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import requests
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 from private_pypi.errors import ConfigurationError
 from private_pypi.testing.distributions import make_wheel
@@ -30,7 +32,8 @@ from tests.clients.publishers import publish, sent_files
 from tests.clients.releases import Release
 from tests.clients.serving import Repository
 from tests.faults.servers import Server, servers_below, sha256
-from tests.proxies.authority import Certificates, make_certificates
+from tests.machine import need
+from tests.proxies.authority import Certificates, Key, make_certificates
 from tests.waiting import eventually
 
 __all__ = ["client", "target"]
@@ -162,7 +165,11 @@ def test_a_new_certificate_is_used_without_a_restart_and_a_wrong_one_is_not(
 ) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "new").mkdir()
+    (tmp_path / "unusual").mkdir()
     old, new = (make_certificates(tmp_path / name, name) for name in ("old", "new"))
+    unusual = make_certificates(
+        tmp_path / "unusual", own_key=ec.generate_private_key(ec.SECP521R1())
+    )
     used = Certificates(old.authority, tmp_path / "cert.pem", tmp_path / "key.pem")
     shutil.copy(old.certificate, used.certificate)
     shutil.copy(old.key, used.key)
@@ -173,6 +180,12 @@ def test_a_new_certificate_is_used_without_a_restart_and_a_wrong_one_is_not(
         shutil.copy(new.certificate, used.certificate)
         eventually(lambda: "the new certificate is not used" in server.log)
         assert _issuer(server, old) == "old"
+        # granian aborts the process if it gets such a key.
+        shutil.copy(unusual.certificate, used.certificate)
+        shutil.copy(unusual.key, used.key)
+        eventually(lambda: "granian cannot use a key of this kind" in server.log)
+        assert _issuer(server, old) == "old"
+        shutil.copy(new.certificate, used.certificate)
         shutil.copy(new.key, used.key)
         eventually(lambda: "is used from now on" in server.log)
         with contextlib.suppress(ssl.SSLError, ConnectionError):
@@ -238,6 +251,48 @@ def test_files_that_are_no_pair_are_refused_with_the_reason(
         found[certificate] = str(caught.value)[: len(begin)]
     assert found == cases
     Certificate(made.certificate, made.key).check()
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "is_usable"),
+    [
+        ("P-256", lambda: ec.generate_private_key(ec.SECP256R1()), True),
+        ("P-384", lambda: ec.generate_private_key(ec.SECP384R1()), True),
+        ("P-521", lambda: ec.generate_private_key(ec.SECP521R1()), False),
+        ("secp256k1", lambda: ec.generate_private_key(ec.SECP256K1()), False),
+        ("Ed25519", ed25519.Ed25519PrivateKey.generate, True),
+        ("Ed448", ed448.Ed448PrivateKey.generate, False),
+        ("RSA, 2048 bits", lambda: rsa.generate_private_key(65537, 2048), True),
+        ("RSA, 2560 bits", lambda: rsa.generate_private_key(65537, 2560), False),
+        ("RSA, exponent 3", lambda: rsa.generate_private_key(3, 2048), False),
+    ],
+)
+def test_a_key_that_granian_cannot_use_is_refused(
+    tmp_path: Path, kind: str, key: Callable[[], Key], is_usable: bool
+) -> None:
+    made = make_certificates(tmp_path, own_key=key())
+    with nullcontext() if is_usable else pytest.raises(ConfigurationError, match=r"P-384, Ed25519"):
+        Certificate(made.certificate, made.key).check()
+
+
+@pytest.mark.needs("openssl")
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["-addext", "1.2.3.4=critical,DER:0500"], "extensions that are not known: 1.2.3.4"),
+        (["-config", os.devnull], "version 1"),
+    ],
+)
+def test_a_certificate_that_granian_cannot_use_is_refused(
+    tmp_path: Path, words: list[str], problem: str
+) -> None:
+    need("openssl")
+    made = Certificate(tmp_path / "cert.pem", tmp_path / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=localhost"]
+    files = ["-keyout", str(made.key), "-out", str(made.chain)]
+    subprocess.run([*command, *files, *words], check=True, capture_output=True, timeout=60)
+    with pytest.raises(ConfigurationError, match=problem):
+        made.check()
 
 
 def test_a_certificate_that_ends_soon_is_a_warning(

@@ -15,6 +15,7 @@ from private_pypi.testing.distributions import make_wheel
 from tests.faults.servers import Servers, servers_below, table
 from tests.mirror.mirrors import Mirrored, forget_trouble, mirror_table
 from tests.mirror.upstream import Upstream
+from tests.mirror.upstream_faults import Instead
 from tests.web.conftest import Deploy
 
 WHEEL = make_wheel("demo", "1.0")
@@ -117,6 +118,22 @@ def test_a_chain_is_limited_and_others_are_not_passed_on(
     assert parse_chain(last.headers["cdn-loop"])[0] == others[0]
     assert "fastly" not in last.headers["cdn-loop"]
     assert "x" not in index.asked[0].headers["cdn-loop"]
+
+
+def test_a_chain_that_somebody_made_up_is_no_trouble_of_others(
+    index: Upstream, mirrored: Mirrored
+) -> None:
+    # A mirror upstream of this one says so when the chain is too long for it.
+    looped = Instead(508, b"loop", Content_Type="text/plain")
+    index.add(*WHEEL)
+    asking = mirrored()
+    made_up = ", ".join(new_pseudonym() for _ in range(LONGEST))
+    index.fail("page", looped, times=1)
+    assert asking.page(CDN_Loop=made_up).status_code == 508
+    assert asking.page().status_code == 200
+    index.fail("list", looped, times=1)
+    assert asking.get("simple/", CDN_Loop=made_up).status_code == 508
+    assert asking.get("simple/").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,15 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import NameOID
+
+Key = (
+    ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+    | rsa.RSAPrivateKey
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +29,12 @@ class Certificates:
     key: Path
 
 
-def make_certificates(folder: Path, issuer_name: str = "private_pypi tests") -> Certificates:
-    """For `localhost` and 127.0.0.1, valid for a day."""
-    issuer_key, own_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+def make_certificates(
+    folder: Path, issuer_name: str = "private_pypi tests", *, own_key: Key | None = None
+) -> Certificates:
+    """For `localhost` and 127.0.0.1, valid for a day; by default with a key for P-256."""
+    issuer_key = ec.generate_private_key(ec.SECP256R1())
+    own_key = own_key or ec.generate_private_key(ec.SECP256R1())
     issuer, own = (
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         for name in (issuer_name, "localhost")
@@ -34,7 +44,7 @@ def make_certificates(folder: Path, issuer_name: str = "private_pypi tests") -> 
     )
     begin = datetime.now(UTC) - timedelta(minutes=5)
 
-    def builder(subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def builder(subject: x509.Name, key: Key) -> x509.CertificateBuilder:
         return (
             x509.CertificateBuilder()
             .subject_name(subject)

@@ -61,8 +61,8 @@ class Running:
     max_body_bytes: int  # the operator's own limit
     at_once: AtOnce
     observer: RequestObserver | None
-    find_client: Callable[[dict[str, Any]], None]
-    """Replaces the address of a trusted proxy in a WSGI environment by that of its client."""
+    find_client: Callable[[dict[str, Any]], bool]
+    """Puts into a WSGI environment what a trusted proxy says; see `engine.find_client_of`."""
     kind_of: KindOf
     share_of: ShareOf
     draining: bool = False
@@ -335,8 +335,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if not self._may_answer(request):
             return False
         try:
-            request.environ = Task(self, request).get_environment()
-            request.answer = self.running.at_once(request.environ)
+            environ = Task(self, request).get_environment()
+            if self.running.find_client(environ):
+                request.answer = self.running.at_once(environ)
         except Later as later:
             self._park(later)
         except Exception:

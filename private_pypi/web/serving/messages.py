@@ -7,6 +7,8 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from waitress.buffers import OverflowableBuffer
@@ -41,23 +43,28 @@ LARGE = 64 * 1024  # bytes; a body of this size is not copied into the buffers o
 _PLAIN_START = re.compile(rb"(GET|HEAD) ((?:/[A-Za-z0-9._~+!-]+)+/?|/) HTTP/1\.1")
 
 
+@dataclass(slots=True, eq=False)
+class KnownFields:
+    """The fields of a request without a body that was accepted, in all forms that are needed.
+
+    Requests with other fields have another object: a request may be answered while the next one on
+    its connection is being read, perhaps one of somebody else.
+    """
+
+    text: bytes  # as they were sent
+    headers: Mapping[str, str]
+    environ: Mapping[str, Any] | None = None  # of WSGI, before the application had it
+
+
+@dataclass(slots=True)
 class RepeatedFields:
-    """The fields of the last request on a connection, in all forms in which they are needed.
+    """What one connection knows of its last such request.
 
     Clients send the same fields with each request, and to check and to convert them takes longer
     than many an answer. So this is only done again if they differ in any byte.
     """
 
-    __slots__ = ("environ", "headers", "text")
-
-    def __init__(self) -> None:
-        self.text = b""  # as they were sent; empty: there was no such request
-        self.headers: dict[str, str] = {}
-        self.environ: dict[str, Any] | None = None  # of WSGI, before the application had it
-
-    def note(self, text: bytes, headers: dict[str, str]) -> None:
-        """Remember the fields of a request without a body that was accepted."""
-        self.text, self.headers, self.environ = text, dict(headers), None
+    last: KnownFields | None = None
 
 
 class Request(HTTPRequestParser):  # type: ignore[misc]
@@ -76,7 +83,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         """`repeated`: those of the connection."""
         super().__init__(adj)
         self._repeated = repeated
-        self.known_fields: RepeatedFields | None = None  # if they are those of this request
+        self.known_fields: KnownFields | None = None  # those of this request
         self.began = time.monotonic()
         self.wants_continue = False
         self.asked_gate = False
@@ -154,8 +161,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         # Reset, so that waitress does not send `100 Continue` before the gate is asked.
         self.wants_continue, self.expect_continue = self.expect_continue, False
         if self._repeated is not None and _PLAIN_START.fullmatch(first_line) and self._is_bare:
-            self._repeated.note(fields, self.headers)
-            self.known_fields = self._repeated
+            self._repeated.last = self.known_fields = KnownFields(fields, dict(self.headers))
         return taken
 
     @property
@@ -168,7 +174,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
 
         Then the attributes are set that `parse_header` of waitress would set.
         """
-        known = self._repeated
+        known = None if self._repeated is None else self._repeated.last
         if known is None or fields != known.text:
             return False
         start = _PLAIN_START.fullmatch(first_line)
@@ -368,8 +374,6 @@ class Task(_ObservedTask, WSGITask):  # type: ignore[misc]
     """An answer of the application."""
 
     def _observed_environ(self) -> dict[str, Any] | None:
-        if self.request.answer is not None and self.environ is not None:
-            self.channel.running.find_client(self.environ)
         return self.environ
 
     def get_environment(self) -> dict[str, Any]:
@@ -384,7 +388,8 @@ class Task(_ObservedTask, WSGITask):  # type: ignore[misc]
             if known is not None:
                 known.environ = dict(environ)
         else:
-            environ = known.environ | {
+            environ = {
+                **known.environ,
                 "REQUEST_METHOD": request.command,
                 "REQUEST_URI": request.request_uri,
                 "wsgi.input": request.get_body_stream(),

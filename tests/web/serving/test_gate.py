@@ -232,3 +232,30 @@ def test_an_answer_at_hand_that_fails_is_asked_of_the_application(server: Server
 
     server.start(at_once=at_once)
     assert server.get() == HELLO
+
+
+def test_what_a_trusted_proxy_says_holds_for_answers_at_once(server: Server) -> None:
+    """Otherwise the loop would answer under a host for which the application refuses to."""
+
+    def told(environ: dict[str, Any]) -> bytes:
+        return f"{environ['HTTP_HOST']} {environ['REMOTE_ADDR']}".encode()
+
+    def at_once(environ: dict[str, Any]) -> Answer | None:
+        if environ["PATH_INFO"] != "/loop":
+            return None
+        return Answer(200, "OK", (("Content-Type", "text/plain"),), b"loop " + told(environ))
+
+    server.start(
+        lambda environ, start_response: answer(start_response, "200 OK", told(environ)),
+        at_once=at_once,
+        trusted_proxy="127.0.0.1",
+        trusted_proxy_headers="x-forwarded-host x-forwarded-for x-forwarded-proto",
+    )
+    client = server.client()
+    headers = {"X-Forwarded-Host": "pypi.example", "X-Forwarded-For": "192.0.2.7"}
+    for path, begin in (("/loop", b"loop "), ("/thread", b"")):
+        client.request("GET", path, headers=headers)
+        assert client.getresponse().read() == begin + b"pypi.example 192.0.2.7"
+        client.request("GET", path, headers={**headers, "X-Forwarded-Proto": "ftp"})
+        response = client.getresponse()
+        assert (path, response.status, response.read()[:3]) == (path, 400, b"Bad")

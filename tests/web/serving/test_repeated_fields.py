@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -72,6 +73,22 @@ def test_other_fields_are_seen(server: Server) -> None:
             sock.sendall(b"GET /a HTTP/1.1\r\n" + fields)
             _, body = read_answer(sock)
             assert body.decode() == f"GET /a /a  {authorization} new"
+
+
+def test_a_request_that_is_read_before_the_last_one_is_answered_has_its_own_fields(
+    server: Server,
+) -> None:
+    server.start(application, at_once=at_once)
+    other, last = FIELDS.replace(b"YTpi", b"YTpj"), b"Host: x\r\nConnection: close\r\n\r\n"
+    with server.connect() as sock:
+        # A thread reads the fields of the first one, while the loop reads the others.
+        first = b"HEAD /thread HTTP/1.1\r\n" + FIELDS
+        sock.sendall(
+            first + 2 * (b"GET /thread HTTP/1.1\r\n" + other) + b"GET /thread HTTP/1.1\r\n" + last
+        )
+        answers = b"".join(iter(lambda: sock.recv(65536), b"")).decode()
+    seen = re.findall("GET /thread /thread  (.*) new", answers)
+    assert seen == ["Basic YTpj", "Basic YTpj", "-"]
 
 
 @pytest.mark.parametrize(

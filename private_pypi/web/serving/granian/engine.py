@@ -56,7 +56,7 @@ OPTIONS = frozenset(
 )
 """The options of waitress that have the same meaning here; all others are refused."""
 
-_LOOKS_FOR_CERTIFICATES = 10.0  # seconds between two looks at the files
+_LOOKS_FOR_CERTIFICATES = 2.0  # seconds between two looks at the files
 # Of a connection: its socket, the two ends of a pipe, one of these again in granian, a file, and a
 # spare one. If granian could not open a pipe, it would answer 404.
 _FILES = 6
@@ -296,6 +296,8 @@ class _Running:
         self._most = most
         self._certificate = certificate
         self._stop = stop
+        # Before granian reads the files, so that a change in between is noticed.
+        self._used = self._seen = None if certificate is None else certificate.state()
         self._servers: dict[_Granian, asyncio.Task[None]] = {}
         self._old: set[asyncio.Task[None]] = set()
 
@@ -310,7 +312,6 @@ class _Running:
             self._start()
             await asyncio.sleep(0)
             on_listening()
-            state = None if self._certificate is None else self._certificate.state()
             look_at = time.monotonic() + _LOOKS_FOR_CERTIFICATES
             leave_at: float | None = None
             while leave_at is None or time.monotonic() < leave_at:
@@ -327,7 +328,7 @@ class _Running:
                 self._check_alive()
                 if self._certificate is not None and time.monotonic() > look_at:
                     look_at = time.monotonic() + _LOOKS_FOR_CERTIFICATES
-                    state = self._renew(self._certificate, state)
+                    self._renew(self._certificate)
         finally:
             self._stop.wakes(None)
             await self._drain(drain_seconds)
@@ -367,18 +368,22 @@ class _Running:
                 "granian has ended; if it has printed an error above, that says why"
             )
 
-    def _renew(self, certificate: Certificate, state: object) -> object:
-        """Use a certificate that was replaced; returns the state of the one that is used."""
-        now = certificate.state()
-        if now == state:
-            return state
+    def _renew(self, certificate: Certificate) -> None:
+        """Use a certificate that was replaced.
+
+        The two files are replaced one after the other, and granian, which reads them once more,
+        aborts the process if it cannot use them. So nothing may have changed between two looks.
+        """
+        before, self._seen = self._seen, certificate.state()
+        if self._seen == self._used or self._seen != before:
+            return
         try:
             certificate.check()
             certificate.warn()
         except ConfigurationError as error:
-            # Perhaps only one of the two files is new yet.
             logger.warning("the new certificate is not used: %s", error)
-            return state
+            return
+        self._used = self._seen
         old = self._servers
         self._servers = {}
         self._start()
@@ -386,7 +391,6 @@ class _Running:
             server.end()
             self._old.add(asyncio.create_task(_ended(server, task)))
         logger.info("the certificate %s was replaced, and is used from now on", certificate.chain)
-        return now
 
     async def _drain(self, seconds: float) -> None:
         """Let open requests finish, and cut those that do not."""

@@ -68,8 +68,8 @@ class Serving:
     max_body_bytes: int  # the operator's own limit
     at_once: AtOnce
     observer: RequestObserver | None
-    find_client: Callable[[dict[str, Any]], None]
-    """Replaces the address of a trusted proxy in a WSGI environment by that of its client."""
+    find_client: Callable[[dict[str, Any]], bool]
+    """Puts into a WSGI environment what a trusted proxy says; see `engine.find_client_of`."""
     kind_of: KindOf
     share_of: ShareOf
     constant: dict[str, Any]
@@ -86,33 +86,34 @@ class Serving:
         connection = self.connections.of(head.client)
         connection.begun += 1
         later: Later | None = None
+        # The application gets it as it came, because it reads the headers of proxies itself.
+        environ = head.environ.copy()
         if head.method == "GET" and not head.has_body and head.problem is None:
             try:
-                answer = self._at_hand(head)
+                answer = self._at_hand(environ)
             except Later as error:
                 answer, later = None, error
             if answer is not None:
-                connection.was_let_in = bool(head.environ.get(LET_IN))
+                connection.was_let_in = bool(environ.get(LET_IN))
                 headers = [*answer.headers, *self.own_headers(head)]
                 protocol.response_bytes(answer.status, headers, answer.body)
-                self.find_client(head.environ)
-                self.note(head, head.environ, answer.status, len(answer.body))
+                self.note(head, environ, answer.status, len(answer.body))
                 return
         task = asyncio.current_task()
         assert task is not None
         self.running.add(task)
         try:
-            await RunningExchange(self, head, connection, protocol, later).run()
+            await RunningExchange(self, head, environ, connection, protocol, later).run()
         finally:
             self.running.discard(task)
 
-    def _at_hand(self, head: Head) -> Answer | None:
+    def _at_hand(self, environ: dict[str, Any]) -> Answer | None:
         try:
-            return self.at_once(head.environ)
+            return self.at_once(environ) if self.find_client(environ) else None
         except Later:
             raise
         except Exception:
-            logger.exception("no answer at hand for %r", head.path)
+            logger.exception("no answer at hand for %r", environ["PATH_INFO"])
             return None
 
     def own_headers(self, head: Head, *, is_last: bool = False) -> list[tuple[str, str]]:
@@ -141,18 +142,22 @@ class RunningExchange:
         self,
         serving: Serving,
         head: Head,
+        environ: dict[str, Any],
         connection: Connection,
         protocol: Any,
         later: Later | None,
     ) -> None:
-        """`later`: what it has to wait for, if this is known before the application is called."""
+        """`environ`: that of the head, with what was found out until the application is called.
+
+        `later`: what it has to wait for, if this is known before the application is called.
+        """
         self._serving = serving
         self._head = head
         self._connection = connection
         self._protocol = protocol
         self._later = later
         self._body = Body(protocol, head)
-        self._environ = head.environ
+        self._environ = environ
         self._share = serving.share_of(head.path, head.environ.get("HTTP_AUTHORIZATION"))
         self._form: FormReceiver | PrivatePypiError | None = None
         self._queue: FormBody | None = None  # of a form
