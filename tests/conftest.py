@@ -44,7 +44,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):  # the process that started the run, at its very end
+    # Only the process that started the run, at its very end, and not those that a test starts.
+    if "PYTEST_XDIST_WORKER" not in os.environ:
         from tests.container.engine import forget_running  # not before the plugins are loaded
 
         forget_running()

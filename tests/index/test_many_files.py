@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).parents[2]
 FILES = 400  # 1200 objects
 
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from benchmarks.many_objects import ManyObjects, update
 from private_pypi.backend import object_listing
@@ -30,6 +30,7 @@ root, files, pages = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 store = ManyObjects(files, root.parent / "index.toml")
 def after_page():
     if store.pages == pages:
+        time.sleep(1)  # the parts are listed at the same time: meanwhile others are finished
         os.kill(os.getpid(), signal.SIGKILL)
 store.after_page = after_page
 store.delay = 0.05
