@@ -19,7 +19,7 @@ from waitress.buffers import ReadOnlyFileBasedBuffer
 from private_pypi.web.serving.gate import Answer
 
 if TYPE_CHECKING:
-    from private_pypi.web.serving.channel import Channel
+    from private_pypi.web.serving.waitress.channel import Channel
 
 logger = logging.getLogger(__name__)
 

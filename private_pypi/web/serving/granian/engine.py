@@ -23,15 +23,6 @@ from waitress.proxy_headers import proxy_headers_middleware
 
 from private_pypi.errors import ConfigurationError
 from private_pypi.web.serving import timeouts
-from private_pypi.web.serving.engine import (
-    DEFAULTS,
-    WHERE,
-    bind_problem,
-    bind_refusal,
-    checked_options,
-    find_client_of,
-    possible_connections,
-)
 from private_pypi.web.serving.gate import AtOnce, Gate, Kind, KindOf, Load, RequestObserver, ShareOf
 from private_pypi.web.serving.granian.certificates import Certificate
 from private_pypi.web.serving.granian.connections import Connections, unaccepted
@@ -42,6 +33,15 @@ from private_pypi.web.serving.granian.responding import Application
 from private_pypi.web.serving.peers import Peers
 from private_pypi.web.serving.pools import Pools
 from private_pypi.web.serving.stopping import Stop, stopped_by_signals
+from private_pypi.web.serving.waitress.engine import (
+    DEFAULTS,
+    WHERE,
+    bind_problem,
+    bind_refusal,
+    checked_options,
+    find_client_of,
+    possible_connections,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -20,12 +20,12 @@ from waitress.proxy_headers import proxy_headers_middleware
 from waitress.server import BaseWSGIServer, create_server
 
 from private_pypi.errors import ConfigurationError
-from private_pypi.web.serving.channel import Channel, Running
 from private_pypi.web.serving.gate import AtOnce, Gate, Kind, KindOf, Load, RequestObserver, ShareOf
 from private_pypi.web.serving.peers import Peers
 from private_pypi.web.serving.pools import Pools
 from private_pypi.web.serving.stopping import Stop, stopped_by_signals
 from private_pypi.web.serving.timeouts import connections_over_memory, order_for_closing
+from private_pypi.web.serving.waitress.channel import Channel, Running
 
 logger = logging.getLogger(__name__)
 

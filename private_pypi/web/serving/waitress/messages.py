@@ -17,7 +17,6 @@ from waitress.task import Task as WaitressTask
 from waitress.utilities import InternalServerError, build_http_date
 
 from private_pypi.errors import PrivatePypiError
-from private_pypi.web.serving.framing import BadFraming, ChunkedBody, Head, check_head
 from private_pypi.web.serving.gate import (
     CLIENT_CLOSED,
     LET_IN,
@@ -29,6 +28,7 @@ from private_pypi.web.serving.growing import WAITING, AnswerWait, Later, wrapper
 from private_pypi.web.serving.heads import hides_early_answers, path_info, request_id
 from private_pypi.web.serving.receiving import READ_SIZE, RECEIVED_FORM, FormReceiver
 from private_pypi.web.serving.refusals import plain_answer, too_large
+from private_pypi.web.serving.waitress.framing import BadFraming, ChunkedBody, Head, check_head
 
 if TYPE_CHECKING:
     from private_pypi.web.serving.form_body import FormBody
