@@ -39,9 +39,10 @@ from private_pypi.web.serving.gate import (
     Verdict,
 )
 from private_pypi.web.serving.growing import WAITING, Later, Waiting
+from private_pypi.web.serving.options import option_names
 from private_pypi.web.serving.peers import ConnectionCounts, Peers
 from private_pypi.web.serving.stopping import Stop
-from private_pypi.web.serving.waitress.engine import open_listeners, option_names, serve
+from private_pypi.web.serving.waitress.engine import open_listeners, serve
 
 __all__ = [
     "CLIENT_CLOSED",

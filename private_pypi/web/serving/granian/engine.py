@@ -30,10 +30,7 @@ from private_pypi.web.serving.granian.exchange import Serving
 from private_pypi.web.serving.granian.head import constant_environ
 from private_pypi.web.serving.granian.piped import folder_of_files
 from private_pypi.web.serving.granian.responding import Application
-from private_pypi.web.serving.peers import Peers
-from private_pypi.web.serving.pools import Pools
-from private_pypi.web.serving.stopping import Stop, stopped_by_signals
-from private_pypi.web.serving.waitress.engine import (
+from private_pypi.web.serving.options import (
     DEFAULTS,
     WHERE,
     bind_problem,
@@ -42,6 +39,9 @@ from private_pypi.web.serving.waitress.engine import (
     find_client_of,
     possible_connections,
 )
+from private_pypi.web.serving.peers import Peers
+from private_pypi.web.serving.pools import Pools
+from private_pypi.web.serving.stopping import Stop, stopped_by_signals
 
 logger = logging.getLogger(__name__)
 

@@ -19,5 +19,6 @@ something, a worker gives a function to the trigger of the server, and the loop 
 - `engine`: start and end, the sockets to listen on, new connections
 - `channel`: one connection
 - `messages`: one request and its answer, in the form that waitress wants
+- `waiting`: requests that wait without a thread, and files that still arrive
 - `framing`: where a request ends
 """

@@ -33,7 +33,7 @@ from private_pypi.web.serving.gate import (
     ShareOf,
     Verdict,
 )
-from private_pypi.web.serving.growing import GrowingBuffer, Later, Parked
+from private_pypi.web.serving.growing import Later
 from private_pypi.web.serving.pools import Pools
 from private_pypi.web.serving.receiving import READ_SIZE, FormReceiver
 from private_pypi.web.serving.refusals import plain_answer, too_large, too_slow
@@ -45,6 +45,7 @@ from private_pypi.web.serving.waitress.messages import (
     Request,
     Task,
 )
+from private_pypi.web.serving.waitress.waiting import GrowingBuffer, Parked
 
 logger = logging.getLogger(__name__)
 
