@@ -130,14 +130,14 @@ def test_many_hidden_files_are_counted_and_are_on_a_page_of_their_own(
 def test_rules_are_summed_up_only_where_files_are_many(
     client: FlaskClient, upstream: Upstream
 ) -> None:
-    summary = "Cooldown: 1 file of 2.0; uploaded"
+    summary = "cooldown: 1 file of 2.0; uploaded"
     page = go(client, "/r/pypi/explain/demo")
     assert 'class="card ask"' in page.text
     assert summary not in words(page)
     for number in range(7):
         upstream.add(*make_wheel("other", f"1.{number}"), upload_time=ago(300))
         upstream.add(*make_wheel("other", f"2.{number}"), upload_time=ago(1))
-    assert "Cooldown: 7 files of 2.0 to 2.6; uploaded" in words(go(client, "/r/pypi/explain/other"))
+    assert "cooldown: 7 files of 2.0 to 2.6; uploaded" in words(go(client, "/r/pypi/explain/other"))
 
 
 def test_a_release_of_which_nothing_is_known_has_no_section_about_it(
@@ -145,7 +145,7 @@ def test_a_release_of_which_nothing_is_known_has_no_section_about_it(
 ) -> None:
     upstream.add(*make_wheel("untold", "1.0"), upload_time=ago(300))
     assert 'id="about"' in go(client, "/r/pypi/project/untold/").text  # when it was released
-    upstream.add(*make_wheel("told-little", "1.0"))
+    upstream.add(*make_wheel("told-little", "1.0"), upload_time=None)
     page = go(client, "/r/all-ages/project/told-little/")
     assert "#about" not in page.text
     assert 'id="about"' not in page.text
