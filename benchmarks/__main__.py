@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from benchmarks import plot, report
@@ -23,48 +24,21 @@ from benchmarks.results import OURS, Results
 from benchmarks.scenarios import GROUPS, Benchmark, Make, Plan
 from benchmarks.servers import EXECUTABLES, PEERS, PrivatePypi
 
+OTHERS = (
+    *("github", "limits", "many_files", "mirror", "oci", "replicas", "static_site", "workers"),
+)
+"""The other commands. Each is a module with a function `main`, and has options of its own."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the report and write it; 0 also when a target is missed."""
     words = sys.argv[1:] if arguments is None else arguments
     # Servers have sessions of their own: however we end, they are to be stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if words[:1] == ["github"]:
-        from benchmarks import github  # it needs what the tests need
-
-        return github.main(words[1:])
-    if words[:1] == ["oci"]:
-        from benchmarks import oci
-
-        return oci.main(words[1:])
-    if words[:1] == ["mirror"]:
-        from benchmarks import mirror
-
-        return mirror.main(words[1:])
-    if words[:1] == ["replicas"]:
-        from benchmarks import replicas
-
-        return replicas.main(words[1:])
-    if words[:1] == ["limits"]:
-        from benchmarks import limits
-
-        return limits.main(words[1:])
-    if words[:1] == ["many_files"]:
-        from benchmarks import many_files
-
-        return many_files.main(words[1:])
-    if words[:1] == ["static_site"]:
-        from benchmarks import static_site
-
-        return static_site.main(words[1:])
-    if words[:1] == ["workers"]:
-        from benchmarks import workers
-
-        return workers.main(words[1:])
-    if words[:1] == ["engines"]:
-        from benchmarks import engines
-
-        return engines.main(words[1:])
+    if words and words[0] in OTHERS:
+        # Each is imported only if it is wanted, because some need what the tests need.
+        status: int = import_module(f"benchmarks.{words[0]}").main(words[1:])
+        return status
     options = _parse(words)
     plan = Plan().quick() if options.quick else Plan()
     plan = replace(plan, rounds=options.rounds or plan.rounds)
@@ -116,9 +90,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "Measure this checkout, and pypiserver and devpi beside it where installed.",
         GROUPS,
         "RESULTS.md, results.svg and results.json",
-        epilog="`python -m benchmarks github` measures the GitHub types, "
-        "`python -m benchmarks oci` the type oci, and `python -m benchmarks static_site` static "
-        "sites, with options of their own.",
+        epilog=f"Other commands, with options of their own: {', '.join(OTHERS)}.",
     )
     parser.add_argument(
         "--peers",

@@ -1,8 +1,9 @@
 """Every kind of request beside its limits: `python -m benchmarks limits`.
 
-The limits are nginx with the same pages and files as a static tree, and a constant answer of
-waitress (`bare`), on which our default engine is built. The peers are those in Python that serve
-files or mirror an index.
+Ours is measured on each of its engines. The limits are nginx, with two workers and the same pages
+and files as a static tree, and for each engine a bare callable with a constant answer, which shows
+what the engine costs without our application. The peers are those in Python that serve files or
+mirror an index.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.arguments import add_peer_folders, installed, make_parser, some_of
 from benchmarks.corpus import Corpus, make_catalogue
-from benchmarks.engines import Bare
 from benchmarks.load import Generator, Request, find_generator, together
 from benchmarks.mirror_servers import Proxpi, Upstream
 from benchmarks.one_run import Setting, Started, write_results
@@ -30,15 +32,22 @@ from benchmarks.scenarios import Subject
 from benchmarks.servers import HTML, JSON, PrivatePypi, Server, run
 from benchmarks.static_tree import write_index, write_list
 from private_pypi.testing.distributions import make_wheel
-from private_pypi.web.serving.engines import WAITRESS
+from private_pypi.web.serving.engines import GRANIAN, WAITRESS
 
 GROUPS = ("start", "first", "requests", "many")
-BARE, NGINX, SRS, PROXPI = "bare", "nginx", "simple-repository-server", "proxpi"
-SERVERS = (OURS, BARE, NGINX, SRS, PROXPI)
+ON_GRANIAN = "private_pypi-granian"
+BARE, BARE_GRANIAN = "bare", "bare-granian"
+NGINX, SRS, PROXPI = "nginx", "simple-repository-server", "proxpi"
+SERVERS = (OURS, ON_GRANIAN, BARE, BARE_GRANIAN, NGINX, SRS, PROXPI)
+BARE_OF = {OURS: BARE, ON_GRANIAN: BARE_GRANIAN}
+ENGINE_OF = {OURS: WAITRESS, ON_GRANIAN: GRANIAN, BARE: WAITRESS, BARE_GRANIAN: GRANIAN}
 EXECUTABLES = {SRS: "simple-repository-server", PROXPI: "gunicorn"}
 _MANY = "many-files"
 _CONSTANT = b"<a>constant</a>\n" * 100  # as long as a usual page
-_COLOURS = {OURS: "#1f6feb", BARE: "#79b0fc", NGINX: "#c9d1d9", SRS: "#d29922", PROXPI: "#8b949e"}
+_COLOURS = {
+    **{OURS: "#1f6feb", BARE: "#79b0fc", ON_GRANIAN: "#1a7f37", BARE_GRANIAN: "#7fcf96"},
+    **{NGINX: "#c9d1d9", SRS: "#d29922", PROXPI: "#8b949e"},
+}
 
 WARM = Measure("warm", "Start to first page, warm", Unit.TIME)
 COLD = Measure("cold", "Start to first page, no file in memory", Unit.TIME)
@@ -71,6 +80,31 @@ class Plan:
     def quick(self) -> Plan:
         """The same with next to nothing of everything."""
         return replace(self, files=40, many=30, rounds=1, seconds=0.1)
+
+
+class OnEngine(PrivatePypi):
+    """This checkout, on the engine that belongs to the name."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__(folder, engine=ENGINE_OF[name])
+        self.name = name
+
+
+class Bare(PrivatePypi):
+    """A bare callable on an engine, which gives every request the same answer."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__(folder, engine=ENGINE_OF[name])
+        self.name = name
+        (folder / "page").write_bytes(_CONSTANT)
+
+    def version(self) -> str:
+        return version(self._engine)
+
+    def command(self) -> Sequence[str]:
+        page = str(self.folder / "page")
+        words = ["-m", "benchmarks.bare", self._engine, str(self.port), page]
+        return ["env", f"PYTHONPATH={Path.cwd()}", sys.executable, *words]
 
 
 class SimpleRepository(Server):
@@ -126,7 +160,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = make_parser(
         "python -m benchmarks limits",
-        "Measure every kind of request beside nginx, a constant answer, and peers in Python.",
+        "Measure every kind of request beside nginx, constant answers, and peers in Python.",
         GROUPS,
         "LIMITS.md, limits.svg and limits.json",
     )
@@ -157,13 +191,13 @@ def _measure(
     write_list(tree / "simple", [*projects, _MANY])
     (tree / "ready").touch()
     # nginx is also the upstream of proxpi, and not measured if nobody wants it.
-    upstream = Upstream(folder / NGINX, tree, 0)
+    upstream = Upstream(folder / NGINX, tree, 0, workers=2, notes=False)
     subjects = []
     try:
         for name in names:
             server = _make(name, folder, tools.get(name), upstream)
             versions[name] = server.version()
-            if isinstance(server, PrivatePypi) and name == OURS:
+            if isinstance(server, OnEngine):
                 corpora[1].link_into(server.folder / "root/cache/measured/storage")
                 server.adopt(corpora[0])
             elif isinstance(server, SimpleRepository):
@@ -185,11 +219,9 @@ def _make(name: str, folder: Path, tools: Path | None, upstream: Upstream) -> Se
         return upstream
     if name == PROXPI:
         return Proxpi(folder / PROXPI, upstream.index_url, tools)
-    if name == BARE:
-        return Bare(folder / BARE, WAITRESS, _CONSTANT)
-    kinds: dict[str, Callable[[Path, Path | None], Server]]
-    kinds = {OURS: PrivatePypi, SRS: SimpleRepository}
-    return kinds[name](folder / name, tools)
+    if name == SRS:
+        return SimpleRepository(folder / SRS, tools)
+    return (OnEngine if name in BARE_OF else Bare)(folder / name, name)
 
 
 def _make_many(folder: Path, files: int) -> Corpus:
@@ -237,7 +269,7 @@ class _Measuring:
         """
         self._start_all()
         for subject in self._subjects:
-            if subject.name not in (OURS, SRS, PROXPI):
+            if subject.name not in (*BARE_OF, SRS, PROXPI):
                 continue
             for turn in range(self._plan.rounds):
                 subject.server.stop()
@@ -298,7 +330,8 @@ def _shown_name(subject: Subject) -> str:
 
 
 def _wheels(subject: Subject) -> list[str]:
-    return subject.server.links("x") if isinstance(subject.server, Bare) else subject.wheels(30)
+    """Paths of wheels; a bare callable has none, and gives its constant answer at any path."""
+    return ["/any.whl"] if isinstance(subject.server, Bare) else subject.wheels(30)
 
 
 def _json_pages(subject: Subject) -> list[Request]:
@@ -327,8 +360,10 @@ def _targets(results: Results, plan: Plan) -> Iterator[Target]:
         return results.times_better(measure, other, plan.files)
 
     for measure in (METADATA, WHEELS, UNKNOWN, LIST):
-        beside = ratio(measure, BARE)
-        yield Target(f"{measure.title}, against a constant answer", beside, 0.5, True, "{:.2f} ×")
+        for ours, bare in BARE_OF.items():
+            beside = results.times_better(measure, bare, plan.files, ours=ours)
+            promise = f"{measure.title}, against a constant answer of {ENGINE_OF[ours]}"
+            yield Target(promise, beside, 0.5, True, "{:.2f} ×")
         peers = [found for peer in (SRS, PROXPI) if (found := ratio(measure, peer)) is not None]
         least = min(peers, default=None)
         yield Target(f"{measure.title}, against the best peer", least, 1.5, True, "{:.2f} ×")
@@ -361,7 +396,9 @@ def _report(results: Results, setting: Setting[Plan], versions: dict[str, str]) 
         *setting.other_work
     )
     yield f"- Every server has the same {plan.files:,} files, and one project with {plan.many:,}."
-    yield "- `bare` is a constant answer of 1,500 bytes by the engine of private_pypi."
+    yield "- `private_pypi` and `bare` run on waitress, those with `-granian` on granian."
+    yield f"- `bare` is a callable that gives a constant answer of {len(_CONSTANT):,} bytes."
+    yield "- nginx has two workers, and the same pages and files as a static tree."
     yield "- A figure is the median over the rounds; a ratio that of the ratios of the rounds."
     yield ""
     yield "![The same figures as bars](limits.svg)"
@@ -376,10 +413,31 @@ def _report(results: Results, setting: Setting[Plan], versions: dict[str, str]) 
             shown = ["–" if value is None else measure.unit.show(value) for value in values]
             rows.append([measure.title, *shown])
     yield from table(["", *names], rows)
+    yield from _engines(results, plan)
     if results.remarks:
         yield "## Remarks"
         yield ""
         yield from (f"- {remark}" for remark in results.remarks)
+
+
+def _engines(results: Results, plan: Plan) -> Iterator[str]:
+    """What each engine costs: ours beside the bare callable on the same engine."""
+    rows = []
+    for measure in (PAGES, PAGES_JSON, METADATA, WHEELS, UNKNOWN, LIST):
+        pairs = [*((ours, bare) for ours, bare in BARE_OF.items()), (ON_GRANIAN, OURS)]
+        ratios = [
+            results.times_better(measure, peer, plan.files, ours=ours) for ours, peer in pairs
+        ]
+        if any(ratio is not None for ratio in ratios):
+            shown = ["–" if ratio is None else f"{ratio:.2f} ×" for ratio in ratios]
+            rows.append([measure.title, *shown])
+    if rows:
+        yield "## Engines"
+        yield ""
+        yield "How many times as many requests per second, in the median of the rounds:"
+        yield ""
+        titles = ["waitress: ours / bare", "granian: ours / bare", "ours: granian / waitress"]
+        yield from table(["", *titles], rows)
 
 
 def _draw(results: Results, setting: Setting[Plan]) -> str:

@@ -83,11 +83,13 @@ class Results:
         values = list(self._rounds(measure, server, files).values())
         return statistics.median(values) if values else None
 
-    def times_better(self, measure: Measure, peer: str, files: int) -> float | None:
+    def times_better(
+        self, measure: Measure, peer: str, files: int, *, ours: str = OURS
+    ) -> float | None:
         """How many times better ours is: the median of the ratios of the rounds that both have."""
-        ours = self._rounds(measure, OURS, files)
-        theirs = self._rounds(measure, peer, files)
-        ratio = _median_ratio(ours, theirs)
+        ratio = _median_ratio(
+            self._rounds(measure, ours, files), self._rounds(measure, peer, files)
+        )
         if ratio is None or measure.unit.more_is_better:
             return ratio
         return 1 / ratio if ratio else None

@@ -36,7 +36,7 @@ _LINK = re.compile(rb'<a\s[^>]*?href="([^"]+)"', re.IGNORECASE)
 class Server(ABC):
     """One server with its own folder; stopped and started as often as needed."""
 
-    name: ClassVar[str]
+    name: str
     start_limit: ClassVar[float] = 120.0  # seconds
 
     def __init__(self, folder: Path, tools: Path | None = None) -> None:
@@ -155,13 +155,16 @@ class Server(ABC):
 
 
 class PrivatePypi(Server):
-    """This checkout: one `file_system` repository, private, on its own engine."""
+    """This checkout: one `file_system` repository, private."""
 
     name = "private_pypi"
     start_limit = 900.0  # the first start of a storage without index reads every file
 
-    def __init__(self, folder: Path, tools: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, tools: Path | None = None, *, engine: str = "waitress"
+    ) -> None:
         super().__init__(folder, tools)
+        self._engine = engine
         (folder / "config.toml").write_text(
             f'[{_USER}]\ntype = "file_system"\nread_secret = "reads-only"\n'
             f'write_secret = "{_PASSWORD}"\n'
@@ -174,7 +177,7 @@ class PrivatePypi(Server):
         config = str(self.folder / "config.toml")
         command = [sys.executable, "-m", "private_pypi", "server", str(self.folder / "root")]
         command += ["--config", config, "--host", HOST, "--port", str(self.port)]
-        return [*command, "--extra_index_url", ""]
+        return [*command, "--extra_index_url", "", "--engine", self._engine]
 
     def fill(self, corpora: Sequence[Corpus], *, limit: float) -> None:
         _fill_by_upload(self, corpora, limit=limit)

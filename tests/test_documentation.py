@@ -23,7 +23,7 @@ from private_pypi.errors import PrivatePypiError
 from private_pypi.storage import plugins
 from private_pypi.web import create_app
 from private_pypi.web.http.answers import _STATUSES
-from private_pypi.web.serving.engine import DEFAULTS
+from private_pypi.web.serving.options import DEFAULTS
 from tests.documents import ALL, DOCS, ROOT, Row, anchors, blocks, links, marks, tables
 from tests.web.conftest import Deploy, deploy
 

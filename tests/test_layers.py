@@ -1,4 +1,4 @@
-"""The import directions of the design, held by reading every module's imports."""
+"""Which module may import which: every import is read from the source."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "private_pypi"
 
-# The floors of the house, from the bottom up. A room imports only rooms of lower floors: never one
-# of its own floor, and never one above. Inside a room there is no circle of imports.
-FLOORS = (
+# The layers, from the bottom up; see docs/architecture.md. A layer imports only from those in lower
+# rows, and there are no circular imports inside it.
+ROWS = (
     ("errors",),
     ("model",),
     ("backend",),
@@ -39,7 +39,7 @@ FLOORS = (
     ("cli",),
     ("__main__",),
 )
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+ROW = {layer: number for number, layers in enumerate(ROWS) for layer in layers}
 
 # What is imported in one place only, so that it can be replaced there.
 KEPT_TO = {
@@ -100,9 +100,9 @@ def dotted(path: Path) -> str:
     return ".".join(path.relative_to(CORE).with_suffix("").parts).removesuffix(".__init__")
 
 
-def room(module: str) -> str | None:
-    """The room of a module or of a name in it; None: it has no place in FLOORS."""
-    while module and module not in FLOOR:
+def layer_of(module: str) -> str | None:
+    """The layer of a module or of a name in it; None: it has no place in ROWS."""
+    while module and module not in ROW:
         module = module.rpartition(".")[0]
     return module or None
 
@@ -125,12 +125,12 @@ def test_imports_point_down(path: Path) -> None:
     module = dotted(path)
     if module.split(".")[0] in BESIDE:
         return
-    own = room(module)
-    assert own is not None, f"{module} has no place in FLOORS"
+    own = layer_of(module)
+    assert own is not None, f"{module} has no place in ROWS"
     for name in own_imports(path):
-        other = room(name)
-        assert other is not None, f"{module} imports {name}, which has no place in FLOORS"
-        assert other == own or FLOOR[other] < FLOOR[own], f"{module} imports {name}: that points up"
+        other = layer_of(name)
+        assert other is not None, f"{module} imports {name}, which has no place in ROWS"
+        assert other == own or ROW[other] < ROW[own], f"{module} imports {name}: that points up"
 
 
 def test_a_server_starts_without_what_only_some_requests_need() -> None:
@@ -146,7 +146,7 @@ def test_a_server_starts_without_what_only_some_requests_need() -> None:
     assert loaded & unwanted == set()
 
 
-def test_no_room_has_a_circle() -> None:
+def test_there_are_no_circular_imports() -> None:
     paths = {dotted(path): path for path in modules() if dotted(path).split(".")[0] not in BESIDE}
     graph = {
         module: {
@@ -168,6 +168,16 @@ def at_runtime(path: Path) -> Iterator[str]:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             node.body = []
     yield from below(names_of(tree))
+
+
+@pytest.mark.parametrize(("engine", "other"), [("waitress", "granian"), ("granian", "waitress")])
+def test_an_engine_does_not_import_the_other_one(engine: str, other: str) -> None:
+    serving = CORE / "web" / "serving"
+    paths = [*(serving / engine).glob("*.py")]
+    assert paths
+    for path in paths:
+        for name in own_imports(path):
+            assert not name.startswith(f"web.serving.{other}"), f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(CORE)))

@@ -75,12 +75,12 @@ def check(
     Such names can lead to "dependency confusion", where a stranger's project is installed.
     Private names are those that a repository has or ever had, and those that it claims. Of a group,
     those of all members are compared with what its mirrors read; of another repository, with the
-    index of --index_url. Both newest versions are told.
+    index of --index_url. The newest version of each of the two projects is printed.
 
     A line begins with "public:" if this server may serve the public project under your name: in a
     group because the name is in `mix`, or from a mirror that people may read at its own address. A
-    line that begins with "warning:" is a name that is safe here. But clients that have the public
-    index as a second one may get the stranger's project.
+    line begins with "warning:" if the name is safe on this server. But clients that are configured
+    to use the public index as well may get the stranger's project.
 
     The exit code is 0 if there is nothing or there are only warnings, 1 if there is a line
     "public:", and 2 if something could not be found out, such as when an index does not answer.
@@ -88,14 +88,14 @@ def check(
     pages of those names that are in it. With --root, the list that the server has is used.
 
     Args:
-        name: The name of a group, or of a repository that is no mirror.
+        name: The name of a group, or of a repository that is not a mirror.
         config: Path of a configuration file with a table for NAME, and for the members of a group.
             Without it, the configuration in ROOT is read.
         admin_secret: Path of the file of admin secrets (TOML), for storages that need one.
         root: The folder of the server. It is needed for a file_system repository without a path
             of its own, whose files are stored inside this folder. With it, deleted projects are
             known too, and lists of projects that the server has read are not read again.
-        index_url: For a repository that is no group: the index with which it is compared.
+        index_url: For a repository that is not a group: the index with which it is compared.
 
     Example:
         private_pypi check all --config config.toml --root ROOT
@@ -229,7 +229,8 @@ def _compare(checked: _Checked, progress: Progress) -> _Report:
     everybodys = {name for each in names.values() for name in each}
     patterns = list(dict.fromkeys(_patterns(checked)))
     found = 0
-    for index, mirror in checked.mirrors.items():
+    # Without names, there is nothing for which a long list would have to be read.
+    for index, mirror in checked.mirrors.items() if everybodys or patterns else ():
         try:
             _read_list(mirror, index, progress)
         except PrivatePypiError as error:
@@ -289,7 +290,7 @@ def _read_list(mirror: Mirror, index: str, progress: Progress) -> None:
             seconds = int(time.monotonic() - begun)
             if seconds > LOOKUP_SECONDS:
                 raise
-            progress(seconds, None, f"reading the list of projects of {index}, seconds")
+            progress(seconds, None, f"seconds spent on reading the list of projects of {index}")
             time.sleep(0.2)  # another process may be reading it, which is told at once
 
 

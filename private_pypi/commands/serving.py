@@ -81,9 +81,9 @@ def server(
     Without --config, the server uses the configuration that was submitted to /initialize/ earlier
     and stored in ROOT. If there is none yet, it waits for one to be submitted.
     To stop the server, send SIGTERM or SIGINT (Ctrl-C). It first completes the requests that are
-    in progress, for at most 30 seconds. With --stop_delay, it accepts new ones until then.
-    Flags that are not explained below are passed on to waitress, the HTTP server library that
-    private_pypi uses. With --engine granian, those that it has no use for are refused.
+    in progress, for at most 30 seconds. With --stop_delay, it first continues to accept new ones.
+    The other flags, at the end, are passed on to waitress, the HTTP server library that the server
+    uses. With --engine granian, they have the same meaning or are refused (docs/engines.md).
 
     Args:
         root: The folder in which the server keeps its local indexes, caches, locks and temporary
@@ -102,7 +102,7 @@ def server(
         extra_index_url: The index to which requests for unknown projects are redirected; an empty
             text disables it.
         debug: Write more to the log, and show a traceback if the server ends with an error.
-        host: The address to listen on.
+        host: The address to listen on. The default means all IPv4 addresses of the machine.
         port: The port to listen on; 0 chooses a free one, which is printed.
         workers: The number of processes that answer requests, such as one for each core. With more
             than 1, a parent process starts them and replaces those that die. Flags for connections
@@ -498,11 +498,11 @@ In a project of uv
     export {variables}{shlex.quote(read)}
     uv add --default-index {index_name}={index} PACKAGE
 
-In a clone of such a project, which does not have the password, once on each machine
+In a clone of such a project, once on each machine, because the project does not have the password
     uv auth login {index} --username {name} --password {shlex.quote(read)}
     uv sync
 
-Look
+Web pages
     {base}/ in a browser; sign in with {shown.name} and a password from above
 
 Poetry
@@ -513,7 +513,8 @@ Poetry
     poetry add PACKAGE
 
 {_end_of_welcome(shown)}
-Give them no second index: they would look for your own projects there too (docs/clients.md).
+Give these tools no second index, because they would look for your own projects there too
+(docs/clients.md).
 """
 
 

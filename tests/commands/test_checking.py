@@ -232,6 +232,15 @@ def test_trouble_is_never_no_collision(
     assert ended.err.startswith("error: ")
 
 
+def test_no_list_is_read_when_there_is_nothing_to_compare(
+    run: Run, make: Make, upstream: Upstream
+) -> None:
+    ended = run("check", "all", "--config", make())
+    expected = "all: compared 0 private names and 0 claimed patterns with pypi; nothing was found\n"
+    assert ended == Ended(0, expected, "")
+    assert upstream.count("list") == 0
+
+
 def test_trouble_of_the_private_storage_is_told(run: Run, make: Make, tmp_path: Path) -> None:
     config = make()
     (tmp_path / "mine").rmdir()

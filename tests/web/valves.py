@@ -26,7 +26,7 @@ from private_pypi.web import HOT_PATH, create_app
 from private_pypi.web.api.legacy import make_gate
 from private_pypi.web.options import ServerOptions
 from private_pypi.web.serving import Kind, Stop, serve
-from private_pypi.web.serving.engine import RequestObserver
+from private_pypi.web.serving.waitress.engine import RequestObserver
 from tests.tables import memory_table
 from tests.web.conftest import basic
 

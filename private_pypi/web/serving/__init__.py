@@ -1,41 +1,27 @@
 """The HTTP server: an engine that receives requests and sends answers.
 
-There are two engines (`engines` chooses one): waitress with a class of our own for connections,
-which is described here, and granian in the package `granian`, which describes itself. This is the
-only package that knows either of them, and it does not know what a repository is.
+There are two engines, and `engines` chooses one: waitress, in the package `waitress`, and granian,
+in the package `granian`. Each package describes itself. This is the only package that knows either
+of them, and it does not know what a repository is. Both engines do the following:
 
-waitress by itself saves the whole body of a request before it calls the application, and sends
-`100 Continue` without asking anybody. This package changes that:
-
-- As soon as the head of a request with a body has arrived, a worker thread asks the *gate* whether
-  to receive the body. Nothing more is read from that connection meanwhile.
-- A form goes from the socket to a `FormReceiver` in a worker thread, and is read no faster than
-  that thread writes it to disk.
-- If the answer is ready before the body has ended, the server sends it, closes its own half of the
-  connection, and drops what still arrives for a while. A client that reads only after it has
-  written then gets the answer, and not a reset.
+- They ask the *gate* about a request with a body before they receive the body, and receive a form
+  no faster than it is written to disk (`gate`, `receiving`, `form_body`).
 - Each kind of work has a pool of threads, so that quick answers do not wait for slow ones. Each
-  pool divides its threads between the repositories.
+  pool divides its threads between the repositories (`pools`).
 - A request whose answer is not ready waits without a thread, and a file that is still arriving
   from a storage is sent as it arrives (`growing`).
 - Clients have to send and receive at a lowest rate. When all connections are taken, slow and idle
   clients lose theirs (`timeouts`).
 - Several processes can serve on the same sockets (`parent`), and divide the connections (`peers`).
-- A request is refused if programs could disagree on where it ends (`framing`).
+  Each of these *worker processes* has a loop and pools of its own.
+- They stop in the same way (`stopping`), take the same options (`options`), read the same from the
+  head of a request (`heads`), and refuse it with the same answers (`refusals`).
 
-The *loop* is one thread. It owns the sockets and the state of the connections, and parses requests;
-it never opens, reads or writes a file. *Workers* are the threads of the pools. To tell the loop
-something, a worker gives a function to the trigger of the server, and the loop calls it. A *worker
-process* has a loop and pools of its own.
-
-Read `gate` (the types) and `engine` (start and end) first, then `channel`. Both engines use
-`gate`, `heads`, `refusals`, `receiving`, `form_body`, `growing`, `timeouts` and `pools`. `framing`,
-`messages` and `channel` are of waitress. `parent`, `peers` and `stopping` are for any engine.
+Read `gate` (the types) first, then the `engine` of one of the packages (start and end).
 """
 
 from __future__ import annotations
 
-from private_pypi.web.serving.engine import open_listeners, option_names, serve
 from private_pypi.web.serving.gate import (
     CLIENT_CLOSED,
     LET_IN,
@@ -53,8 +39,10 @@ from private_pypi.web.serving.gate import (
     Verdict,
 )
 from private_pypi.web.serving.growing import WAITING, Later, Waiting
+from private_pypi.web.serving.options import option_names
 from private_pypi.web.serving.peers import ConnectionCounts, Peers
 from private_pypi.web.serving.stopping import Stop
+from private_pypi.web.serving.waitress.engine import open_listeners, serve
 
 __all__ = [
     "CLIENT_CLOSED",

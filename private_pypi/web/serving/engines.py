@@ -21,7 +21,7 @@ def serve_of(engine: str) -> Callable[..., Any]:
     """
     # Each engine is imported only if it is used, because imports take a part of the start.
     if engine == WAITRESS:
-        from private_pypi.web.serving.engine import serve
+        from private_pypi.web.serving.waitress.engine import serve
 
         return serve
     try:

@@ -8,6 +8,19 @@ import re
 # Clients and proxies send hex, UUIDs, base64, and `Root=1-67891233-abcdef012345`.
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
+HOST = re.compile(
+    rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.%_~-]+\])(?::[0-9]{0,5})?", re.ASCII
+)
+"""A valid field `Host`."""
+
+
+class BadFraming(Exception):
+    """The request is malformed. The message is for the client; `status` is that of the answer."""
+
+    def __init__(self, sentence: str, status: int = 400) -> None:
+        super().__init__(sentence)
+        self.status = status
+
 
 def request_id(given: str | None) -> str:
     """The `X-Request-ID` of the client if it is safe in headers and logs, else a random one."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from private_pypi.web.serving.gate import Kind
 
 if TYPE_CHECKING:
-    from private_pypi.web.serving.channel import Channel
+    from private_pypi.web.serving.waitress.channel import Channel
 
 logger = logging.getLogger(__name__)
 

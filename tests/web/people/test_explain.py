@@ -37,6 +37,7 @@ def client(deploy: Deploy, upstream: Upstream) -> FlaskClient:
     config = MINE + (
         f'[pypi]\ntype = "mirror"\nindex_url = "{upstream.index_url}"\nanonymous_read = true\n'
         'cooldown = "7 days"\nwheels_only = true\n'
+        f'[all-ages]\ntype = "mirror"\nindex_url = "{upstream.index_url}"\nanonymous_read = true\n'
         '[all]\ntype = "group"\nmembers = ["mine", "pypi"]\nanonymous_read = true\n'
     )
     return create_app(deploy(config)).test_client()
@@ -64,8 +65,11 @@ def test_the_page_of_an_unknown_project_leads_to_the_explanation(
 ) -> None:
     page = go(client, f"/r/{repository}/project/no-where/", 404)
     assert f'href="../../../../r/{repository}/explain/no-where"' in page.text
-    text = words(go(client, f"/r/{repository}/explain/no-where"))
-    assert "There is no such project here." in text
+    page = go(client, f"/r/{repository}/explain/no-where")
+    assert "There is no such project here." in words(page)
+    # There is nothing to ask about it, and no page of it to go to.
+    assert 'class="card ask"' not in page.text
+    assert f"{repository}/project/no-where" not in page.text
     # An address of no project has no such link.
     assert "/explain/" not in go(client, "/nothing/", 404).text
 
@@ -121,6 +125,30 @@ def test_many_hidden_files_are_counted_and_are_on_a_page_of_their_own(
     second = go(client, "/r/pypi/explain/demo?version=<1.0&page=2")
     assert second.text.count(">wheels_only</span>") == 20
     assert "version=%3C1.0" in second.text  # also on the way back
+
+
+def test_rules_are_summed_up_only_where_files_are_many(
+    client: FlaskClient, upstream: Upstream
+) -> None:
+    summary = "cooldown: 1 file of 2.0; uploaded"
+    page = go(client, "/r/pypi/explain/demo")
+    assert 'class="card ask"' in page.text
+    assert summary not in words(page)
+    for number in range(7):
+        upstream.add(*make_wheel("other", f"1.{number}"), upload_time=ago(300))
+        upstream.add(*make_wheel("other", f"2.{number}"), upload_time=ago(1))
+    assert "cooldown: 7 files of 2.0 to 2.6; uploaded" in words(go(client, "/r/pypi/explain/other"))
+
+
+def test_a_release_of_which_nothing_is_known_has_no_section_about_it(
+    client: FlaskClient, upstream: Upstream
+) -> None:
+    upstream.add(*make_wheel("untold", "1.0"), upload_time=ago(300))
+    assert 'id="about"' in go(client, "/r/pypi/project/untold/").text  # when it was released
+    upstream.add(*make_wheel("told-little", "1.0"), upload_time=None)
+    page = go(client, "/r/all-ages/project/told-little/")
+    assert "#about" not in page.text
+    assert 'id="about"' not in page.text
 
 
 def test_people_can_ask_for_an_interpreter(client: FlaskClient, upstream: Upstream) -> None:

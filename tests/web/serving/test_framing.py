@@ -10,7 +10,8 @@ from io import BytesIO
 import pytest
 
 from private_pypi.web.serving import PassOn
-from private_pypi.web.serving.framing import BadFraming, ChunkedBody, Head, check_head
+from private_pypi.web.serving.heads import BadFraming
+from private_pypi.web.serving.waitress.framing import ChunkedBody, Head, check_head
 from tests.web.serving.servers import WAITRESS_ONLY, Server, echo, read_all
 
 HOST = b"Host: x\r\n"

@@ -1,8 +1,7 @@
 """The HTTP server with granian: TLS and HTTP/2, and the protocol is parsed in Rust.
 
-This is the only package that knows granian, which an extra installs. It gives the same answers as
-the default engine, because it uses the same application, gate, pools of threads and time limits;
-`docs/engines.md` lists the differences that remain.
+An extra installs granian. It gives the same answers as the default engine, because it uses the same
+application, gate, pools of threads and time limits; `docs/engines.md` lists the differences.
 
 granian reads and writes the sockets in threads of its own. For each request it runs a coroutine
 (its interface RSGI) in the *loop*, which is asyncio's, in the thread that called `serve`. As in

@@ -23,7 +23,14 @@ from waitress.proxy_headers import proxy_headers_middleware
 
 from private_pypi.errors import ConfigurationError
 from private_pypi.web.serving import timeouts
-from private_pypi.web.serving.engine import (
+from private_pypi.web.serving.gate import AtOnce, Gate, Kind, KindOf, Load, RequestObserver, ShareOf
+from private_pypi.web.serving.granian.certificates import Certificate
+from private_pypi.web.serving.granian.connections import Connections, unaccepted
+from private_pypi.web.serving.granian.exchange import Serving
+from private_pypi.web.serving.granian.head import constant_environ
+from private_pypi.web.serving.granian.piped import folder_of_files
+from private_pypi.web.serving.granian.responding import Application
+from private_pypi.web.serving.options import (
     DEFAULTS,
     WHERE,
     bind_problem,
@@ -32,13 +39,6 @@ from private_pypi.web.serving.engine import (
     find_client_of,
     possible_connections,
 )
-from private_pypi.web.serving.gate import AtOnce, Gate, Kind, KindOf, Load, RequestObserver, ShareOf
-from private_pypi.web.serving.granian.certificates import Certificate
-from private_pypi.web.serving.granian.connections import Connections, unaccepted
-from private_pypi.web.serving.granian.exchange import Serving
-from private_pypi.web.serving.granian.head import constant_environ
-from private_pypi.web.serving.granian.piped import folder_of_files
-from private_pypi.web.serving.granian.responding import Application
 from private_pypi.web.serving.peers import Peers
 from private_pypi.web.serving.pools import Pools
 from private_pypi.web.serving.stopping import Stop, stopped_by_signals

@@ -8,10 +8,9 @@ import time
 from io import BytesIO
 from typing import Any, Protocol
 
-from private_pypi.web.serving.framing import HOST, BadFraming
 from private_pypi.web.serving.gate import REQUEST_ID
 from private_pypi.web.serving.growing import WAITING, AnswerWait
-from private_pypi.web.serving.heads import path_info, request_id
+from private_pypi.web.serving.heads import HOST, BadFraming, path_info, request_id
 
 _MEANT = ("transfer_encoding", "content_length")
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS", "TRACE")

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
+from private_pypi.web.serving.heads import HOST, BadFraming
+
 LONGEST_LINE = 4096
 """The longest line before a chunk, in bytes: its size and extensions, which nobody uses."""
 
@@ -23,21 +25,8 @@ _LONGEST_NUMBER = 18  # digits of a length; far more than any body needs
 
 _START_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e\x80-\xff]+) HTTP/(\d)\.(\d)")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
-HOST = re.compile(
-    rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.%_~-]+\])(?::[0-9]{0,5})?", re.ASCII
-)
-"""A valid field `Host`."""
-
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-
-
-class BadFraming(Exception):
-    """The request is malformed. The message is for the client; `status` is that of the answer."""
-
-    def __init__(self, sentence: str, status: int = 400) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 class Head:

@@ -33,18 +33,19 @@ from private_pypi.web.serving.gate import (
     ShareOf,
     Verdict,
 )
-from private_pypi.web.serving.growing import GrowingBuffer, Later, Parked
-from private_pypi.web.serving.messages import (
+from private_pypi.web.serving.growing import Later
+from private_pypi.web.serving.pools import Pools
+from private_pypi.web.serving.receiving import READ_SIZE, FormReceiver
+from private_pypi.web.serving.refusals import plain_answer, too_large, too_slow
+from private_pypi.web.serving.timeouts import Progress, Stage, time_limits
+from private_pypi.web.serving.waitress.messages import (
     LARGE,
     Failure,
     RepeatedFields,
     Request,
     Task,
 )
-from private_pypi.web.serving.pools import Pools
-from private_pypi.web.serving.receiving import READ_SIZE, FormReceiver
-from private_pypi.web.serving.refusals import plain_answer, too_large, too_slow
-from private_pypi.web.serving.timeouts import Progress, Stage, time_limits
+from private_pypi.web.serving.waitress.waiting import GrowingBuffer, Parked
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from waitress.task import Task as WaitressTask
 from waitress.utilities import InternalServerError, build_http_date
 
 from private_pypi.errors import PrivatePypiError
-from private_pypi.web.serving.framing import BadFraming, ChunkedBody, Head, check_head
 from private_pypi.web.serving.gate import (
     CLIENT_CLOSED,
     LET_IN,
@@ -27,10 +26,12 @@ from private_pypi.web.serving.gate import (
     Answer,
     Exchange,
 )
-from private_pypi.web.serving.growing import WAITING, AnswerWait, Later, wrapper_for
-from private_pypi.web.serving.heads import hides_early_answers, path_info, request_id
+from private_pypi.web.serving.growing import WAITING, AnswerWait, Later
+from private_pypi.web.serving.heads import BadFraming, hides_early_answers, path_info, request_id
 from private_pypi.web.serving.receiving import READ_SIZE, RECEIVED_FORM, FormReceiver
 from private_pypi.web.serving.refusals import plain_answer, too_large
+from private_pypi.web.serving.waitress.framing import ChunkedBody, Head, check_head
+from private_pypi.web.serving.waitress.waiting import wrapper_for
 
 if TYPE_CHECKING:
     from private_pypi.web.serving.form_body import FormBody
