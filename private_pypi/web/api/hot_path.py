@@ -104,7 +104,7 @@ class HotPath:
         match = _PLAIN.fullmatch(environ["PATH_INFO"])
         if match is None:
             return None
-        name, project, filename = match[1], cast(NormalizedName | None, match[2]), match[3]
+        name, project, filename = match[1], cast("NormalizedName | None", match[2]), match[3]
         conditions = conditions_of(environ, is_plain=True)
         try:
             granted = _authorize(repositories, environ, name)
