@@ -186,8 +186,7 @@ class Page:
             return self
         # The best compression takes as long as everything else together, and saves 3 % of the bytes
         # of a short page.
-        packed = zlib.compress(self.stored, 1 if self.length <= _SHORT_PAGE else 6, _GZIP)
-        return replace(self, stored=packed, is_compressed=True)
+        return replace(self, stored=zlib.compress(self.stored, 1, _GZIP), is_compressed=True)
 
 
 class PageCache:
