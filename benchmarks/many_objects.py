@@ -26,10 +26,9 @@ from private_pypi.backend.object_store import (
     StoredObject,
 )
 from private_pypi.backend.objects import ObjectsBackend, ObjectsSettings
-from private_pypi.distributions.records import format_time
 from private_pypi.errors import BackendUnavailable
 from private_pypi.index.rebuilding import IndexUpdate, update_index
-from private_pypi.model import Download, Stream
+from private_pypi.model import Download, Stream, format_time
 from private_pypi.storage.retrying import retrying
 
 _FILES: Final = 10  # of each project

@@ -10,14 +10,51 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
+from typing import Protocol
 
 from packaging.utils import NormalizedName
 
 Record = Mapping[str, str]
 """What the core stores next to each file: a table of strings (see `distributions.records`)."""
+
+
+class ShownFile(Protocol):
+    """What pages for tools say of one file. The values are explained in `ListedFile`."""
+
+    # As properties, because they are only read, and may be computed.
+    @property
+    def filename(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def size(self) -> int | None: ...
+    @property
+    def sha256(self) -> str | None: ...
+    @property
+    def hashes(self) -> Mapping[str, str]: ...
+    @property
+    def requires_python(self) -> str | None: ...
+    @property
+    def upload_time(self) -> str | None: ...
+    @property
+    def offers_core_metadata(self) -> bool: ...
+    @property
+    def core_metadata_sha256(self) -> str | None: ...
+    @property
+    def yanked(self) -> str | None: ...
+    @property
+    def provenance(self) -> str | None: ...
+    @property
+    def source(self) -> Sequence[str]: ...
+
+
+def format_time(moment: datetime) -> str:
+    """`yyyy-mm-ddThh:mm:ss.ffffffZ` (PEP 700), from an aware datetime."""
+    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return in_utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +97,11 @@ class ListedFile(FileHandle):
     def offers_core_metadata(self) -> bool:
         """Whether clients can get the core metadata without the file (PEP 658)."""
         return self.core_metadata_sha256 is not None or self.offers_unhashed_metadata
+
+    @property
+    def upload_time(self) -> str | None:
+        """When it was uploaded, as pages write it (PEP 700); None: unknown."""
+        return None if self.uploaded_at is None else format_time(self.uploaded_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from packaging.utils import NormalizedName
 
 from private_pypi.distributions.filenames import parse_filename, project_name
 from private_pypi.errors import InvalidFilename
-from private_pypi.model import DistributionFile, Record, StoredFile
+from private_pypi.model import DistributionFile, Record, StoredFile, format_time
 
 _OWN = {
     "distrib", "sha256", "size", "uploaded_at", "requires_python", "core_metadata_sha256",
@@ -141,12 +141,6 @@ def decoded(text: str) -> str:
         return str(make_header(decode_header(text)))
     except (MessageError, LookupError, ValueError):
         return text
-
-
-def format_time(moment: datetime) -> str:
-    """`yyyy-mm-ddThh:mm:ss.ffffffZ` (PEP 700), from an aware datetime."""
-    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    return in_utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_time(text: str) -> datetime:

@@ -27,10 +27,7 @@ from pathlib import Path
 from packaging.utils import NormalizedName
 
 from private_pypi.distributions.filenames import parse_filename, split_suffix
-from private_pypi.distributions.records import (
-    format_time,
-)
-from private_pypi.model import BurntName, DistributionFile, Record
+from private_pypi.model import BurntName, DistributionFile, Record, format_time
 
 Scalar = str | int | bool
 
@@ -253,7 +250,7 @@ def _facts(backend_type: str, location_key: str, entry: IndexEntry) -> str:
     )
     text += f"size = {file.size}\n"
     if file.uploaded_at is not None:
-        text += f'uploaded_at = "{format_time(file.uploaded_at)}"\n'
+        text += f'uploaded_at = "{file.upload_time}"\n'
     if file.requires_python is not None:
         text += f"requires_python = {_quoted(file.requires_python)}\n"
     if file.yanked is not None:

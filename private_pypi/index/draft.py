@@ -21,7 +21,6 @@ from typing import Any, Final
 from packaging.utils import NormalizedName
 
 from private_pypi.distributions.filenames import parse_filename
-from private_pypi.distributions.records import format_time
 from private_pypi.index.document import (
     EMPTY,
     IndexDocument,
@@ -128,7 +127,7 @@ def entry_row(
         entry.stamp,
         file.sha256,
         file.location,
-        None if file.uploaded_at is None else format_time(file.uploaded_at),
+        file.upload_time,
         file.yanked,
         _facts_of(file),
         text,

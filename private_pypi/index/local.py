@@ -37,6 +37,8 @@ from private_pypi.index.rows import (
     FACTS,
     FACTS_VALUES,
     FILE,
+    SHOWN_ROW,
+    ShownRow,
     burnt_from_row,
     file_from_row,
     file_row,
@@ -171,6 +173,14 @@ class LocalIndex(IndexFile):
             (project,),
         )
         return tuple(map(file_from_row, rows))
+
+    def shown_files(self, project: str) -> list[ShownRow]:
+        """As `project_files`, but only what pages for tools say, in a third of the time."""
+        rows = self._all(
+            f"SELECT {SHOWN_ROW} FROM files WHERE project = ? ORDER BY version_key, filename",
+            (project,),
+        )
+        return list(map(ShownRow._make, rows))
 
     def projects(self) -> list[tuple[NormalizedName, int]]:
         """Every project that has files, by name, with its serial."""

@@ -26,7 +26,7 @@ from private_pypi.backend import (
     system_errors,
 )
 from private_pypi.distributions.filenames import file_key, parse_filename
-from private_pypi.distributions.records import file_from_record, format_time
+from private_pypi.distributions.records import file_from_record
 from private_pypi.errors import (
     BackendError,
     BackendUnavailable,
@@ -39,7 +39,7 @@ from private_pypi.index.document import IndexEdit
 from private_pypi.index.examining import with_record
 from private_pypi.index.local import LocalIndex
 from private_pypi.index.stored_document import burnt_in_document, edit_index, has_index
-from private_pypi.model import DistributionFile, Stream, Upload
+from private_pypi.model import DistributionFile, Stream, Upload, format_time
 from private_pypi.storage.file_cache import close_stream
 
 _LOCK_SECONDS = 60.0

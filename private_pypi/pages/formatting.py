@@ -8,9 +8,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from private_pypi.distributions.filenames import parse_filename
-from private_pypi.distributions.records import format_time
 from private_pypi.errors import InvalidFilename
-from private_pypi.model import ListedFile
+from private_pypi.model import ListedFile, format_time
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 

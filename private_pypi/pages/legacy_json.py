@@ -14,7 +14,7 @@ from packaging.utils import NormalizedName
 
 from private_pypi.distributions.descriptions import Fields, parse_fields
 from private_pypi.distributions.filenames import parse_filename
-from private_pypi.distributions.records import decoded, format_time
+from private_pypi.distributions.records import decoded
 from private_pypi.errors import InvalidFilename
 from private_pypi.model import ListedFile
 from private_pypi.pages.releases import Release
@@ -131,7 +131,7 @@ def _core_metadata(file: ListedFile) -> bool | dict[str, str]:
 
 
 def _file(file: ListedFile, url: str) -> dict[str, Any]:
-    uploaded = None if file.uploaded_at is None else format_time(file.uploaded_at)
+    uploaded = file.upload_time
     try:
         parsed = parse_filename(file.filename)
         kind, python = parsed.kind, parsed.pyversion

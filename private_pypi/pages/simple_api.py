@@ -10,14 +10,15 @@ import functools
 import html
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from json.encoder import encode_basestring as _encode_text
+from types import MappingProxyType
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from packaging.utils import NormalizedName
 
-from private_pypi.distributions.records import format_time
-from private_pypi.model import ListedFile, ProjectStatus
+from private_pypi.model import ProjectStatus, ShownFile
 
 API_VERSION = "1.4"
 
@@ -27,6 +28,9 @@ _is_plain = re.compile(r"[A-Za-z0-9._~-]*").fullmatch
 _escape = functools.lru_cache(maxsize=512)(html.escape)  # for values that many files share
 _encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
+File = TypeVar("File", bound=ShownFile)
+
+_NO_HASHES = MappingProxyType[str, str]({})
 _IN_FRAGMENTS = ("sha256", "sha512", "sha384", "blake2b", "md5")
 
 
@@ -153,13 +157,13 @@ def _list_json(projects: Iterable[tuple[NormalizedName, int]], serial: int | Non
 
 def project_detail(
     project: NormalizedName,
-    files: Sequence[ListedFile],
+    files: Sequence[File],
     representation: Representation,
     *,
     serial: int | None,
     status: ProjectStatus | None = None,
     base: str = "",
-    address: Callable[[ListedFile], str | None] | None = None,
+    address: Callable[[File], str | None] | None = None,
 ) -> str:
     """The page of a project.
 
@@ -171,27 +175,31 @@ def project_detail(
     `data-source` in HTML.
     """
 
-    def url(file: ListedFile) -> str:
+    # Looking at all names at once takes a tenth of the time of looking at each.
+    is_plain = bool(_is_plain("".join([file.filename for file in files])))
+
+    def url(file: File) -> str:
         elsewhere = None if address is None else address(file)
         if elsewhere is not None:
             return elsewhere
-        name = file.filename
-        return base + (name if _is_plain(name) else quote(name, safe=""))
+        return base + (file.filename if is_plain else quote(file.filename, safe=""))
 
     if representation is Representation.JSON:
-        return _json(
+        head = _json(
             {
                 "meta": _meta(serial),
                 **_status_json(status),
                 "name": project,
                 # Each version must be there once (PEP 700). The files are ordered by version.
-                "versions": list(dict.fromkeys(file.version for file in files)),
-                "files": [_file_json(file, url(file)) for file in files],
+                "versions": list(dict.fromkeys([file.version for file in files])),
+                "files": [_BODY],
             }
         )
+        before, after = head.rsplit(f'"{_BODY}"', 1)
+        return before + ",".join([_file_json(file, url(file)) for file in files]) + after
     return _page(
         f"Links for {project}",
-        "".join(f"{anchor(file, url(file))}<br>\n" for file in files),
+        "".join([f"{anchor(file, url(file))}<br>\n" for file in files]),
         _status_html(status),
     )
 
@@ -219,42 +227,52 @@ def _status_html(status: ProjectStatus | None) -> str:
     return "".join(lines)
 
 
-def _file_json(file: ListedFile, url: str) -> dict[str, Any]:
+def _file_json(file: ShownFile, url: str) -> str:
+    """The entry of a file. To make a dictionary and encode that takes twice as long."""
     # Unknown values are left out. uv rejects a page if size, upload-time, yanked or hashes is null.
-    entry: dict[str, Any] = {
-        "filename": file.filename,
-        "url": url,
-        "hashes": hashes_of(file),
-    }
+    entry = f'{{"filename":{_encode_text(file.filename)},"url":{_encode_text(url)}'
+    entry += f',"hashes":{_hashes_json(file.sha256, file.hashes)}'
     if file.size is not None:
-        entry["size"] = file.size
+        entry += f',"size":{file.size}'
     if file.requires_python is not None:
-        entry["requires-python"] = file.requires_python
-    if file.uploaded_at is not None:
-        entry["upload-time"] = format_time(file.uploaded_at)
+        entry += f',"requires-python":{_encode_text(file.requires_python)}'
+    if (upload_time := file.upload_time) is not None:
+        entry += f',"upload-time":"{upload_time}"'
     if file.offers_core_metadata:
         sha256 = file.core_metadata_sha256
-        hashes: object = True if sha256 is None else {"sha256": sha256}
-        entry["core-metadata"] = hashes
-        # unearth, which pdm uses, reads this name. `dist-info-metadata` would be a third one, but
-        # pip 22.3 to 23.0.1 crashes if it is there (the reason for PEP 714). Debian 12 has such a
-        # pip.
-        entry["data-dist-info-metadata"] = hashes
+        hashes = "true" if sha256 is None else _hashes_json(sha256)
+        # unearth, which pdm uses, reads the second name. `dist-info-metadata` would be a third one,
+        # but pip 22.3 to 23.0.1 crashes if it is there (the reason for PEP 714). Debian 12 has such
+        # a pip.
+        entry += f',"core-metadata":{hashes},"data-dist-info-metadata":{hashes}'
     # It is true if no reason was given, because an empty string would mean false (PEP 592).
-    entry["yanked"] = False if file.yanked is None else (file.yanked or True)
+    yanked = file.yanked
+    entry += (
+        f',"yanked":{"false" if yanked is None else _encode_text(yanked) if yanked else "true"}'
+    )
     if file.provenance is not None:
-        entry["provenance"] = file.provenance
+        entry += f',"provenance":{_encode_text(file.provenance)}'
     if file.source:
-        entry["_source"] = file.source[-1]
-    return entry
+        entry += f',"_source":{_encode_text(file.source[-1])}'
+    return entry + "}"
 
 
-def hashes_of(file: ListedFile) -> dict[str, str]:
+def _hashes_json(sha256: str | None, others: Mapping[str, str] = _NO_HASHES) -> str:
+    if sha256 is None or others:
+        return _json(_hashes(sha256, others))
+    return f'{{"sha256":{_encode_text(sha256)}}}'
+
+
+def hashes_of(file: ShownFile) -> dict[str, str]:
     """All hashes of a file, by algorithm; none if they are unknown."""
-    return {**({} if file.sha256 is None else {"sha256": file.sha256}), **file.hashes}
+    return _hashes(file.sha256, file.hashes)
 
 
-def anchor(file: ListedFile, url: str) -> str:
+def _hashes(sha256: str | None, others: Mapping[str, str]) -> dict[str, str]:
+    return {**({} if sha256 is None else {"sha256": sha256}), **others}
+
+
+def anchor(file: ShownFile, url: str) -> str:
     """The link to a file on a page for installers (PEP 503); `url` has no fragment."""
     fragment, name = "", file.filename
     if file.sha256 is not None:
@@ -263,25 +281,25 @@ def anchor(file: ListedFile, url: str) -> str:
         # uv rejects a page with a hash that it does not know.
         usable = (f"#{name}={file.hashes[name]}" for name in _IN_FRAGMENTS if name in file.hashes)
         fragment = next(usable, "")
-    parts = [f'<a href="{url if _is_plain(url) else html.escape(url)}{fragment}"']
+    link = f'<a href="{url if _is_plain(url) else html.escape(url)}{fragment}"'
     if file.requires_python is not None:
-        parts.append(f'data-requires-python="{_escape(file.requires_python)}"')
+        link += f' data-requires-python="{_escape(file.requires_python)}"'
     if file.yanked is not None:
-        parts.append(f'data-yanked="{_escape(file.yanked)}"')
+        link += f' data-yanked="{_escape(file.yanked)}"'
     if file.offers_core_metadata:
         sha256 = file.core_metadata_sha256
         value = "true" if sha256 is None else f"sha256={sha256}"
-        parts.append(f'data-core-metadata="{value}" data-dist-info-metadata="{value}"')
+        link += f' data-core-metadata="{value}" data-dist-info-metadata="{value}"'
     if file.provenance is not None:
-        parts.append(f'data-provenance="{html.escape(file.provenance)}"')
+        link += f' data-provenance="{html.escape(file.provenance)}"'
     if file.source:
-        parts.append(f'data-source="{_escape(file.source[-1])}"')
+        link += f' data-source="{_escape(file.source[-1])}"'
     # These are not in PEP 503, but uv reads them.
     if file.size is not None:
-        parts.append(f'data-size="{file.size}"')
-    if file.uploaded_at is not None:
-        parts.append(f'data-upload-time="{format_time(file.uploaded_at)}"')
-    return f"{' '.join(parts)}>{name if _is_plain(name) else html.escape(name)}</a>"
+        link += f' data-size="{file.size}"'
+    if (upload_time := file.upload_time) is not None:
+        link += f' data-upload-time="{upload_time}"'
+    return f"{link}>{name if _is_plain(name) else html.escape(name)}</a>"
 
 
 def _page(title: str, body: str, head: str = "") -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from packaging.utils import NormalizedName
 
-from private_pypi.model import Freshness, ListedFile, ProjectPage
+from private_pypi.index.local import LocalIndex
+from private_pypi.model import Freshness, ListedFile, ProjectPage, ProjectStatus, ShownFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,24 @@ class ProjectList:
         return [name for name, _ in self.read()]
 
 
+class StoredPage:
+    """Reads a page that has all files of a project in a local index."""
+
+    __slots__ = ("_index", "_project")
+
+    def __init__(self, index: LocalIndex, project: NormalizedName) -> None:
+        self._index = index
+        self._project = project
+
+    def __call__(self) -> ProjectPage:
+        """What the page says."""
+        return ProjectPage(self._index.project_files(self._project))
+
+    def shown(self) -> Sequence[ShownFile]:
+        """The part of it that tools are shown, without making a `ListedFile` of each row."""
+        return self._index.shown_files(self._project)
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A project that the caller may see. It may have no files that are shown."""
@@ -43,6 +62,13 @@ class Found:
     def files(self) -> Sequence[ListedFile]:
         """Read the files, ordered by version (PEP 440), then by name."""
         return self.read().files
+
+    def shown(self) -> tuple[Sequence[ShownFile], ProjectStatus | None]:
+        """Read what tools are shown: the files in the same order, and the status."""
+        if isinstance(self.read, StoredPage):
+            return self.read.shown(), None
+        page = self.read()
+        return page.files, page.status
 
 
 @dataclass(frozen=True, slots=True)

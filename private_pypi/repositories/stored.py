@@ -49,10 +49,9 @@ from private_pypi.model import (
     DistributionFile,
     Freshness,
     ListedFile,
-    ProjectPage,
     Upload,
 )
-from private_pypi.repositories.answers import Absent, Elsewhere, Found
+from private_pypi.repositories.answers import Absent, Elsewhere, Found, StoredPage
 from private_pypi.repositories.explaining import Explanation, hidden_file, ordered
 from private_pypi.repositories.extra_index import ExtraIndex
 from private_pypi.repositories.frozen import Frozen
@@ -385,7 +384,7 @@ class StoredRepository(Repository):
         listed = self.index.page_of(project) if self.has_index() else None
         if listed is not None:
             serial, count = listed
-            read = partial(self._page, project)
+            read = StoredPage(self.index, project)
             return Found(project, serial, freshness, self.index, read, count)
         if freshness != FRESH:
             raise BackendUnavailable(
@@ -396,9 +395,6 @@ class StoredRepository(Repository):
         self.require_fresh()
         self.require_shown(project)
         return self.missing(project)
-
-    def _page(self, project: NormalizedName) -> ProjectPage:
-        return ProjectPage(self.index.project_files(project))
 
     def ever_had(self, project: NormalizedName) -> bool:
         """Whether a project belongs to this repository, because it has or had such files."""

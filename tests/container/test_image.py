@@ -42,8 +42,6 @@ ADMIN_SECRET = '[mine]\ntype = "file_system"\nraw = "r"\n'
 MINE = Repository("http://127.0.0.1:8888", "mine", read_secret="r", write_secret="w")
 LOCKED_DOWN = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 LARGEST = 140 * 2**20  # bytes that the image may have beyond its base; 122 MiB at first
-    140 * 2**20
-)  # bytes that the image may have beyond its base; 122 MiB when this was written
 
 
 @pytest.fixture

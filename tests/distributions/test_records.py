@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from private_pypi.distributions.records import (
     file_from_record,
-    format_time,
     make_record,
     parse_time,
 )
-from private_pypi.model import Record, StoredFile
+from private_pypi.model import Record, StoredFile, format_time
 from tests.files import make_file
 
 FILE = make_file(

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.utils import canonicalize_name
 
+from private_pypi.model import ListedFile
 from private_pypi.pages.simple_api import (
     Representation,
     named_representation,
@@ -150,6 +151,51 @@ def test_a_project_in_json_has_every_fact_and_no_null() -> None:
         ],
     }
     assert "null" not in page  # protocol 15
+
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
+
+
+@given(TEXT, TEXT, TEXT, st.dictionaries(TEXT, TEXT, max_size=3), st.booleans())
+def test_json_survives_whatever_another_index_says(
+    filename: str, text: str, sha256: str, hashes: dict[str, str], is_hashed: bool
+) -> None:
+    hostile = ListedFile(
+        project=DEMO,
+        filename=filename,
+        size=None,
+        sha256=sha256 if is_hashed else None,
+        location="",
+        version=text,
+        uploaded_at=None,
+        requires_python=text,
+        yanked=text,
+        core_metadata_sha256=None,
+        offers_unhashed_metadata=True,
+        hashes=hashes,
+        provenance=text,
+        source=("all", text),
+    )
+    page = project_detail(
+        DEMO, [hostile, hostile], Representation.JSON, serial=None, address=lambda file: text
+    )
+    entry = {
+        "filename": filename,
+        "url": text,
+        "hashes": {**({"sha256": sha256} if is_hashed else {}), **hashes},
+        "requires-python": text,
+        "core-metadata": True,
+        "data-dist-info-metadata": True,
+        "yanked": text,
+        "provenance": text,
+        "_source": text,
+    }
+    assert json.loads(page) == {
+        "meta": {"api-version": "1.4"},
+        "name": "demo",
+        "versions": [text],
+        "files": [entry, entry],
+    }
 
 
 def test_versions_are_named_once() -> None:

@@ -89,5 +89,6 @@ def _address(granted: Grant) -> str:
 
 def _send(granted: Grant, title: str, description: str, items: list[Item]) -> Response:
     text = feed(title, _address(granted), description, items)
-    page = make_page(text, "application/rss+xml; charset=utf-8", granted.serial())
+    # It is not kept, so it is never asked for again.
+    page = make_page(text, "application/rss+xml; charset=utf-8", granted.serial()).compressed()
     return send(page_content(page, conditions_of_request(), public=granted.is_public))

@@ -43,6 +43,7 @@ from private_pypi.web.http.content import (
     PageCache,
     PageKey,
     conditions_of,
+    page_content,
 )
 from private_pypi.web.http.credentials import parse_credentials
 from private_pypi.web.http.small_files import NotInMemory, SmallFiles
@@ -104,7 +105,7 @@ class HotPath:
         match = _PLAIN.fullmatch(environ["PATH_INFO"])
         if match is None:
             return None
-        name, project, filename = match[1], cast(NormalizedName | None, match[2]), match[3]
+        name, project, filename = match[1], cast("NormalizedName | None", match[2]), match[3]
         conditions = conditions_of(environ, is_plain=True)
         try:
             granted = _authorize(repositories, environ, name)
@@ -182,11 +183,14 @@ class HotPath:
                 found = granted.find(project, ask=False)
                 if not isinstance(found, Found):
                     return None
-                if rendered(self._pages, found, representation).size > _LARGE:
-                    return None
-                content = found_content(self._pages, granted, found, representation, conditions)
+                page = rendered(self._pages, found, representation)
             except PrivatePypiError:
                 return None
+            if page.size > _LARGE:
+                return None
+            content = page_content(
+                page, conditions, public=granted.is_public, freshness=found.freshness
+            )
             return content.as_answer()
 
         begin_to_wait(

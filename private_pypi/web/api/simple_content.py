@@ -81,13 +81,13 @@ def rendered(pages: Pages, found: Found, representation: Representation, base: s
     """The page of a project as it is kept in memory, rendered if it is not there."""
 
     def render() -> Page:
-        said = found.read()
+        files, status = found.shown()
         text = project_detail(
             found.project,
-            said.files,
+            files,
             representation,
             serial=found.serial,
-            status=said.status,
+            status=status,
             base=base,
         )
         return make_page(text, representation.content_type, found.serial)

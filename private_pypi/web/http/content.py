@@ -14,7 +14,7 @@ import io
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import formatdate
 from functools import partial
@@ -50,7 +50,9 @@ LONGEST_KEPT = 1000
 
 _CACHE_BYTES = 32 * 2**20
 _GZIP = 31  # for zlib: the gzip format, with a header and a checksum
-_SHORT_PAGE = 16 * 1024  # bytes
+# Bytes. With its headers, such a page fits into the ten packets that are sent on a new connection
+# before the first one is confirmed (RFC 6928), so compression saves no round trip.
+_SHORT_PAGE = 14_000
 _WORTH_COMPRESSING = 600  # bytes; for less, the header costs more than compression saves
 _LONG_PAGE = 4 * 2**20  # bytes; a longer page is decompressed while it is sent
 _WORTH_STREAMING = 64 * 1024  # bytes; a smaller body is sent in one packet with its headers
@@ -173,11 +175,27 @@ class Page:
         """Roughly how much memory it takes, in bytes."""
         return len(self.stored) + 500
 
+    @property
+    def is_worth_compressing(self) -> bool:
+        """Whether it is sent compressed, if not this time, then later."""
+        return self.length > _WORTH_COMPRESSING
+
+    def compressed(self) -> Page:
+        """The same page in the form in which it is kept once it was asked for again."""
+        if self.is_compressed or not self.is_worth_compressing:
+            return self
+        # The best compression takes as long as everything else together, and saves 3 % of the bytes
+        # of a short page.
+        return replace(self, stored=zlib.compress(self.stored, 1, _GZIP), is_compressed=True)
+
 
 class PageCache:
     """Rendered pages in memory, the least recently used ones dropped above a limit of bytes.
 
     A key contains the serial number of the index, so old pages need not be removed on a change.
+
+    Most pages are short. To compress one takes as long as to render it, and many are asked for only
+    once until they change. So a short page is compressed when it is asked for again.
     """
 
     def __init__(self, max_bytes: int = _CACHE_BYTES) -> None:
@@ -200,7 +218,12 @@ class PageCache:
 
     def find(self, key: PageKey) -> Page | None:
         """The page with this key; None if it is not in memory."""
-        return self._pages.find(key)
+        page = self._pages.find(key)
+        if page is None or page.is_compressed or not page.is_worth_compressing:
+            return page
+        page = page.compressed()
+        self._pages.keep(key, page, page.size)
+        return page
 
     def get(self, key: PageKey, render: Callable[[], Page]) -> Page:
         """The page with this key, which is rendered if it is not in memory."""
@@ -212,7 +235,7 @@ class PageCache:
 
 
 def make_page(text: str | Iterable[str], content_type: str, serial: int) -> Page:
-    """Encode, hash and compress a rendered page.
+    """Encode and hash a rendered page, and compress it unless it is short (see `PageCache`).
 
     Its text may come in pieces, if it may be too long to be in memory as a whole.
     """
@@ -220,17 +243,14 @@ def make_page(text: str | Iterable[str], content_type: str, serial: int) -> Page
     compressor = None
     # All installers accept gzip. For other clients it is decompressed, which is fast. The header
     # has neither a name nor a time, so the same page has the same bytes on every server.
-    for block in _blocks_of([text] if isinstance(text, str) else text):
+    for block in [text.encode()] if isinstance(text, str) else _blocks_of(text):
         digest.update(block)
         length += len(block)
         if compressor is None:
-            if len(block) <= _WORTH_COMPRESSING:  # then it is the only block
+            if len(block) <= _SHORT_PAGE:  # then it is the only block
                 packed.append(block)
                 break
-            # For short pages the best compression takes as long as everything else together, and
-            # saves 3 % of the bytes.
-            level = 1 if len(block) <= _SHORT_PAGE else 6
-            compressor = zlib.compressobj(level, wbits=_GZIP)
+            compressor = zlib.compressobj(6, wbits=_GZIP)
         packed.append(compressor.compress(block))
     if compressor is not None:
         packed.append(compressor.flush())
@@ -264,11 +284,20 @@ def page_content(
     """A page, or 304 if the client has it already in this encoding.
 
     Each encoding has a strong ETag of its own, which is also sent with 304 (RFC 9110 §13, protocol
-    33). If the page may be out of date because the storage is in trouble, `Cache-Status` tells its
+    33). A client that accepts gzip may have either of them.
+
+    If the page may be out of date because the storage is in trouble, `Cache-Status` tells its
     age (RFC 9211 §2.3).
     """
-    packed = page.is_compressed and accepts_gzip(conditions.accept_encoding)
-    etag = f'"{page.etag}-gzip"' if packed else f'"{page.etag}"'
+    accepts_packed = page.is_worth_compressing and accepts_gzip(conditions.accept_encoding)
+    packed = page.is_compressed and accepts_packed
+    etags = (f'"{page.etag}-gzip"', f'"{page.etag}"')
+    etag = etags[0 if packed else 1]
+    had = None
+    if conditions.if_none_match is not None:
+        usable = etags if accepts_packed else etags[1:]
+        had = next((each for each in usable if none_matches(conditions.if_none_match, each)), None)
+        etag = had or etag
     headers = [
         ("ETag", etag),
         ("Cache-Control", PAGE_CACHE_CONTROL),
@@ -280,7 +309,7 @@ def page_content(
     if freshness.age is not None:
         age = max(1, int(freshness.age))
         headers.append(("Cache-Status", f"private-pypi; hit; ttl=-{age}"))
-    if none_matches(conditions.if_none_match, etag):
+    if had is not None:
         return Content("304 Not Modified", headers)
     body: bytes | FilePart = page.stored
     length = len(page.stored) if packed else page.length

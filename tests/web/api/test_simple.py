@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from private_pypi.web import create_app
+from private_pypi.web.http.content import Conditions, make_page, page_content
 from tests.web.conftest import MINE, OTHER, READER, Deploy, basic, publish
 
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -99,6 +100,36 @@ def test_pages_are_compressed_for_those_who_can(
     assert packed.headers["Content-Encoding"] == "gzip"
     assert gzip.decompress(packed.data) == plain.data
     assert packed.headers["ETag"] != plain.headers["ETag"]
+
+
+def test_a_short_page_is_compressed_when_it_is_asked_for_again(
+    deploy: Deploy, client: FlaskClient, wheel: tuple[str, bytes]
+) -> None:
+    assert publish(client, *make_wheel("demo-project", "2.0")).status_code == 200
+    headers = READER | {"Accept": JSON, "Accept-Encoding": "gzip"}
+    new = create_app(deploy(MINE)).test_client()  # another process, which has rendered nothing
+    first, again, third = (new.get("/simple/demo-project/", headers=headers) for _ in range(3))
+    assert "Content-Encoding" not in first.headers
+    assert again.headers["Content-Encoding"] == third.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(again.data) == first.data
+    assert third.data == again.data
+    etags = [first.headers["ETag"], again.headers["ETag"]]
+    assert etags[0] != etags[1]  # protocol 33: each is of other bytes
+    newer = create_app(deploy(MINE)).test_client()
+    for each in (newer, new):  # one that has the page as text, and one that has it compressed
+        for etag in etags:
+            unchanged = each.get("/simple/demo-project/", headers=headers | {"If-None-Match": etag})
+            assert (unchanged.status_code, unchanged.headers["ETag"]) == (304, etag)
+    plain = headers | {"Accept-Encoding": "identity", "If-None-Match": etags[1]}
+    assert new.get("/simple/demo-project/", headers=plain).data == first.data
+
+
+def test_a_page_that_does_not_fit_into_the_first_packets_is_compressed_at_once() -> None:
+    long = make_page("<a>link</a>\n" * 2_000, "text/html", 1)
+    answer = page_content(long, Conditions(accept_encoding="gzip"), public=False)
+    assert ("Content-Encoding", "gzip") in answer.headers
+    assert isinstance(answer.body, bytes)
+    assert gzip.decompress(answer.body) == b"<a>link</a>\n" * 2_000
 
 
 def test_head_is_answered_everywhere(client: FlaskClient, wheel: tuple[str, bytes]) -> None:
