@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -58,7 +59,7 @@ def file_row(file: DistributionFile, stamp: str | None) -> tuple[object, ...]:
     return (
         None if file.uploaded_at is None else microseconds(file.uploaded_at),
         *_unchanged_of(file),
-        version_key(Version(file.version)),
+        _key_of(file.version),
         stamp,
     )
 
@@ -96,6 +97,11 @@ def microseconds(moment: datetime) -> int:
 def from_microseconds(number: int | None) -> datetime | None:
     """The inverse of `microseconds`, in UTC; None stays None."""
     return None if number is None else _EPOCH + number * _MICROSECOND
+
+
+@lru_cache(maxsize=4096)  # most files of a large index share their version with other files
+def _key_of(version: str) -> str:
+    return version_key(Version(version))
 
 
 def version_key(version: Version) -> str:
