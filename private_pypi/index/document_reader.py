@@ -32,9 +32,9 @@ from private_pypi.index.written_entries import WrittenEntries
 from private_pypi.model import BurntName, DistributionFile
 
 _LARGEST: Final = 2**30  # bytes of a document: more than a million files
-_PIECE: Final = 2**18  # bytes that are parsed at a time
+_PIECE: Final = 2**18  # bytes that are read at a time; about as many are parsed at a time
 _HEADER: Final = re.compile(rb"^\[\[(?:pkgs|more_pkgs|deleted)\]\][ \t]*\r?\n", re.MULTILINE)
-_HEADER_LENGTH: Final = 32  # bytes; a longer one is at most not seen, and the next one is
+_HEADER_LENGTH: Final = 32  # bytes; if a longer one is not seen, the document is cut at the next
 _LATEST: Final = 2**37  # unix seconds; a moment that Python still has a date for
 _LARGEST_INTEGER: Final = 2**63 - 1  # of TOML and of SQLite
 _MOST_PROBLEMS: Final = 1000  # sentences about broken entries; further ones are only counted
@@ -235,13 +235,10 @@ def _cut(file: BinaryIO) -> Iterator[bytes]:
         # The end of what was read before may be the beginning of a header.
         searched = max(0 if is_first else 1, len(held) - _HEADER_LENGTH)
         held += block
-        while header := _HEADER.search(held, searched):
+        if header := _HEADER.search(held, searched):
             yield bytes(held[: header.start()])
             del held[: header.start()]
-            if not is_first:
-                break
             is_first = False
-            searched = max(1, len(held) - _PIECE // 2)
     yield bytes(held)
 
 
