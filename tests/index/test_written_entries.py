@@ -110,6 +110,8 @@ def test_what_was_changed_is_read_as_by_the_parser_or_left_to_it(
         ('"name" = "demo"\n', '"name" = "demo"\n"name" = "demo"\n'),  # refused: twice
         ('"name" = "demo"\n', '"name" = "\\ud800"\n'),  # JSON only
         ('"name" = "demo"\n', '"name" = "\\/"\n'),  # JSON only
+        ('"name" = "demo"\n', '"name" = "\x7f"\n'),  # refused: a control character
+        ('"name" = "demo"\n', '"name" = "\t"\n'),  # TOML only
         ('"name" = "demo"\n', "\"name\" = 'demo'\n"),  # TOML only
         ("size = ", "size = 0"),
         ("size = ", "size = +"),
