@@ -56,6 +56,7 @@ _LONGEST_VALUE = 16 * 2**10  # characters of a field
 _MAX_DIRECTORY = 64 * 2**20  # bytes of the central directory of a zip file
 _MAX_GLOBAL = 10_000  # records of global pax headers
 _MAX_HEADER = 2**20  # bytes of a pax header or a long name of a tar file
+_SMALL = 256 * 2**10  # bytes of a file that is hashed in one piece
 _LONGEST_REQUIRES_PYTHON = 1000  # characters; it is on every page
 # The fields that installers need to choose versions. If an sdist declares one of them dynamic, a
 # wheel built from it may have another value (PEP 643).
@@ -239,8 +240,12 @@ def examine(stored: StoredFile, file: BufferedReader) -> Examined:
     parsed = parse_filename(stored.filename)
     content = read_core_metadata(file, stored.filename)
     file.seek(0)
-    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return _examined(stored, parsed, content, sha256)
+    # For each file, `file_digest` makes a buffer that is much larger than most distributions.
+    is_small = os.fstat(file.fileno()).st_size <= _SMALL
+    digest = (
+        hashlib.sha256(file.read(_SMALL + 1)) if is_small else hashlib.file_digest(file, "sha256")
+    )
+    return _examined(stored, parsed, content, digest.hexdigest())
 
 
 def examine_parts(stored: StoredFile, sha256: str, content: BinaryIO) -> Examined:

@@ -114,16 +114,46 @@ def _parse_wheel(filename: str) -> ParsedFilename:
         raise InvalidFilename(
             filename, f"its tags stand for more than {_MOST_TAGS} combinations, which is the limit"
         )
-    project, version, build, found = parse_wheel_filename(filename)
-    pyversion = ".".join(sorted({tag.interpreter for tag in found}))
+    parts = filename.removesuffix(".whl").split("-")
+    if len(parts) == 5:
+        build = ""
+        project, version = _project_of_wheel(parts[0]), _version_of_wheel(parts[1])
+    else:
+        project, version, build_tag, _ = parse_wheel_filename(filename)
+        build = "".join(map(str, build_tag))
+    pyversion, sorted_tags = _tags_of_wheel("-".join(tags))
     return ParsedFilename(
         project=project,
         version=version,
         kind="wheel",
         pyversion=pyversion,
         suffix=".whl",
-        build="".join(map(str, build)),
-        tags="-".join(".".join(sorted(set(part.lower().split(".")))) for part in tags),
+        build=build,
+        tags=sorted_tags,
+    )
+
+
+# `packaging` takes a wheel's filename apart at its hyphens and checks each part by itself. So a
+# part means the same in any other filename. Most names of a large index share parts with others.
+
+
+@lru_cache(maxsize=1024)
+def _project_of_wheel(text: str) -> NormalizedName:
+    return parse_wheel_filename(f"{text}-0-py3-none-any.whl")[0]
+
+
+@lru_cache(maxsize=1024)
+def _version_of_wheel(text: str) -> Version:
+    return parse_wheel_filename(f"x-{text}-py3-none-any.whl")[1]
+
+
+@lru_cache(maxsize=1024)
+def _tags_of_wheel(text: str) -> tuple[str, str]:
+    """The Python tags, and all tags with each part sorted."""
+    found = parse_wheel_filename(f"x-0-{text}.whl")[3]
+    return (
+        ".".join(sorted({tag.interpreter for tag in found})),
+        "-".join(".".join(sorted(set(part.lower().split(".")))) for part in text.split("-")),
     )
 
 

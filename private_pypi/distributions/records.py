@@ -103,8 +103,14 @@ def first_seen(stored: StoredFile) -> datetime:
 
 def one_line(summary: str | None) -> str | None:
     """A text as one line of at most 512 characters; None if there is nothing to show."""
+    if not summary:
+        return None
+    is_line = len(summary) <= _LONGEST_SUMMARY and summary.isascii() and summary.isprintable()
+    if is_line and "=?" not in summary:  # as nearly all summaries
+        line = " ".join(summary.split())
+        return line if line not in ("", "UNKNOWN") else None
     # No more words than fit into the line: splitting a long text would take much memory.
-    words = islice(_WORD.finditer(decoded(summary or "")), _LONGEST_SUMMARY)
+    words = islice(_WORD.finditer(decoded(summary)), _LONGEST_SUMMARY)
     line = printable(" ".join(word[0] for word in words))
     if len(line) > _LONGEST_SUMMARY:
         line = line[: _LONGEST_SUMMARY - 1] + "…"

@@ -2,19 +2,18 @@
 
 A parser of TOML needs about ten times the size of what it parses as memory, and the document of a
 million files has more than 600 MB. So it is cut before the headers of its entries, and some of them
-are parsed at a time. Whoever has to keep the entries keeps them on disk (`staging`, `draft`).
+are read at a time: by `written_entries` if they have the form in which we write them, and by the
+parser if they have any other form. Whoever has to keep the entries keeps them on disk (`staging`,
+`draft`).
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from io import BufferedReader
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 import tomli
 
@@ -29,11 +28,13 @@ from private_pypi.index.document import (
     Scalar,
     UnexaminedEntry,
 )
+from private_pypi.index.written_entries import WrittenEntries
 from private_pypi.model import BurntName, DistributionFile
 
 _LARGEST: Final = 2**30  # bytes of a document: more than a million files
-_PIECE: Final = 2**18  # bytes that are parsed at a time
-_HEADERS: Final = {b"[[pkgs]]", b"[[more_pkgs]]", b"[[deleted]]"}
+_PIECE: Final = 2**18  # bytes that are read at a time; about as many are parsed at a time
+_HEADER: Final = re.compile(rb"^\[\[(?:pkgs|more_pkgs|deleted)\]\][ \t]*\r?\n", re.MULTILINE)
+_HEADER_LENGTH: Final = 32  # bytes; if a longer one is not seen, the document is cut at the next
 _LATEST: Final = 2**37  # unix seconds; a moment that Python still has a date for
 _LARGEST_INTEGER: Final = 2**63 - 1  # of TOML and of SQLite
 _MOST_PROBLEMS: Final = 1000  # sentences about broken entries; further ones are only counted
@@ -97,6 +98,7 @@ class DocumentReader:
     def __init__(self, path: Path, *, location_key: str, names: Names) -> None:
         """`location_key` is that of the backend. Nothing is read yet."""
         self._path = path
+        self._location_key = location_key
         self._names = names
         self._entries = _Entries(location_key, names)
         self._head: dict[str, Any] = {}
@@ -109,7 +111,7 @@ class DocumentReader:
 
     def entries(self) -> Iterator[IndexEntry | UnexaminedEntry]:
         """All entries that are not broken. Raises `InvalidIndex`."""
-        for number, tables in enumerate(_pieces(self._path)):
+        for number, tables in enumerate(_tables(self._path, self._location_key)):
             if number == 0:
                 self._head = tables
                 self._check_head()
@@ -199,51 +201,61 @@ class DocumentReader:
 # -- pieces --------------------------------------------------------------------------------------
 
 
-def _pieces(path: Path) -> Iterator[dict[str, Any]]:
+def _tables(path: Path, location_key: str) -> Iterator[dict[str, Any]]:
     """The document as tables: its beginning, and then some entries at a time."""
     size = path.stat().st_size
     if size > _LARGEST:
         raise InvalidIndex(f"{path.name} has {size} bytes; at most {_LARGEST} can be read")
+    written = WrittenEntries(location_key)
     with path.open("rb") as file:
-        # Only inside a string of several lines can a line look like a header without being one.
-        # We never write such a string.
-        is_plain = not _has(file, b'"""', b"'''")
+        pieces = _cut(file)
         line = 1
-        for piece in _cut(file) if is_plain else [file.read()]:
-            yield _parsed(path.name, piece, line)
+        for piece in pieces:
+            text = _decoded(path.name, piece)
+            tables = written.tables(text)
+            if tables is None:
+                try:
+                    tables = _parsed(path.name, text, line)
+                except InvalidIndex:
+                    if b'"""' not in piece and b"'''" not in piece:
+                        raise
+                    # Inside a string of several lines, a line may look like the header of an entry
+                    # without being one, and the piece may have been cut there.
+                    rest = _decoded(path.name, b"".join((piece, *pieces)))
+                    tables = _parsed(path.name, rest, line)
+            yield tables
             line += piece.count(b"\n")
 
 
-def _has(file: BufferedReader, *texts: bytes) -> bool:
-    if os.fstat(file.fileno()).st_size == 0:  # nothing that could be mapped
-        return False
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return any(content.find(text) >= 0 for text in texts)
-
-
-def _cut(lines: Iterable[bytes]) -> Iterator[bytes]:
-    piece: list[bytes] = []
-    size = 0
+def _cut(file: BinaryIO) -> Iterator[bytes]:
+    """The content of a file in pieces, of which each but the first begins with a header."""
+    held = bytearray()
     is_first = True
-    for line in lines:
-        is_header = line.startswith(b"[[") and line.rstrip() in _HEADERS
-        if is_header and (is_first or size > _PIECE):
-            yield b"".join(piece)
-            piece, size, is_first = [], 0, False
-        piece.append(line)
-        size += len(line)
-    yield b"".join(piece)
+    while block := file.read(_PIECE):
+        # The end of what was read before may be the beginning of a header.
+        searched = max(0 if is_first else 1, len(held) - _HEADER_LENGTH)
+        held += block
+        if header := _HEADER.search(held, searched):
+            yield bytes(held[: header.start()])
+            del held[: header.start()]
+            is_first = False
+    yield bytes(held)
 
 
-def _parsed(name: str, piece: bytes, line: int) -> dict[str, Any]:
+def _decoded(name: str, piece: bytes) -> str:
     try:
-        return tomli.loads(piece.decode())
+        return piece.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidIndex(f"{name} is not UTF-8: {error}") from error
+
+
+def _parsed(name: str, text: str, line: int) -> dict[str, Any]:
+    try:
+        return tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         raise InvalidIndex(
             f"{name}, line {error.lineno + line - 1}, column {error.colno}: {error.msg}"
         ) from error
-    except UnicodeDecodeError as error:
-        raise InvalidIndex(f"{name} is not UTF-8: {error}") from error
     except RecursionError as error:
         raise InvalidIndex(f"{name} has tables or arrays nested too deeply") from error
     except (ValueError, OverflowError) as error:
@@ -267,6 +279,7 @@ class _Entries:
 
     def __init__(self, location_key: str, names: Names) -> None:
         self._location_key = location_key
+        self._known = self._OURS | {location_key}
         self._names = names
 
     def entry(self, table: dict[str, Any]) -> IndexEntry | UnexaminedEntry:
@@ -327,7 +340,7 @@ class _Entries:
     def _extra(self, table: dict[str, Any]) -> Mapping[str, Scalar]:
         return {
             key: table[key]
-            for key in table.keys() - self._OURS - {self._location_key}
+            for key in table.keys() - self._known
             if isinstance(value := table[key], str)
             or (isinstance(value, int) and abs(value) <= _LARGEST_INTEGER)  # a bool is an int
         }

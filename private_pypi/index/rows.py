@@ -60,7 +60,7 @@ def file_row(file: DistributionFile, stamp: str | None) -> tuple[object, ...]:
     return (
         None if file.uploaded_at is None else microseconds(file.uploaded_at),
         *_unchanged_of(file),
-        version_key(Version(file.version)),
+        _key_of(file.version),
         stamp,
     )
 
@@ -145,6 +145,11 @@ def microseconds(moment: datetime) -> int:
 def from_microseconds(number: int | None) -> datetime | None:
     """The inverse of `microseconds`, in UTC; None stays None."""
     return None if number is None else _EPOCH + number * _MICROSECOND
+
+
+@lru_cache(maxsize=4096)  # most files of a large index share their version with other files
+def _key_of(version: str) -> str:
+    return version_key(Version(version))
 
 
 def version_key(version: Version) -> str:

@@ -102,24 +102,46 @@ def stage_document(document: Path, scratch: Path, *, location_key: str) -> None:
 
 
 class NamesOnDisk:
-    """`Names` of a document (see `document_reader`) in a table of a database."""
+    """`Names` of a document (see `document_reader`) in a table of a database.
+
+    The documents that we write are ordered by filename. So nearly every name comes after all names
+    before it, which shows that it is new. Such names are written many at a time.
+    """
 
     def __init__(self, connection: sqlite3.Connection, table: str) -> None:
         """`table` is made if it is missing, and has `filename` as its key."""
         self._connection = connection
         self._table = table
+        self._last = ""  # of all names, in the order of their code points
+        self._waiting: list[tuple[str]] = []  # names that are not in the table yet
         connection.execute(
             f"CREATE TABLE IF NOT EXISTS {table} (filename TEXT PRIMARY KEY) WITHOUT ROWID"
         )
 
     def add(self, filename: str) -> bool:
         """Add a filename, and return whether it is new."""
-        statement = f"INSERT OR IGNORE INTO {self._table} VALUES (?)"
-        return self._connection.execute(statement, (filename,)).rowcount == 1
+        if filename > self._last:
+            self._last = filename
+            self._waiting.append((filename,))
+            if len(self._waiting) >= _SOME:
+                self._write()
+            return True
+        self._write()
+        return self._connection.execute(self._insert, (filename,)).rowcount == 1
 
     def __contains__(self, filename: object) -> bool:
+        self._write()
         statement = f"SELECT 1 FROM {self._table} WHERE filename = ?"
         return bool(self._connection.execute(statement, (filename,)).fetchall())
+
+    @property
+    def _insert(self) -> str:
+        return f"INSERT OR IGNORE INTO {self._table} VALUES (?)"
+
+    def _write(self) -> None:
+        if self._waiting:
+            self._connection.executemany(self._insert, self._waiting)
+            self._waiting.clear()
 
 
 def make_tables(connection: sqlite3.Connection, database: str) -> None:

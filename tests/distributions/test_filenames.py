@@ -5,9 +5,10 @@ from __future__ import annotations
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from packaging.utils import canonicalize_name
+from packaging.tags import parse_tag
+from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from private_pypi.distributions.filenames import (
@@ -266,3 +267,42 @@ def test_a_number_that_python_does_not_convert_is_no_version() -> None:
     digits = "1" * 5000
     assert not is_version(digits, Version("1"))
     assert normalize_version(digits) == digits
+
+
+PARTS = st.sampled_from(
+    [
+        *("demo", "Demo.Pkg", "a__b", "1", "1.0", "v1.0.0", "1!2.0rc1", "1.0+a_b", "x", "py2.py3"),
+        *(
+            "any",
+            "cp311.CP312",
+            "abi3",
+            "none",
+            "manylinux1_x86_64.linux_x86_64",
+            "",
+            "_",
+            ".",
+            "0",
+        ),
+    ]
+)
+
+
+@given(st.lists(PARTS, min_size=3, max_size=7))
+@example(["Demo", "1.0", "py3.py2", "none", "any"])
+def test_the_parts_of_a_wheel_mean_what_packaging_says(parts: list[str]) -> None:
+    filename = f"{'-'.join(parts)}.whl"
+    try:
+        project, version, build, tags = parse_wheel_filename(filename)
+    except ValueError:
+        with pytest.raises(InvalidFilename):
+            parse_filename(filename)
+        return
+    try:
+        parsed = parse_filename(filename)
+    except InvalidFilename as error:
+        assert "begin and end with a letter or a digit" in str(error)  # which packaging allows
+        return
+    assert (parsed.project, parsed.version) == (project, version)
+    assert parsed.build == "".join(map(str, build))
+    assert parsed.pyversion == ".".join(sorted({tag.interpreter for tag in tags}))
+    assert {str(tag) for tag in parse_tag(parsed.tags)} == {str(tag) for tag in tags}

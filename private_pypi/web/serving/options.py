@@ -87,23 +87,25 @@ def bind_problem(error: OSError, host: str, port: int, options: Mapping[str, Any
     return f"cannot listen on port {port} of {host}: {error.strerror or error}"
 
 
-def find_client_of(adj: Any) -> Callable[[dict[str, Any]], None]:
-    """How to put the client's address into a WSGI environment.
+def find_client_of(adj: Any) -> Callable[[dict[str, Any]], bool]:
+    """How to put into a WSGI environment what a trusted proxy says: the client and the host.
 
-    waitress itself does this only when it calls the application.
+    The result is false if that cannot be understood; the application is not called then. waitress
+    itself does this only when it calls the application. To do it again changes nothing.
     """
     if not adj.trusted_proxy:
-        return lambda environ: None
+        return lambda environ: True
+    understood: list[bytes] = []
     translate = proxy_headers_middleware(
-        lambda environ, start_response: (),
+        lambda environ, start_response: understood,
         trusted_proxy=adj.trusted_proxy,
         trusted_proxy_count=adj.trusted_proxy_count,
         trusted_proxy_headers=adj.trusted_proxy_headers,
         clear_untrusted=False,
     )
 
-    def find(environ: dict[str, Any]) -> None:
-        translate(environ, lambda status, headers: None)
+    def find(environ: dict[str, Any]) -> bool:
+        return translate(environ, lambda status, headers: None) is understood
 
     return find
 
