@@ -302,7 +302,8 @@ def _shown_name(subject: Subject) -> str:
 
 
 def _wheels(subject: Subject) -> list[str]:
-    return subject.server.links("x") if isinstance(subject.server, Bare) else subject.wheels(30)
+    # The constant answer has no links, and is the same for every path.
+    return [subject.server.page("x")] if isinstance(subject.server, Bare) else subject.wheels(30)
 
 
 def _json_pages(subject: Subject) -> list[Request]:
