@@ -20,7 +20,7 @@ import requests
 from private_pypi.testing.distributions import make_wheel
 from private_pypi.web.sessions.attempts import FAILURES_OF_ADDRESS
 from tests.commands.test_servers import CONFIG, LOOPBACK, serving_process
-from tests.faults.servers import Server, Servers, assert_tidy, servers_below, sha256, table
+from tests.faults.servers import READER, Server, Servers, assert_tidy, servers_below, sha256, table
 from tests.waiting import eventually
 from tests.web.api.test_metrics import Samples, samples, value
 
@@ -191,8 +191,12 @@ def test_a_worker_that_gets_a_signal_completes_its_requests_and_is_replaced(
 def test_metrics_are_the_sums_of_all_workers(server: Server) -> None:
     labels = {"method": "GET", "route": "/simple/<name>/", "status": "404"}
     before = value(metrics(server), "http_requests_total", **labels) or 0.0
-    for _ in range(30):
-        assert server.status("/r/mine/simple/counted/") == 404
+    with contextlib.ExitStack() as clients:
+        # Connections that stay open are divided between the workers.
+        sessions = [clients.enter_context(requests.Session()) for _ in range(6)]
+        for session in sessions * 5:
+            answer = session.get(f"{server.url}/r/mine/simple/counted/", auth=READER, timeout=20)
+            assert answer.status_code == 404
     eventually(
         lambda: value(metrics(server), "http_requests_total", **labels) == before + 30,
         "all requests are counted",
