@@ -1257,11 +1257,17 @@ def test_a_long_import_is_stopped_in_between(local: Server) -> None:
 
 
 def test_a_process_leaves_to_another_what_that_one_just_did(local: Server, running: Start) -> None:
+    # The second one comes while the first one lists: what ended before its start does not count.
+    local.storage.held["list_files"] = threading.Event()
     first = running(local.synchronizer(seconds=3600))
+    eventually(lambda: local.storage.calls["list_files"] == 1)
     second = running(local.synchronizer(seconds=3600))
+    time.sleep(0.3)
+    local.storage.held["list_files"].set()
     assert first.wait_until_ready(10)
     assert second.wait_until_ready(10)
-    time.sleep(0.3)
+    time.sleep(2.5)  # the second one looks every 2 seconds
+    assert (first.counts.done, second.counts.done) == (1, 0)
     assert local.storage.calls["list_files"] == 1
 
 
