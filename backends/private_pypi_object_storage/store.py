@@ -126,7 +126,8 @@ class CloudStore(ObjectStore):
                     key = each["path"]
                     if key[: len(prefix)] > prefix and begin:
                         return
-                    if key > after and key.startswith(prefix):
+                    # With an offset, the order of the store decides what comes after it.
+                    if key.startswith(prefix) and (offset is not None or key > after):
                         yield StoredObject(
                             key=key,
                             size=each["size"],

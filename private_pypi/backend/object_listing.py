@@ -2,6 +2,11 @@
 
 A store gives about a thousand keys with each request. So a million files take thousands of
 requests, one after another. Therefore a long listing is divided between the names of its folders.
+
+Stores list keys in one of two orders. Amazon S3 and Azure Blob Storage compare them as bytes, so
+"a-b/x" comes before "a/x". SeaweedFS, and Azure with a hierarchical namespace, go through a tree:
+"a" comes before "a-b". What belongs to a part does not depend on that. So a key from elsewhere is
+not always the end of a part.
 """
 
 from __future__ import annotations
@@ -56,24 +61,35 @@ def divide(store: ObjectStore) -> Sequence[str]:
 def list_part(store: ObjectStore, part: str) -> Iterator[Folder]:
     """The folders in a part, and the objects directly in them."""
     start, end = json.loads(part)
-    return _folders(_between(_listing(store, _before(start) if start else ""), start, end))
+    # In a tree, these are before the first folder of the part, and by their bytes they are in it:
+    # "a" if it begins with "a-b".
+    apart = [start[:at] for at in range(1, len(start)) if start[at] < "/"]
+    for name in apart:
+        if _is_in(name, start, end):
+            yield from _folders(_listing(store, f"{name}/"))
+    after = _before(start) if start else ""
+    for name, objects in _folders(_between(_listing(store, "", after), start, end)):
+        if name not in apart:
+            yield name, objects
 
 
-def _listing(store: ObjectStore, after: str = "") -> Iterator[StoredObject]:
-    """The objects after a key. After trouble the listing goes on where it was interrupted.
+def _listing(store: ObjectStore, prefix: str = "", after: str = "") -> Iterator[StoredObject]:
+    """The objects whose keys begin with `prefix` and come after another one.
 
-    Of thousands of requests some fail, and the core can only begin a listing again. Trouble without
-    any progress is raised.
+    After trouble the listing goes on where it was interrupted. Of thousands of requests some fail,
+    and the core can only begin a listing again. Trouble without any progress is raised, and all
+    trouble with a store that cannot begin where it was interrupted.
     """
     while True:
         reached = after
         try:
-            for each in store.list("", after):
+            for each in store.list(prefix, after):
                 reached = each.key
                 yield each
             return
         except BackendUnavailable as error:
-            if reached == after or error.retry_after > _LONGEST_WAIT:
+            is_stuck = reached == after or error.retry_after > _LONGEST_WAIT
+            if is_stuck or not store.lists_from_anywhere:
                 raise
             after = reached
             time.sleep(max(_WAIT, error.retry_after))
@@ -87,15 +103,24 @@ def _before(start: str) -> str:
     return f"{start[:-1]}{chr(ord(start[-1]) - 1)}~"
 
 
+def _is_in(name: str, start: str, end: str | None) -> bool:
+    """Whether a folder belongs to the part that begins with one folder and ends before another."""
+    key = f"{name}/".encode()
+    return (not start or key >= f"{start}/".encode()) and (end is None or key < f"{end}/".encode())
+
+
 def _between(
     listing: Iterator[StoredObject], start: str, end: str | None
 ) -> Iterator[StoredObject]:
+    """What belongs to a part in a listing that begins before it."""
     for each in listing:
-        key = each.key.encode()
-        if end is not None and key >= f"{end}/".encode():
-            return
-        if not start or key >= f"{start}/".encode():
+        name = each.key.partition("/")[0]
+        if _is_in(name, start, end):
             yield each
+        # In a tree, more of this part may come after `end` ("a-b" after "a"), and what `end` begins
+        # with comes before it ("a" before "a-b").
+        elif end is not None and not end.startswith(name) and not _is_in(name, "", end):
+            return
 
 
 def _folders(listing: Iterator[StoredObject]) -> Iterator[Folder]:

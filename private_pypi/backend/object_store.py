@@ -79,10 +79,11 @@ class ObjectStore(abc.ABC):
 
     @abc.abstractmethod
     def list(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
-        """The objects whose keys begin with `prefix` and are greater than `after`.
+        """The objects whose keys begin with `prefix` and come after `after`.
 
-        Those of one folder come one after another, ordered by their keys as bytes. Pages are
-        fetched inside the iterator. An object is included as soon as `put` has returned.
+        Those of one folder come one after another, ordered by their keys as bytes. Folders are
+        ordered by their names, with or without the slash (`object_listing`). Pages are fetched
+        inside the iterator. An object is included as soon as `put` has returned.
         """
 
     def folders(self) -> Iterable[str]:

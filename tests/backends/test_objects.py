@@ -439,7 +439,7 @@ class LongStore(FolderStore):
 
     def list(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
         for key in self._keys:
-            if key > after:
+            if key > after and key.startswith(prefix):
                 if key in self._failing:
                     self._failing.discard(key)
                     raise BackendUnavailable("busy", retry_after=0)
