@@ -29,7 +29,7 @@ from private_pypi.model import DistributionFile
 from private_pypi.testing.distributions import make_wheel
 from private_pypi_object_storage import ObjectStorageBackend
 from tests.faults.servers import Server
-from tests.object_storage.seaweed import Seaweed, shared
+from tests.object_storage.seaweed import Seaweed, running_seaweed
 from tests.replicas import load as clients
 from tests.replicas.setting import COUNT, Replicas, is_ready, prepared, replicas
 from tests.waiting import eventually
@@ -61,7 +61,10 @@ def main(arguments: Sequence[str]) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "replicas.json"
     known = [Outcome.of_json(row) for row in json.loads(path.read_text())] if path.exists() else []
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as name, shared(Path(name)) as store:
+    with (
+        tempfile.TemporaryDirectory(prefix="benchmark-") as name,
+        running_seaweed(Path(name)) as store,
+    ):
         for group in options.only:
             _say(group)
             folder = Path(name) / group

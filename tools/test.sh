@@ -22,13 +22,28 @@ packages_for_tests() {
     done <requirements/debian.list
 }
 
-# shellcheck disable=SC2046 # a list of packages
+# Azurite, which stands in for Azure Blob Storage. It comes from npm, with a Node of its own, since
+# that of Debian is too old for it.
+install_azurite() {
+    mkdir -p .venv/azurite
+    cp requirements/azurite/package.json requirements/azurite/package-lock.json .venv/azurite/
+    npm_in .venv/azurite ci
+    cat >.venv/bin/azurite <<SCRIPT
+#!/bin/sh
+exec '$node/bin/node' '$PWD/.venv/azurite/node_modules/azurite/dist/src/blob/main.js' "\$@"
+SCRIPT
+    chmod +x .venv/bin/azurite
+}
+
 case " $* " in
-*" --quick "*) make_environment ;;
-*) make_environment $(packages_for_tests) ;;
+*" --quick "*) is_quick=true ;;
+*) is_quick=false ;;
 esac
+# shellcheck disable=SC2046 # a list of packages
+make_environment $("$is_quick" || packages_for_tests)
 install_once dev "requirements/dev.txt pyproject.toml" --require-hashes --requirement requirements/dev.txt
 install_once editable "pyproject.toml" --no-deps --no-build-isolation --editable .
+"$is_quick" || once azurite "requirements/azurite/node.txt requirements/azurite/package-lock.json" install_azurite
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check --quiet .

@@ -6,14 +6,14 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from private_pypi.backend import Folders, Traits, system_errors
 from private_pypi.backend.objects import ObjectsBackend, ObjectsStorage
 from private_pypi.model import StoredFile, Upload
 from private_pypi_object_storage.settings import ObjectStorageSettings
-from private_pypi_object_storage.store import CloudStore
+from private_pypi_object_storage.store import Abilities, CloudStore
 
 
 class ObjectStorageView(ObjectsStorage):
@@ -82,7 +82,7 @@ class ObjectStorageBackend(ObjectsBackend[ObjectStorageSettings]):
             if found is None:
                 found = store.probe()
                 known.write(found)
-            store.copies = found
+            store.copies, store.lists_from_anywhere = found.copies, found.lists_from_anywhere
             self._checked.set()
 
 
@@ -93,20 +93,19 @@ class _Remembered:
     path: Path
     settings: ObjectStorageSettings
 
-    def read(self) -> str | None:
-        """How the store copies; None if that is not known of this store."""
+    def read(self) -> Abilities | None:
+        """What this store can; None if that is not known."""
         try:
-            found = json.loads(self.path.read_bytes())
+            match json.loads(self.path.read_bytes()):
+                case {"store": store, "copies": str(copies), "lists_from_anywhere": bool(lists)}:
+                    return Abilities(copies, lists) if store == self._store() else None
         except (OSError, ValueError):
-            return None
-        if not isinstance(found, dict) or found.get("store") != self._store():
-            return None
-        copies = found.get("copies")
-        return copies if isinstance(copies, str) else None
+            pass
+        return None
 
-    def write(self, copies: str) -> None:
+    def write(self, found: Abilities) -> None:
         with system_errors(f"cannot write {self.path.name!r}"):
-            self.path.write_text(json.dumps({"store": self._store(), "copies": copies}))
+            self.path.write_text(json.dumps({"store": self._store(), **asdict(found)}))
 
     def _store(self) -> str:
         return hashlib.sha256(f"{self.settings.url} {self.settings.endpoint}".encode()).hexdigest()

@@ -80,6 +80,10 @@ class ObjectStorageSettings(ObjectsSettings):
             raise ValueError("credentials_file: needs profile, the name of a section of the file")
         if (self.account_key is not None or self.sas_token is not None) and self.account is None:
             raise ValueError("account: is needed with account_key and sas_token")
+        if self.sas_token is not None and self.download == "redirect":
+            raise ValueError(
+                "sas_token: cannot sign addresses for clients; with it, download must be 'proxy'"
+            )
 
     @property
     def scheme(self) -> str:

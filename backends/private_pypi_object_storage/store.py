@@ -6,6 +6,7 @@ import contextlib
 import mmap
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +49,7 @@ _LONG: Final = timedelta(hours=1)  # for 5 GiB
 
 _DAY: Final = timedelta(days=1)
 _PROBE: Final = f"{RESERVED}probe"
+_FOLDERS: Final = f"{RESERVED}folders"  # a folder with two others, of which only one is asked for
 
 # How S3 is asked to copy an object unless there is one already. The first keeps Content-Disposition
 # and is a single request; the second works with stores that know conditions only for uploads.
@@ -56,6 +58,15 @@ _COPY: Final = "native"  # of other stores
 NO_COPY: Final = "none"
 """The way to copy of a store that cannot do it on a condition. It stores large files with one
 request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What `CloudStore.probe` finds out about a store."""
+
+    copies: str
+    """How it copies on a condition."""
+    lists_from_anywhere: bool
 
 
 class CloudStore(ObjectStore):
@@ -71,12 +82,12 @@ class CloudStore(ObjectStore):
         self._settings = settings
         self._what = f"trouble with {settings.url}"
         self.copies = NO_COPY
-        """How the store copies on a condition; what `probe` has returned."""
+        """How the store copies on a condition, if that is known."""
         with self._errors():
             self._reading = _open(settings, timeout=_LONG, read_timeout=_SILENCE)
             self._writing = _open(settings, timeout=_SHORT)
             self._sending = _open(settings, timeout=_LONG)
-        # Others list from the beginning, and leave out what comes before.
+        # Not every store with the API of Azure can, so it is found out.
         self.lists_from_anywhere = settings.scheme != "az"
 
     def _errors(self, key: str = "") -> contextlib.AbstractContextManager[None]:
@@ -221,8 +232,8 @@ class CloudStore(ObjectStore):
 
     # -- what the store can do -------------------------------------------------------------------
 
-    def probe(self) -> str:
-        """Find out whether the store heeds conditions; returns how it copies on one.
+    def probe(self) -> Abilities:
+        """Find out whether the store heeds conditions, and what else it can.
 
         Raises `BackendError` for a store that does not. A few small objects are written, which
         stay.
@@ -234,7 +245,8 @@ class CloudStore(ObjectStore):
         if not self._is_refused(lambda: self.put(_PROBE, b"2", replaces='"0"')):
             raise self._unsafe("If-Match")
         ways = _COPY_OF_S3 if self._settings.scheme == "s3" else (_COPY,)
-        return next((way for way in ways if self._copies_safely(way)), NO_COPY)
+        copies = next((way for way in ways if self._copies_safely(way)), NO_COPY)
+        return Abilities(copies, self._lists_from_anywhere())
 
     def _is_refused(self, put: Callable[[], object]) -> bool:
         try:
@@ -269,6 +281,21 @@ class CloudStore(ObjectStore):
         finally:
             with contextlib.suppress(BackendError):
                 self.delete(new)
+
+    def _lists_from_anywhere(self) -> bool:
+        """Whether a listing can begin in the middle. Not every store that speaks like Azure can."""
+        first, second = (f"{_FOLDERS}/{name}/x" for name in "ab")
+        for key in (first, second):
+            with contextlib.suppress(ObjectChanged):
+                self.put(key, b"1", replaces=NO_OBJECT)
+        try:
+            with self._errors():
+                pages = obstore.list(self._reading, _FOLDERS, offset=f"{_FOLDERS}/a~")
+                return [each["path"] for page in pages for each in page] == [second]
+        except BackendUnavailable:
+            raise
+        except BackendError:
+            return False
 
 
 def _open(settings: ObjectStorageSettings, **more: Any) -> Store:

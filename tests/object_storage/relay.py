@@ -33,7 +33,7 @@ def relay(to: str, change: Callable[[bytes], bytes] = bytes) -> Iterator[Relay]:
     assert parts.hostname is not None and parts.port is not None
     address = (parts.hostname, parts.port)
     listener = socket.create_server(("127.0.0.1", 0))
-    running = Relay(f"http://127.0.0.1:{listener.getsockname()[1]}", listener, [])
+    running = Relay(f"http://127.0.0.1:{listener.getsockname()[1]}{parts.path}", listener, [])
 
     def accept() -> None:
         with contextlib.suppress(OSError):

@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import obstore
 import requests
-from filelock import FileLock
 from obstore.store import S3Store
 
 from benchmarks.ports import free_port
 from tests.machine import need
+from tests.object_storage.running import BUCKET, Running, shared
 from tests.waiting import eventually
 
-BUCKET = "packages"
 # The second may not create buckets, which SeaweedFS does by itself for somebody who may.
 ADMIN = ("ADMIN-KEY", "admin-secret-key")
 WRITER = ("WRITER-KEY", "writer-secret-key")
 _ACTIONS = {ADMIN: ["Admin", "Read", "Write", "List"], WRITER: ["Read", "Write", "List"]}
 
 
-@dataclass(frozen=True)
-class Seaweed:
+class Seaweed(Running):
     """A server that is running."""
 
-    url: str
-    folder: Path
+    scheme: ClassVar = "s3"
+    credentials: ClassVar = {"access_key_id": WRITER[0], "secret_access_key": WRITER[1]}
 
     def bucket(self, prefix: str | None = None, name: str = BUCKET) -> S3Store:
-        """A bucket, to look into it and to break it."""
         return S3Store(
             name,
             prefix=prefix,
@@ -48,38 +40,17 @@ class Seaweed:
             client_options={"allow_http": True},
         )
 
-    def keys(self, prefix: str) -> list[str]:
-        """What is stored below a prefix."""
-        return [each["path"] for each in obstore.list(self.bucket(prefix)).collect()]
-
 
 @contextlib.contextmanager
-def shared(folder: Path) -> Iterator[Seaweed]:
-    """The server of all workers of a run: the first one starts it, and the last one ends it."""
-    lock = FileLock(folder / "seaweed.lock")
-    state = folder / "seaweed.json"
-    with lock:
-        found: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {"users": 0}
-        if not found["users"]:
-            found = {**_start(folder), "users": 0}
-        found["users"] += 1
-        state.write_text(json.dumps(found))
-    try:
-        yield Seaweed(found["url"], Path(found["folder"]))
-    finally:
-        with lock:
-            found = json.loads(state.read_text())
-            found["users"] -= 1
-            state.write_text(json.dumps(found))
-            if not found["users"]:
-                os.killpg(found["pid"], signal.SIGKILL)  # it takes 25 s to end by itself
-                shutil.rmtree(found["folder"], ignore_errors=True)
+def running_seaweed(folder: Path) -> Iterator[Seaweed]:
+    """The server of all workers of a run."""
+    with shared(folder, "seaweed", _start) as (url, at):
+        yield Seaweed(url, at)
 
 
-def _start(folder: Path) -> dict[str, Any]:
+def _start(at: Path) -> tuple[int, str]:
     program = need("weed")
-    at = folder / f"seaweed-{time.time_ns()}"
-    (at / "data").mkdir(parents=True)
+    (at / "data").mkdir()
     config = at / "s3.json"
     identities = [
         {
@@ -137,4 +108,4 @@ def _start(folder: Path) -> dict[str, Any]:
         return False
 
     eventually(stores, "the store has room")
-    return {"pid": process.pid, "url": server.url, "folder": str(at)}
+    return process.pid, server.url

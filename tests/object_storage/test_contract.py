@@ -1,10 +1,10 @@
-"""The contract over SeaweedFS."""
+"""The contract over SeaweedFS and over Azurite."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -21,17 +21,14 @@ from private_pypi.testing.contract import (
 )
 from private_pypi_object_storage import ObjectStorageBackend
 from tests.object_storage.relay import Relay, relay
-from tests.object_storage.seaweed import Seaweed
+from tests.object_storage.running import Running
 from tests.object_storage.servers import backend_of
 
-pytestmark = pytest.mark.needs("weed")
+pytestmark = pytest.mark.needs("weed", "azurite")
 
 
-class Place(NamedTuple):
-    """Where a repository is, as other processes reach it."""
-
-    url: str
-    prefix: str
+Place = tuple[Running, str]
+"""Where a repository is, as other processes reach it."""
 
 
 class TestObjectStorage(
@@ -45,13 +42,13 @@ class TestObjectStorage(
     RemoteContract,
 ):
     @pytest.fixture
-    def place(self, seaweed: Seaweed, prefix: str, tmp_path: Path) -> Iterator[Place]:
-        with relay(seaweed.url) as between:
+    def place(self, each_store: Running, prefix: str) -> Iterator[Place]:
+        with relay(each_store.url) as between:
             self.between: Relay = between
-            yield Place(between.url, prefix)
+            yield replace(each_store, url=between.url), prefix
 
     def open_backend(self, place: Any, folders: Folders) -> ObjectStorageBackend:
-        return backend_of(place.url, place.prefix, folders)
+        return backend_of(*place, folders)
 
     def break_storage(self, place: Any) -> None:
         self.between.cut()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -30,28 +31,39 @@ from private_pypi.testing.contract.processes import child_process
 from private_pypi_object_storage import store as stores
 from private_pypi_object_storage.backend import ObjectStorageView
 from private_pypi_object_storage.store import CloudStore
+from tests.object_storage.running import Running
 from tests.object_storage.seaweed import Seaweed
 from tests.object_storage.servers import server
 from tests.oci.faults import KINDS, Faults, Kind, before
 
-pytestmark = pytest.mark.needs("weed")
+pytestmark = pytest.mark.needs("weed", "azurite")
 
 WHEEL = "demo-1.0-py3-none-any.whl"
+COPIES = {"s3": "header:if-none-match:*", "az": "native"}
 MOST = 30  # requests that one call makes
 
 
+Through = tuple[Running, Faults]
+"""A store behind a proxy, and what makes this fail."""
+
+
 @pytest.fixture(scope="module")
-def through(seaweed: Seaweed) -> Iterator[tuple[str, Faults]]:
-    """The store behind a proxy that can be told to fail."""
-    with before(seaweed.url) as found:
-        yield found
+def through(seaweed: Seaweed) -> Iterator[Through]:
+    with before(seaweed.url) as (url, faults):
+        yield replace(seaweed, url=url), faults
 
 
-def ready(url: str, prefix: str, tmp_path: Path) -> ObjectStorageView:
+@pytest.fixture(scope="module")
+def through_each(each_store: Running) -> Iterator[Through]:
+    with before(each_store.url) as (url, faults):
+        yield replace(each_store, url=url), faults
+
+
+def ready(store: Running, prefix: str, tmp_path: Path) -> ObjectStorageView:
     """A server that knows already that the store heeds conditions."""
-    storage = server(url, prefix, tmp_path)
+    storage = server(store, prefix, tmp_path)
     assert isinstance(storage.backend.store, CloudStore)
-    storage.backend.store.copies = "header:if-none-match:*"
+    storage.backend.store.copies = COPIES[store.scheme]
     storage.backend._checked.set()
     return storage
 
@@ -72,18 +84,18 @@ def check_whole(storage: ObjectStorageView, upload: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["reset", "reset after", "502 after", "404 of a proxy", "403"])
-def test_publishing(through: tuple[str, Faults], prefix: str, tmp_path: Path, kind: Kind) -> None:
+def test_publishing(through_each: Through, prefix: str, tmp_path: Path, kind: Kind) -> None:
     """Success means published; an error means whole or not at all; again makes it whole."""
-    url, faults = through
+    store, faults = through_each
     for at in range(1, MOST):
         faults.heal()
-        writer = ready(url, f"{prefix}/{at}", tmp_path)
+        writer = ready(store, f"{prefix}/{at}", tmp_path)
         upload = make_upload(tmp_path, WHEEL, b"content")
         faults.fail(kind, at=at)
         result = outcome(writer.put_file, upload)
         asked = list(faults.asked)
         faults.heal()
-        reader = server(url, f"{prefix}/{at}", tmp_path)
+        reader = server(store, f"{prefix}/{at}", tmp_path)
         shown = list(reader.list_files())
         if isinstance(result, StoredFile):
             check_whole(reader, upload)
@@ -102,11 +114,11 @@ def test_publishing(through: tuple[str, Faults], prefix: str, tmp_path: Path, ki
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_reading(through: tuple[str, Faults], prefix: str, tmp_path: Path, kind: Kind) -> None:
+def test_reading(through_each: Through, prefix: str, tmp_path: Path, kind: Kind) -> None:
     """Trouble is an error: never a shorter listing, an absence or other bytes."""
-    url, faults = through
+    store, faults = through_each
     faults.heal()
-    writer = ready(url, prefix, tmp_path)
+    writer = ready(store, prefix, tmp_path)
     uploads = [
         make_upload(tmp_path, name, name.encode() * 1000)
         for name in (WHEEL, "demo-2.0-py3-none-any.whl")
@@ -143,12 +155,12 @@ def test_reading(through: tuple[str, Faults], prefix: str, tmp_path: Path, kind:
 
 
 @pytest.mark.parametrize("kind", ["reset", "reset after", "502 after"])
-def test_deleting(through: tuple[str, Faults], prefix: str, tmp_path: Path, kind: Kind) -> None:
+def test_deleting(through_each: Through, prefix: str, tmp_path: Path, kind: Kind) -> None:
     """A deletion that was interrupted is completed by the next one, and leaves nothing."""
-    url, faults = through
+    store, faults = through_each
     for at in range(1, MOST):
         faults.heal()
-        writer = ready(url, f"{prefix}/{at}", tmp_path)
+        writer = ready(store, f"{prefix}/{at}", tmp_path)
         upload = make_upload(tmp_path, WHEEL, b"content")
         file = published(upload, writer.put_file(upload))
         faults.fail(kind, at=at)
@@ -168,12 +180,12 @@ def test_deleting(through: tuple[str, Faults], prefix: str, tmp_path: Path, kind
 
 
 def test_an_answer_that_was_lost_writes_no_index_twice(
-    through: tuple[str, Faults], prefix: str, tmp_path: Path
+    through: Through, prefix: str, tmp_path: Path
 ) -> None:
     """Whoever has not heard that its document was written reads it again."""
-    url, faults = through
+    store, faults = through
     faults.heal()
-    writer = ready(url, prefix, tmp_path)
+    writer = ready(store, prefix, tmp_path)
     first, second = (document(tmp_path, b"mtime = %d\n" % number) for number in (1, 2))
     revision = writer.write_index(first, "")
     faults.fail("reset after", at=1)
@@ -193,12 +205,12 @@ SIZES = {"small": 7, "large": 11 * MIB}
 
 
 def put_until(
-    connection: Any, url: str, prefix: str, tmp_path: Path, size: str, step: int, after: bool
+    connection: Any, on: Running, prefix: str, tmp_path: Path, size: str, step: int, after: bool
 ) -> None:
     """In a child process: publish a file, and be killed before or after a step of that."""
     stores._WHOLE = MIB  # type: ignore[misc]
     stores._PART = 5 * MIB  # type: ignore[misc]
-    storage = ready(url, prefix, tmp_path)
+    storage = ready(on, prefix, tmp_path)
     done = 0
 
     def counting(method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -224,7 +236,7 @@ def put_until(
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_writer_that_is_killed_at_any_step_leaves_a_whole_file_or_none(
-    seaweed: Seaweed, prefix: str, tmp_path: Path, size: str
+    each_store: Running, prefix: str, tmp_path: Path, size: str
 ) -> None:
     """No step hides a file from those who come later, or shows half of one."""
     upload = make_upload(tmp_path, WHEEL, b"x" * SIZES[size])
@@ -232,11 +244,11 @@ def test_a_writer_that_is_killed_at_any_step_leaves_a_whole_file_or_none(
     for step in range(1, MOST):
         after = bool(step % 2)  # with the number of the step, each gap between two is looked at
         at = f"{prefix}/{step}"
-        arguments = (seaweed.url, at, folder(tmp_path), size, step, after)
+        arguments = (each_store, at, folder(tmp_path), size, step, after)
         with child_process(put_until, *arguments) as child:
             child._process.join(60)
             is_stored = "stored" in child.received()
-        reader = server(seaweed.url, at, tmp_path)
+        reader = server(each_store, at, tmp_path)
         listed = [with_record(reader, each) for each in reader.list_files()]
         if is_stored:
             check_whole(reader, upload)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -17,35 +16,31 @@ from private_pypi.backend.object_journal import JOURNAL
 from private_pypi.testing.distributions import make_wheel
 from tests.faults.servers import READER, Servers, sha256, table
 from tests.object_storage.relay import relay
-from tests.object_storage.seaweed import BUCKET, WRITER, Seaweed
+from tests.object_storage.running import BUCKET, Running
+from tests.object_storage.seaweed import WRITER, Seaweed
+from tests.object_storage.servers import url_of
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.needs("weed")
+pytestmark = pytest.mark.needs("weed", "azurite")
 
 
-def config(seaweed: Seaweed, prefix: str, **more: object) -> str:
+def config(store: Running, prefix: str, **more: object) -> str:
     given: dict[str, object] = {
         "type": "object_storage",
-        "url": f"s3://{BUCKET}/{prefix}",
-        "endpoint": seaweed.url,
-        "access_key_id": WRITER[0],
-        "secret_access_key_env": "STORE_SECRET",
+        "url": url_of(store, prefix),
+        "endpoint": store.url,
+        **store.credentials,
     }
     return table(**{**given, **more})
 
 
-ENVIRON = {"STORE_SECRET": WRITER[1]}
-
-
 def test_two_servers_show_one_bucket(
-    servers: Servers, seaweed: Seaweed, prefix: str, tmp_path: Path
+    servers: Servers, each_store: Running, prefix: str, tmp_path: Path
 ) -> None:
     """An upload is seen at once here and within an interval there; so are yanks and deletions."""
-    text = config(seaweed, prefix)
-    one = servers.start(tmp_path / "one", text, environ=ENVIRON)
-    other = servers.start(
-        tmp_path / "other", config(seaweed, prefix, download="redirect"), environ=ENVIRON
-    )
+    text = config(each_store, prefix)
+    one = servers.start(tmp_path / "one", text)
+    other = servers.start(tmp_path / "other", config(each_store, prefix, download="redirect"))
     filename, content = make_wheel()
     one.publish(filename, content)
     assert one.listed() == {filename: sha256(content)}
@@ -70,7 +65,6 @@ def test_two_servers_show_one_bucket(
     command = ["private_pypi", "update_index", "mine", "--config", tmp_path / "config-0.toml"]
     updated = subprocess.run(
         [sys.executable, "-m", *command],
-        env={**os.environ, **ENVIRON},
         capture_output=True,
         text=True,
         timeout=60,
@@ -79,7 +73,7 @@ def test_two_servers_show_one_bucket(
     one.change("DELETE", f"demo/{filename}")
     eventually(lambda: other.listed() == {}, "the other one has noticed the deletion")
     assert other.put(filename, content).status_code == 400
-    kept = [key for key in seaweed.keys(prefix) if key.startswith(("demo/", JOURNAL))]
+    kept = [key for key in each_store.keys(prefix) if key.startswith(("demo/", JOURNAL))]
     assert kept == []
 
 
@@ -88,7 +82,7 @@ def test_a_server_over_a_bucket_that_is_not_there_says_so(
 ) -> None:
     """It answers nothing, rather than that there is nothing."""
     text = config(seaweed, "x").replace(f"s3://{BUCKET}/", "s3://no-such-bucket/")
-    server = servers.start(tmp_path / "root", text, environ=ENVIRON)
+    server = servers.start(tmp_path / "root", text)
     eventually(lambda: "could not be synchronised" in server.log, "it has tried")
     assert server.status("/r/mine/simple/demo/") == 503
     assert WRITER[1] not in server.log
@@ -121,9 +115,7 @@ def test_a_slow_store_and_one_that_hangs_delay_only_what_needs_them(
 
     known, slow, hung = (make_wheel(version=f"{number}.0") for number in (1, 2, 3))
     with relay(seaweed.url, late) as between, ThreadPoolExecutor(1) as pool:
-        one = servers.start(
-            tmp_path / "one", config(seaweed, prefix, endpoint=between.url), environ=ENVIRON
-        )
+        one = servers.start(tmp_path / "one", config(seaweed, prefix, endpoint=between.url))
         one.publish(*known)
         assert one.content(known[0]) == known[1]  # it is in the cache from now on
         seconds = 0.3

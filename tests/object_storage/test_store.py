@@ -34,20 +34,26 @@ from private_pypi_object_storage import ObjectStorageBackend
 from private_pypi_object_storage import store as stores
 from private_pypi_object_storage.backend import ObjectStorageView
 from private_pypi_object_storage.credentials import access_keys
-from private_pypi_object_storage.store import NO_COPY, CloudStore
+from private_pypi_object_storage.store import NO_COPY, Abilities, CloudStore
 from private_pypi_object_storage.unfinished import _request, give_up
 from tests.object_storage.relay import relay
+from tests.object_storage.running import Running
 from tests.object_storage.seaweed import WRITER, Seaweed
 from tests.object_storage.servers import backend_of, server, settings_of
 
-pytestmark = pytest.mark.needs("weed")
+pytestmark = pytest.mark.needs("weed", "azurite")
 
 WHEEL = "demo-1.0-py3-none-any.whl"
 
 
 @pytest.fixture
 def storage(seaweed: Seaweed, prefix: str, tmp_path: Path) -> ObjectStorageView:
-    return server(seaweed.url, prefix, tmp_path)
+    return server(seaweed, prefix, tmp_path)
+
+
+@pytest.fixture
+def on_each(each_store: Running, prefix: str, tmp_path: Path) -> ObjectStorageView:
+    return server(each_store, prefix, tmp_path)
 
 
 def reopened(storage: ObjectStorageView, **more: Any) -> ObjectStorageView:
@@ -58,28 +64,46 @@ def reopened(storage: ObjectStorageView, **more: Any) -> ObjectStorageView:
 
 
 def test_a_long_listing_is_divided_between_the_projects(
-    seaweed: Seaweed, prefix: str, storage: ObjectStorageView, monkeypatch: pytest.MonkeyPatch
+    each_store: Running, prefix: str, on_each: ObjectStorageView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ["a", "a-b", "a.b", "ab", "b", "z"]
+    names = ["a", "a-b", "a-b-c", "a.b", "ab", "b", "z"]
     for name in names:
-        seaweed.bucket(prefix).put(f"{name}/x-1.0.zip", b"content")
+        each_store.bucket(prefix).put(f"{name}/x-1.0.zip", b"content")
     monkeypatch.setattr(object_listing, "_SHORT", 2)
-    parts = storage.list_parts()
-    listed = [[each.location for each in storage.list_part(part)] for part in parts]
+    parts = on_each.list_parts()
+    listed = [[each.location for each in on_each.list_part(part)] for part in parts]
     # One for each project, and one for what is below `.private_pypi`.
     assert sorted(listed) == [[], *sorted([f"{name}/x-1.0.zip"] for name in names)]
+    for count in range(1, len(names)):
+        monkeypatch.setattr(object_listing, "_PARTS", count)
+        parts = on_each.list_parts()
+        found = [each.location for part in parts for each in on_each.list_part(part)]
+        assert sorted(found) == sorted(f"{name}/x-1.0.zip" for name in names), count
+
+
+def test_a_listing_goes_on_after_every_key_in_the_order_of_the_store(
+    each_store: Running, prefix: str, on_each: ObjectStorageView
+) -> None:
+    for name in ("a", "a-b", "a.b", "ab"):
+        each_store.bucket(prefix).put(f"{name}/x-1.0.zip", b"content")
+    on_each.backend.check_store()
+    store = on_each.backend.store
+    assert store.lists_from_anywhere
+    keys = [each.key for each in store.list("")]
+    for at, key in enumerate(keys, 1):
+        assert [each.key for each in store.list("", key)] == keys[at:]
 
 
 # -- layout and writers --------------------------------------------------------------------------
 
 
 def test_people_find_what_they_look_for(
-    seaweed: Seaweed, prefix: str, storage: ObjectStorageView, tmp_path: Path
+    each_store: Running, prefix: str, on_each: ObjectStorageView, tmp_path: Path
 ) -> None:
     upload = make_upload(tmp_path, WHEEL, b"content")
-    storage.put_file(upload)
+    on_each.put_file(upload)
     sha256 = upload.file.sha256
-    keys = seaweed.keys(prefix)
+    keys = each_store.keys(prefix)
     assert [key for key in keys if not key.startswith(".private_pypi/")] == [
         f"demo/{WHEEL}",
         f"demo/{WHEEL}.{sha256}.metadata",
@@ -87,13 +111,13 @@ def test_people_find_what_they_look_for(
     ]
     [entry] = [key for key in keys if key.startswith(JOURNAL)]
     assert entry.endswith(f"/demo/{WHEEL}")
-    record = seaweed.bucket(prefix).get(f"demo/{WHEEL}.{sha256}.record").bytes()
+    record = each_store.bucket(prefix).get(f"demo/{WHEEL}.{sha256}.record").bytes()
     assert json.loads(bytes(record)) == upload.record
 
 
-def test_of_sixty_four_writers_one_wins(seaweed: Seaweed, prefix: str, tmp_path: Path) -> None:
+def test_of_sixty_four_writers_one_wins(each_store: Running, prefix: str, tmp_path: Path) -> None:
     """32 contents under one name, each sent twice: the two with the same bytes may both succeed."""
-    writers = [server(seaweed.url, prefix, tmp_path) for _ in range(4)]
+    writers = [server(each_store, prefix, tmp_path) for _ in range(4)]
     uploads = [
         make_upload(tmp_path, WHEEL, b"%d" % (number // 2), {"keywords": str(number // 2)})
         for number in range(64)
@@ -112,9 +136,9 @@ def test_of_sixty_four_writers_one_wins(seaweed: Seaweed, prefix: str, tmp_path:
     others = {type(found) for found in outcomes if not isinstance(found, StoredFile)}
     assert len(winners) == 1
     assert others == {FileAlreadyExists}
-    [listed] = server(seaweed.url, prefix, tmp_path).list_files()
+    [listed] = server(each_store, prefix, tmp_path).list_files()
     assert {listed.sha256} == winners
-    kept = [key for key in seaweed.keys(f"{prefix}/demo") if key != WHEEL]
+    kept = [key for key in each_store.keys(f"{prefix}/demo") if key != WHEEL]
     assert {key.split(".")[-2] for key in kept} == winners
 
 
@@ -137,7 +161,7 @@ def test_a_large_file_is_stored_on_the_same_condition(
     stored = storage.put_file(upload)
     content = content_of(storage.open_file(published(upload, stored)))
     assert hashlib.sha256(content).hexdigest() == upload.file.sha256
-    other = server(seaweed.url, prefix, tmp_path)
+    other = server(seaweed, prefix, tmp_path)
     other.backend.check_store()
     other.backend.store.copies = copies  # type: ignore[attr-defined]
     with pytest.raises(FileAlreadyExists):
@@ -147,7 +171,7 @@ def test_a_large_file_is_stored_on_the_same_condition(
 
 
 def test_a_file_is_not_read_into_memory(
-    storage: ObjectStorageView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_each: ObjectStorageView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the system sees it: what `obstore` uses is not memory of Python."""
     monkeypatch.setattr(stores, "_WHOLE", 32 * MIB)
@@ -156,10 +180,10 @@ def test_a_file_is_not_read_into_memory(
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
-    storage.put_file(make_upload(tmp_path, "demo-0.1.tar.gz", b"warm"))
+    on_each.put_file(make_upload(tmp_path, "demo-0.1.tar.gz", b"warm"))
     before = used()
     for name, size in (("demo-1.0.tar.gz", 31 * MIB), ("demo-2.0.tar.gz", 160 * MIB)):
-        storage.put_file(make_upload(tmp_path, name, zeros=size))
+        on_each.put_file(make_upload(tmp_path, name, zeros=size))
         assert used() - before < 100 * MIB
 
 
@@ -168,7 +192,7 @@ def test_what_arrives_otherwise_than_it_was_sent_is_refused(
 ) -> None:
     """Each request has the SHA-256 of its body, and the store compares."""
     with relay(seaweed.url, lambda sent: sent.replace(b"the content", b"THE CONTENT")) as between:
-        storage = server(between.url, prefix, tmp_path)
+        storage = server(replace(seaweed, url=between.url), prefix, tmp_path)
         found = outcome(storage.put_file, make_upload(tmp_path, WHEEL, b"the content"))
         assert isinstance(found, BackendUnavailable)  # sending it again may help
         assert "BadDigest" in str(found)
@@ -206,11 +230,11 @@ def test_an_upload_in_parts_that_was_killed_is_given_up_after_a_day(
 
 
 def test_clients_are_redirected_to_a_signed_address(
-    storage: ObjectStorageView, tmp_path: Path
+    on_each: ObjectStorageView, tmp_path: Path
 ) -> None:
     upload = make_upload(tmp_path, "demo-1.0+local.1-py3-none-any.whl", b"content")
-    file = published(upload, storage.put_file(upload))
-    found = reopened(storage, download="redirect").open_file(file)
+    file = published(upload, on_each.put_file(upload))
+    found = reopened(on_each, download="redirect").open_file(file)
     assert isinstance(found, Redirect)
     assert found.expires_at is not None
     left = found.expires_at - datetime.now(UTC)
@@ -229,7 +253,7 @@ def test_credentials_may_come_from_the_environment(
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", WRITER[0])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", WRITER[1])
-    storage = server(seaweed.url, prefix, tmp_path, access_key_id=None, secret_access_key=None)
+    storage = server(seaweed, prefix, tmp_path, access_key_id=None, secret_access_key=None)
     stored = storage.put_file(make_upload(tmp_path, WHEEL, b"content"))
     assert [each.filename for each in storage.list_files()] == [stored.filename]
 
@@ -242,11 +266,11 @@ def test_credentials_may_come_from_a_profile(seaweed: Seaweed, prefix: str, tmp_
     )
     given: dict[str, Any] = {"access_key_id": None, "secret_access_key": None}
     given |= {"profile": "acme", "credentials_file": path}
-    storage = server(seaweed.url, prefix, tmp_path, **given)
+    storage = server(seaweed, prefix, tmp_path, **given)
     stored = storage.put_file(make_upload(tmp_path, WHEEL, b"content"))
     assert [each.filename for each in storage.list_files()] == [stored.filename]
     storage.sweep()  # signs requests of its own
-    wrong = server(seaweed.url, prefix, tmp_path, **{**given, "profile": "default"})
+    wrong = server(seaweed, prefix, tmp_path, **{**given, "profile": "default"})
     with pytest.raises(BackendError, match="refuses the credentials"):
         wrong.put_file(make_upload(tmp_path, WHEEL, b"content"))
 
@@ -255,16 +279,16 @@ def test_credentials_may_come_from_a_profile(seaweed: Seaweed, prefix: str, tmp_
 
 
 def test_an_unchanged_index_document_is_not_sent(
-    storage: ObjectStorageView, tmp_path: Path
+    on_each: ObjectStorageView, tmp_path: Path
 ) -> None:
-    revision = storage.write_index(document(tmp_path, b"mtime = 1\n"), "")
+    revision = on_each.write_index(document(tmp_path, b"mtime = 1\n"), "")
     into = tmp_path / "again.toml"
-    assert storage.read_index(into, unless=revision) == revision
+    assert on_each.read_index(into, unless=revision) == revision
     assert not into.exists()
 
 
 def test_names_that_begin_like_others_are_told_apart(
-    seaweed: Seaweed, prefix: str, storage: ObjectStorageView, tmp_path: Path
+    each_store: Running, prefix: str, on_each: ObjectStorageView, tmp_path: Path
 ) -> None:
     """A listing of a store is of a folder; ours is of a beginning of keys."""
     names = [
@@ -272,9 +296,9 @@ def test_names_that_begin_like_others_are_told_apart(
         *("demo_demo-1.0.zip", "demo.demo-1.0.zip", "dem-1.0.zip"),
     ]
     for name in names:
-        storage.put_file(make_upload(tmp_path, name, name.encode()))
-    assert sorted(each.filename for each in storage.list_files()) == sorted(names)
-    store = storage.backend.store
+        on_each.put_file(make_upload(tmp_path, name, name.encode()))
+    assert sorted(each.filename for each in on_each.list_files()) == sorted(names)
+    store = on_each.backend.store
     assert next(store.list("demo/demo-1.0.zip")).key == "demo/demo-1.0.zip"
     assert [each.key for each in store.list("demo/demo-1.0.p")] == [
         key
@@ -319,10 +343,10 @@ def test_a_bucket_that_is_not_there_is_no_empty_one(
 
 
 def test_a_store_that_does_not_answer_is_asked_again_later(
-    seaweed: Seaweed, prefix: str, tmp_path: Path
+    each_store: Running, prefix: str, tmp_path: Path
 ) -> None:
-    with relay(seaweed.url) as between:
-        storage = server(between.url, prefix, tmp_path)
+    with relay(each_store.url) as between:
+        storage = server(replace(each_store, url=between.url), prefix, tmp_path)
         storage.put_file(make_upload(tmp_path, WHEEL, b"content"))
         between.cut()
         for call in calls_of(storage, tmp_path):
@@ -346,7 +370,7 @@ class Careless(CloudStore):
 
 @pytest.mark.parametrize("ignores", ["If-None-Match", "If-Match"])
 def test_a_store_that_ignores_conditions_is_refused(
-    seaweed: Seaweed, prefix: str, tmp_path: Path, ignores: str
+    each_store: Running, prefix: str, tmp_path: Path, ignores: str
 ) -> None:
     class Backend(ObjectStorageBackend):
         def open_store(self) -> CloudStore:
@@ -355,7 +379,7 @@ def test_a_store_that_ignores_conditions_is_refused(
             return store
 
     folders = new_folders(tmp_path)
-    backend = Backend(settings_of(seaweed.url, prefix), folders)
+    backend = Backend(settings_of(each_store, prefix), folders)
     storage = ObjectStorageView(backend, Secret(BackendContract.write_secret))
     upload = make_upload(tmp_path, WHEEL, b"content")
     for _ in range(2):
@@ -366,19 +390,20 @@ def test_a_store_that_ignores_conditions_is_refused(
         ):
             with pytest.raises(BackendError, match=f"has the condition {ignores}, so two servers"):
                 call()
-    assert [key for key in seaweed.keys(prefix) if key.startswith("demo/")] == []
+    assert [key for key in each_store.keys(prefix) if key.startswith("demo/")] == []
 
 
 def test_what_was_found_out_is_remembered_for_this_store(
-    seaweed: Seaweed, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    each_store: Running, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = new_folders(tmp_path)
-    backend_of(seaweed.url, prefix, folders).check_store()
+    backend_of(each_store, prefix, folders).check_store()
     asked = []
-    monkeypatch.setattr(CloudStore, "probe", lambda self: asked.append(self) or NO_COPY)
-    backend_of(seaweed.url, prefix, folders).check_store()
+    found = Abilities(NO_COPY, lists_from_anywhere=True)
+    monkeypatch.setattr(CloudStore, "probe", lambda self: asked.append(self) or found)
+    backend_of(each_store, prefix, folders).check_store()
     assert asked == []
-    backend_of(seaweed.url, prefix, folders, write_secret=()).check_store()
+    backend_of(each_store, prefix, folders, write_secret=()).check_store()
     assert asked == []
-    backend_of(seaweed.url, f"{prefix}-other", folders).check_store()
+    backend_of(each_store, f"{prefix}-other", folders).check_store()
     assert len(asked) == 1

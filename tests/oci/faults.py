@@ -114,7 +114,7 @@ def before(registry: str) -> Iterator[tuple[str, Faults]]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
-    faults.url = f"http://127.0.0.1:{server.server_port}"
+    faults.url = f"http://127.0.0.1:{server.server_port}{faults.registry.path}"
     try:
         yield faults.url, faults
     finally:

@@ -20,8 +20,9 @@ from ruamel.yaml import YAML
 
 from benchmarks.ports import free_port
 from tests.faults.servers import INTERVAL, READER, WRITER, Server, Servers, servers_below
-from tests.object_storage.seaweed import BUCKET, Seaweed
+from tests.object_storage.running import BUCKET
 from tests.object_storage.seaweed import WRITER as STORE_KEY
+from tests.object_storage.seaweed import Seaweed
 from tests.proxies.fronts import CHECKOUT, Front, replaced, running_balancer
 from tests.waiting import eventually
 

@@ -24,8 +24,9 @@ from tests.faults.servers import READER, WRITER, sha256, table
 from tests.github.fake import FakeGitHub
 from tests.github.places import make_place
 from tests.object_storage.relay import relay
-from tests.object_storage.seaweed import BUCKET, Seaweed
+from tests.object_storage.running import BUCKET
 from tests.object_storage.seaweed import WRITER as STORE_KEY
+from tests.object_storage.seaweed import Seaweed
 from tests.oci.registries import registry
 from tests.waiting import eventually
 
