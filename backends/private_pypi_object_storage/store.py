@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import mmap
 import secrets
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 import obstore
 from obstore.exceptions import BaseError
@@ -41,6 +42,7 @@ _PART: Final = 8 * _MIB  # bytes of a part of a larger file; at most 10,000 part
 _PARTS_AT_ONCE: Final = 3
 _PAGE: Final = 1000  # objects of a listing that are given at a time
 _LINK_VALID: Final = timedelta(minutes=10)
+_SIGNED: Final = timedelta(minutes=5)  # how long a request of ours is valid
 
 _CONNECT: Final = timedelta(seconds=10)
 _SILENCE: Final = timedelta(seconds=30)  # of a store that is sending
@@ -228,7 +230,29 @@ class CloudStore(ObjectStore):
                 obstore.delete(self._writing, key)
 
     def sweep(self) -> None:
-        give_up(self._settings, older_than=_DAY)
+        if self._settings.scheme == "s3":
+            self.give_up(older_than=_DAY)
+
+    def give_up(self, *, older_than: timedelta) -> int:
+        """Give up uploads to S3 in parts that nobody continues; returns how many there were."""
+        return give_up(self.signed, self._settings.prefix, self._what, older_than=older_than)
+
+    def signed(self, method: Any, key: str, query: Mapping[str, str]) -> str:
+        """The address of a request to S3 about any key of the bucket, or about the bucket itself.
+
+        `obstore` has the credentials, whatever kind they are of, and signs only the address of an
+        object. Therefore what is asked is made a part of the address of the store. The path of the
+        object, which comes after it, becomes the value of `x-id`: Amazon's own clients send this
+        parameter too, and stores ignore it.
+        """
+        with self._errors():
+            bucket = replace(self._settings, url=f"s3://{self._settings.bucket}")
+            at = obstore.sign(_open(bucket, timeout=_SHORT), "GET", "-", _SIGNED)
+            address = at.partition("?")[0].removesuffix("/-") + (f"/{quote(key)}" if key else "")
+            asked = urlencode([*query.items(), ("x-id", "")], quote_via=quote)
+            bucket = replace(bucket, endpoint=f"{address}?{asked}")
+            store = _open(bucket, timeout=_SHORT, virtual_hosted_style_request=True)
+            return obstore.sign(store, method, "", _SIGNED)
 
     # -- what the store can do -------------------------------------------------------------------
 

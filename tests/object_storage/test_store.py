@@ -33,10 +33,10 @@ from private_pypi.testing.contract.helpers import (
 from private_pypi_object_storage import ObjectStorageBackend
 from private_pypi_object_storage import store as stores
 from private_pypi_object_storage.backend import ObjectStorageView
-from private_pypi_object_storage.credentials import access_keys
 from private_pypi_object_storage.store import NO_COPY, Abilities, CloudStore
-from private_pypi_object_storage.unfinished import _request, give_up
+from private_pypi_object_storage.unfinished import _uploads
 from tests.object_storage.relay import relay
+from tests.object_storage.roles import giving_credentials
 from tests.object_storage.running import Running
 from tests.object_storage.seaweed import WRITER, Seaweed
 from tests.object_storage.servers import backend_of, server, settings_of
@@ -199,31 +199,62 @@ def test_what_arrives_otherwise_than_it_was_sent_is_refused(
         assert list(storage.list_files()) == []
 
 
+def begin_in_parts(store: CloudStore, key: str) -> None:
+    """What a process has begun that is killed then. `obstore` gives up what it does not end."""
+    answer = urllib3.request("POST", store.signed("POST", key, {"uploads": ""}))
+    assert b"<UploadId>" in answer.data
+
+
+def begun(store: CloudStore) -> list[str]:
+    """The keys of all uploads in parts that were begun in the bucket below a prefix."""
+    query = {"uploads": "", "prefix": store._settings.prefix}
+    listed = urllib3.request("GET", store.signed("GET", "", query)).data.decode()
+    return [key for key, *_ in _uploads(listed)]
+
+
+def cloud_store(storage: ObjectStorageView) -> CloudStore:
+    assert isinstance(storage.backend.store, CloudStore)
+    return storage.backend.store
+
+
 def test_an_upload_in_parts_that_was_killed_is_given_up_after_a_day(
     prefix: str, storage: ObjectStorageView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No listing shows its parts."""
-    settings = storage.backend.settings
-    keys = access_keys(settings)
-    assert keys is not None
-    with urllib3.PoolManager() as pool:
-        for key in (f"{prefix}/.private_pypi/parts/x", f"{prefix}-other/x"):
-            assert "UploadId" in _request(pool, settings, keys, "POST", key, {"uploads": ""})
-    assert give_up(settings, older_than=timedelta(days=1)) == 0
+    """No listing of objects shows its parts."""
+    store = cloud_store(storage)
+    ours = [f"{prefix}/.private_pypi/parts/x", f"{prefix}/a b+c/ü&d=é%2F?e.zip"]
+    for key in (*ours, f"{prefix}-other/x"):
+        begin_in_parts(store, key)
+    assert sorted(begun(store)) == sorted([*ours, f"{prefix}-other/x"])
+    assert store.give_up(older_than=timedelta(days=1)) == 0
     monkeypatch.setattr(stores, "_DAY", timedelta(seconds=-5))
     list(storage.list_files())
     storage.sweep()
-    assert give_up(settings, older_than=timedelta(seconds=-5)) == 0
-    elsewhere = replace(settings, url=f"{settings.url}-other")
-    assert give_up(elsewhere, older_than=timedelta(seconds=-5)) == 1
+    assert begun(store) == [f"{prefix}-other/x"]
+    wrong = cloud_store(reopened(storage, secret_access_key=Secret("wrong")))
     with pytest.raises(BackendError, match="the store answered 403"):
-        give_up(replace(settings, secret_access_key=Secret("wrong")), older_than=timedelta())
-    assert (
-        give_up(
-            replace(settings, access_key_id=None, secret_access_key=None), older_than=timedelta()
-        )
-        == 0
-    )
+        wrong.give_up(older_than=timedelta())
+
+
+@pytest.mark.parametrize("kind", ["environment", "container", "machine"])
+def test_uploads_are_given_up_with_credentials_of_every_kind(
+    seaweed: Seaweed,
+    prefix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """Also with those that are not in the table, but in the environment, or of a role."""
+    with giving_credentials(tmp_path, kind, monkeypatch) as token:
+        settings = {"access_key_id": None, "secret_access_key": None}
+        store = cloud_store(server(seaweed, prefix, tmp_path, **settings))
+        address = store.signed("GET", "", {"uploads": ""})
+    assert token is None or f"X-Amz-Security-Token={token}" in address
+    assert f"X-Amz-Credential={WRITER[0]}%2F" in address
+    if token is None:  # else it is one of Amazon, which this store does not know
+        begin_in_parts(store, f"{prefix}/x")
+        assert store.give_up(older_than=timedelta(seconds=-5)) == 1
+        assert begun(store) == []
 
 
 # -- downloads -----------------------------------------------------------------------------------
