@@ -44,9 +44,9 @@ class ManyObjects(ObjectStore):
     files: int
     index: Path
     """Where the index document is."""
-    delay: float = 0.0  # seconds that each page of a listing takes
+    delay: float = 0.0  # seconds that each page of a listing takes; nothing else takes any
     after_page: Callable[[], None] = lambda: None
-    """Called after each page of a listing. It may raise an error, or end the process."""
+    """Called after each page of a whole listing. It may raise an error, or end the process."""
     pages: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -63,16 +63,15 @@ class ManyObjects(ObjectStore):
                 if each.key[: len(prefix)] > prefix and not each.key.startswith(prefix):
                     return
                 if each.key > after and each.key.startswith(prefix):
-                    if given % _PAGE == 0:
-                        self._turn_page(is_whole=not prefix)
+                    if given % _PAGE == 0 and not prefix:
+                        self._turn_page()
                     given += 1
                     yield each
 
-    def _turn_page(self, *, is_whole: bool) -> None:
+    def _turn_page(self) -> None:
         time.sleep(self.delay)
-        if is_whole:
-            self.pages += 1
-            self.after_page()
+        self.pages += 1
+        self.after_page()
 
     def folders(self) -> Iterable[str]:
         """The names of the projects."""

@@ -13,15 +13,17 @@ import pytest
 import requests
 
 from private_pypi.backend.object_journal import JOURNAL
+from private_pypi.testing.contract.helpers import folder
 from private_pypi.testing.distributions import make_wheel
+from tests.clients.environments import Client, install_client
 from tests.faults.servers import READER, Servers, sha256, table
 from tests.object_storage.relay import relay
 from tests.object_storage.running import BUCKET, Running
-from tests.object_storage.seaweed import WRITER, Seaweed
+from tests.object_storage.seaweed import Seaweed
 from tests.object_storage.servers import url_of
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.needs("weed", "azurite")
+pytestmark = pytest.mark.needs("weed", "azurite", "pip")
 
 
 def config(store: Running, prefix: str, **more: object) -> str:
@@ -59,6 +61,10 @@ def test_two_servers_show_one_bucket(
     head = requests.head(other.url + path, auth=READER, timeout=20)
     assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(content)))
     assert other.get(f"{path}.metadata").status_code == 200
+    pip = Client("pip", install_client("pip"), folder(tmp_path))
+    index = other.url.replace("://", f"://{READER[0]}:{READER[1]}@") + "/r/mine/simple/"
+    downloaded = pip.run("download", "--no-deps", "--index-url", index, "--dest", ".", "demo")
+    assert (pip.home / filename).read_bytes() == content, downloaded.output
 
     one.change("POST", f"demo/{filename}/yank", reason="broken")
     eventually(lambda: other.yanked() == {filename: "broken"}, "the other one shows the yank")
@@ -78,14 +84,15 @@ def test_two_servers_show_one_bucket(
 
 
 def test_a_server_over_a_bucket_that_is_not_there_says_so(
-    servers: Servers, seaweed: Seaweed, tmp_path: Path
+    servers: Servers, each_store: Running, tmp_path: Path
 ) -> None:
     """It answers nothing, rather than that there is nothing."""
-    text = config(seaweed, "x").replace(f"s3://{BUCKET}/", "s3://no-such-bucket/")
+    text = config(each_store, "x").replace(f"://{BUCKET}/", "://no-such-bucket/")
     server = servers.start(tmp_path / "root", text)
     eventually(lambda: "could not be synchronised" in server.log, "it has tried")
     assert server.status("/r/mine/simple/demo/") == 503
-    assert WRITER[1] not in server.log
+    for secret in each_store.credentials.values():
+        assert secret not in server.log
 
 
 def test_a_slow_store_and_one_that_hangs_delay_only_what_needs_them(

@@ -66,6 +66,10 @@ def test_an_address_names_a_bucket_and_a_prefix(url: str, bucket: str, prefix: s
             "profile: is given instead of access_key_id",
         ),
         ({"url": "az://b", "account_key": Secret("x")}, "account: is needed with account_key"),
+        (
+            {"url": "az://b", "account": "x", "sas_token": Secret("x"), "download": "redirect"},
+            "sas_token: cannot sign addresses",
+        ),
     ],
 )
 def test_a_wrong_table_is_told(given: dict[str, Any], problem: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import secrets
@@ -35,6 +36,7 @@ from private_pypi_object_storage import store as stores
 from private_pypi_object_storage.backend import ObjectStorageView
 from private_pypi_object_storage.store import NO_COPY, Abilities, CloudStore
 from private_pypi_object_storage.unfinished import _uploads
+from tests.object_storage.azurite import ACCOUNT, KEY, Azurite
 from tests.object_storage.relay import relay
 from tests.object_storage.roles import giving_credentials
 from tests.object_storage.running import Running
@@ -61,6 +63,11 @@ def reopened(storage: ObjectStorageView, **more: Any) -> ObjectStorageView:
     backend = storage.backend
     settings = replace(backend.settings, **more)
     return ObjectStorageView(ObjectStorageBackend(settings, backend.folders), storage.secret)
+
+
+def cloud_store(storage: ObjectStorageView) -> CloudStore:
+    assert isinstance(storage.backend.store, CloudStore)
+    return storage.backend.store
 
 
 def test_a_long_listing_is_divided_between_the_projects(
@@ -142,32 +149,42 @@ def test_of_sixty_four_writers_one_wins(each_store: Running, prefix: str, tmp_pa
     assert {key.split(".")[-2] for key in kept} == winners
 
 
-@pytest.mark.parametrize("copies", ["header:if-none-match:*", "multipart", NO_COPY])
+@pytest.mark.parametrize(
+    ("store", "best", "copies"),
+    [
+        ("seaweed", "header:if-none-match:*", "header:if-none-match:*"),
+        ("seaweed", "header:if-none-match:*", "multipart"),
+        ("seaweed", "header:if-none-match:*", NO_COPY),
+        ("azurite", "native", "native"),
+    ],
+)
 def test_a_large_file_is_stored_on_the_same_condition(
-    seaweed: Seaweed,
+    request: pytest.FixtureRequest,
     prefix: str,
-    storage: ObjectStorageView,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    store: str,
+    best: str,
     copies: str,
 ) -> None:
+    running: Running = request.getfixturevalue(store)
+    storage = server(running, prefix, tmp_path)
     monkeypatch.setattr(stores, "_WHOLE", MIB)
     monkeypatch.setattr(stores, "_PART", 5 * MIB)  # as small as S3 allows
     storage.backend.check_store()
-    assert isinstance(storage.backend.store, CloudStore)
-    assert storage.backend.store.copies == "header:if-none-match:*"
-    storage.backend.store.copies = copies
+    assert cloud_store(storage).copies == best
+    cloud_store(storage).copies = copies
     upload = make_upload(tmp_path, WHEEL, secrets.token_bytes(12 * MIB))
     stored = storage.put_file(upload)
     content = content_of(storage.open_file(published(upload, stored)))
     assert hashlib.sha256(content).hexdigest() == upload.file.sha256
-    other = server(seaweed, prefix, tmp_path)
+    other = server(running, prefix, tmp_path)
     other.backend.check_store()
-    other.backend.store.copies = copies  # type: ignore[attr-defined]
+    cloud_store(other).copies = copies
     with pytest.raises(FileAlreadyExists):
         other.put_file(make_upload(tmp_path, WHEEL, secrets.token_bytes(12 * MIB)))
     assert other.put_file(upload).stamp == stored.stamp
-    assert [key for key in seaweed.keys(prefix) if "/parts/" in key] == []
+    assert [key for key in running.keys(prefix) if "/parts/" in key] == []
 
 
 def test_a_file_is_not_read_into_memory(
@@ -210,11 +227,6 @@ def begun(store: CloudStore) -> list[str]:
     query = {"uploads": "", "prefix": store._settings.prefix}
     listed = urllib3.request("GET", store.signed("GET", "", query)).data.decode()
     return [key for key, *_ in _uploads(listed)]
-
-
-def cloud_store(storage: ObjectStorageView) -> CloudStore:
-    assert isinstance(storage.backend.store, CloudStore)
-    return storage.backend.store
 
 
 def test_an_upload_in_parts_that_was_killed_is_given_up_after_a_day(
@@ -289,6 +301,16 @@ def test_credentials_may_come_from_the_environment(
     assert [each.filename for each in storage.list_files()] == [stored.filename]
 
 
+def test_credentials_of_azure_may_come_from_the_environment(
+    azurite: Azurite, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", KEY)
+    storage = server(azurite, prefix, tmp_path, account=None, account_key=None)
+    stored = storage.put_file(make_upload(tmp_path, WHEEL, b"content"))
+    assert [each.filename for each in storage.list_files()] == [stored.filename]
+
+
 def test_credentials_may_come_from_a_profile(seaweed: Seaweed, prefix: str, tmp_path: Path) -> None:
     path = tmp_path / "credentials"
     path.write_text(
@@ -354,23 +376,41 @@ def calls_of(storage: ObjectStorageView, tmp_path: Path) -> list[Any]:
     ]
 
 
+WRONG = base64.b64encode(b"wrong secret").decode()
+
+
 @pytest.mark.parametrize(
-    ("more", "words"),
+    ("store", "more", "words"),
     [
-        ({"url": "s3://no-such-bucket/x"}, "the store "),  # answers, or refuses the credentials
-        ({"secret_access_key": Secret("wrong-secret-key")}, "refuses the credentials"),
-        ({"access_key_id": "NOBODY"}, "refuses the credentials"),
+        # It answers, or refuses the credentials.
+        ("seaweed", {"url": "s3://no-such-bucket/x"}, "the store "),
+        ("seaweed", {"secret_access_key": Secret(WRONG)}, "refuses the credentials"),
+        ("seaweed", {"access_key_id": "NOBODY"}, "refuses the credentials"),
+        ("azurite", {"url": "az://no-such-container/x"}, "the store answered 404"),
+        ("azurite", {"account_key": Secret(WRONG)}, "refuses the credentials"),
+        (
+            "azurite",
+            {"account_key": None, "sas_token": Secret(f"sv=2023-11-03&sr=c&sp=rwdl&sig={WRONG}")},
+            "refuses the credentials",
+        ),
     ],
 )
 def test_a_bucket_that_is_not_there_is_no_empty_one(
-    storage: ObjectStorageView, tmp_path: Path, more: dict[str, Any], words: str
+    request: pytest.FixtureRequest,
+    prefix: str,
+    tmp_path: Path,
+    store: str,
+    more: dict[str, Any],
+    words: str,
 ) -> None:
-    wrong = reopened(storage, write_secret=(), **more)  # so that the store is not probed before
+    # Without a secret for writing, so that the store is not probed before.
+    given = {"write_secret": (), **more}
+    wrong = server(request.getfixturevalue(store), prefix, tmp_path, **given)
     for call in calls_of(wrong, tmp_path):
         found = outcome(call)
         assert isinstance(found, BackendError), found
         assert words in str(found), found
-        assert "secret-key" not in str(found)
+        assert WRONG not in str(found)
 
 
 def test_a_store_that_does_not_answer_is_asked_again_later(
