@@ -36,6 +36,10 @@ class ObjectStorageView(ObjectsStorage):
         self.backend.check_store()
         return super().list_parts()
 
+    def list_part(self, part: str) -> Iterator[StoredFile]:
+        self.backend.check_store()  # another process may have divided the listing
+        return super().list_part(part)
+
     def put_file(self, upload: Upload) -> StoredFile:
         self.backend.check_store()
         return super().put_file(upload)

@@ -88,6 +88,17 @@ def test_a_long_listing_is_divided_between_the_projects(
         assert sorted(found) == sorted(f"{name}/x-1.0.zip" for name in names), count
 
 
+def test_who_goes_on_with_a_listing_knows_as_well_what_the_store_can(
+    each_store: Running, prefix: str, tmp_path: Path
+) -> None:
+    """`update_index` continues with parts that a process has made that was killed."""
+    goes_on = server(each_store, prefix, tmp_path)
+    list(goes_on.list_part(json.dumps(["a", "b"])))
+    store = cloud_store(goes_on)
+    assert store.lists_from_anywhere
+    assert store.copies != NO_COPY
+
+
 def test_a_listing_goes_on_after_every_key_in_the_order_of_the_store(
     each_store: Running, prefix: str, on_each: ObjectStorageView
 ) -> None:
