@@ -2,7 +2,8 @@
 # From a fresh checkout to a tested one: sh tools/test.sh [--quick] [PYTEST ARGUMENTS]
 #
 # --quick leaves out the tests that need more than Python and the environment: a browser, containers,
-# other servers, clients. Without it, the Debian packages for those tests are installed first.
+# other servers, clients. Without it, the Debian packages for those tests are installed first, and
+# Azurite into the environment.
 # shellcheck source=tools/environment.sh
 . "$(dirname "$0")/environment.sh"
 
