@@ -55,7 +55,7 @@ KEPT_TO = {
         *("index/connections.py", "index/schema.py", "index/local.py", "index/lookup_results.py"),
         *("index/mirrored.py", "index/forgotten.py", "index/draft.py", "index/listing.py"),
         *("index/reconciling.py", "index/staging.py", "storage/remembered_facts.py"),
-        "web/sessions/attempts.py",
+        *("system/transactions.py", "web/sessions/attempts.py"),
     ),
     "tomli": ("configuration/config.py", "index/document_reader.py", "policy/allowances.py"),
     "tomlkit": "policy/changing.py",
