@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cache
 from typing import NamedTuple
 
 from packaging.utils import NormalizedName
-from packaging.version import Version
 
 from private_pypi.distributions.filenames import parse_filename
 from private_pypi.errors import InvalidFilename
-from private_pypi.index.rows import version_key
+from private_pypi.index.rows import file_order
 from private_pypi.model import FRESH, Freshness, ListedFile
 from private_pypi.policy import HiddenFile
 from private_pypi.storage.bounded import BoundedBytes
@@ -91,13 +89,7 @@ def hidden_file(filename: str, rule: str, reason: str) -> HiddenFile:
 
 def ordered(hidden: Iterable[HiddenFile]) -> list[HiddenFile]:
     """Hidden files in the order of `Explanation.hidden`; those of unknown versions come first."""
-    return sorted(hidden, key=_order())
-
-
-def _order() -> Callable[[ListedFile | HiddenFile], tuple[str, str]]:
-    """A key for sorting. A project has many files of one version, which takes long to parse."""
-    key = cache(lambda version: version_key(Version(version)) if version else "")
-    return lambda file: (key(file.version), file.filename)
+    return sorted(hidden, key=lambda file: file_order(file.version, file.filename))
 
 
 def mixed(explanations: Mapping[tuple[str, ...], Explanation]) -> Explanation:
@@ -121,7 +113,7 @@ def mixed(explanations: Mapping[tuple[str, ...], Explanation]) -> Explanation:
     return Explanation(
         project=next(iter(explanations.values())).project,
         is_found=True,
-        files=sorted(files.values(), key=_order()),
+        files=sorted(files.values(), key=lambda file: file_order(file.version, file.filename)),
         hidden=ordered(each for name, each in hidden.items() if name not in files),
         exceptions=exceptions,
         notes=[
