@@ -30,7 +30,7 @@ from private_pypi.web.serving.peers import Peers
 from private_pypi.web.serving.pools import Pools
 from private_pypi.web.serving.stopping import Stop, stopped_by_signals
 from private_pypi.web.serving.timeouts import connections_over_memory, order_for_closing
-from private_pypi.web.serving.waitress.channel import Channel, Running
+from private_pypi.web.serving.waitress.channel import Channel, Dispatcher, Running
 
 logger = logging.getLogger(__name__)
 
@@ -83,9 +83,15 @@ def serve(
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(_close_all, entries, pools)
         server = _bind(application, entries, pools, host, port, options)
-        find_client = find_client_of(server.adj)
         running = Running(
-            gate, pools, max_body_bytes, at_once, observer, find_client, kind_of, share_of
+            gate=gate,
+            pools=pools,
+            max_body_bytes=max_body_bytes,
+            at_once=at_once,
+            observer=observer,
+            find_client=find_client_of(server.adj),
+            kind_of=kind_of,
+            share_of=share_of,
         )
         servers = _servers(entries)
         if observer is not None:
@@ -167,7 +173,7 @@ def _bind(
             application,
             map=sockets,
             _start=False,
-            _dispatcher=pools,
+            _dispatcher=Dispatcher(pools),
             **where,
             **{**DEFAULTS, **options},
         )
