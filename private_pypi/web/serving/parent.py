@@ -13,6 +13,10 @@ databases and threads of a server are opened by each worker.
 A worker is told to end by a pipe that the parent closes. The kernel closes it as well if the parent
 is killed, so no worker goes on without a parent. No signal is passed on: a terminal and systemd
 send theirs to all processes at once, and the second signal would end a worker in mid-request.
+
+In a container, the parent is usually the first process, so what a killed worker had started becomes
+its child when it ends. As an init system does, the parent then takes its exit status, because the
+process would stay in the table of the kernel otherwise.
 """
 
 from __future__ import annotations
@@ -51,6 +55,7 @@ begin to serve.
 DRAIN_SECONDS = 38.0  # for workers to end: 30 for open requests, and some to stop what runs
 _SHORT_LIFE = 60.0  # seconds; a worker that dies earlier is replaced after a pause
 _LONGEST_PAUSE = 60.0  # seconds
+_REAP_SECONDS = 60.0  # after which the parent looks for processes of dead workers that have ended
 
 
 def supervise(
@@ -131,6 +136,7 @@ class _Parent:
                 self._hear(worker)
                 if worker.process is not None and not worker.process.is_alive():
                     self._died(worker, worker.process)
+            self._reap_orphans()
 
     def end(self, seconds: float) -> None:
         """Have all workers end. Raises `PrivatePypiError` if some do not within `seconds`."""
@@ -173,7 +179,12 @@ class _Parent:
         return [each for each in self._workers if each.process and each.process.is_alive()]
 
     def _wait(self) -> None:
-        """Wait until a worker says something, dies or is due, or the stop is requested."""
+        """Wait until a worker says something, dies or is due, or the stop is requested.
+
+        Returns after a minute in any case.
+        """
+        now = time.monotonic()
+        latest = now + _REAP_SECONDS
         watched: list[Connection | int] = [self._woken]
         due = []
         for worker in self._workers:
@@ -183,7 +194,19 @@ class _Parent:
                 watched.append(worker.process.sentinel)
             if worker.said is not None:
                 watched.append(worker.said)
-        wait(watched, max(0.0, min(due) - time.monotonic()) if due else None)
+        wait(watched, max(0.0, min([*due, latest]) - now))
+
+    def _reap_orphans(self) -> None:
+        """Take the exit status of children that are not workers."""
+        if not hasattr(os, "waitid"):  # macOS, where this is never the first process
+            return
+        own = {_pid(worker) for worker in self._workers}
+        with contextlib.suppress(ChildProcessError):  # there are no children
+            # One that is a worker is left to `watch`, which comes here again afterwards.
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if found.si_pid in own:
+                    return
+                os.waitpid(found.si_pid, 0)
 
     # -- one worker ------------------------------------------------------------------------------
 
