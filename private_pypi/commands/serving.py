@@ -80,8 +80,9 @@ def server(
     the request is the name of the repository.
     Without --config, the server uses the configuration that was submitted to /initialize/ earlier
     and stored in ROOT. If there is none yet, it waits for one to be submitted.
-    To stop the server, send SIGTERM or SIGINT (Ctrl-C). It first completes the requests that are
-    in progress, for at most 30 seconds. With --stop_delay, it first continues to accept new ones.
+    To stop the server, send SIGTERM or SIGINT (Ctrl-C), or close its terminal. It first completes
+    the requests that are in progress, for at most 30 seconds. With --stop_delay, it first continues
+    to accept new ones.
     The other flags, at the end, are passed on to waitress, the HTTP server library that the server
     uses. With --engine granian, they have the same meaning or are refused (docs/engines.md).
 

@@ -54,10 +54,10 @@ _AT_HAND = ("/health", "/health/", "/health/ready", "/health/ready/", "/metrics"
 
 
 def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; `announce` is called with each address once it is open.
+    """Serve until SIGTERM, SIGINT or SIGHUP.
 
-    Raises `ConfigurationError` for problems that the operator has to solve, and `PrivatePypiError`
-    if worker processes do not end.
+    `announce` is called with each address once it is open. Raises `ConfigurationError` for problems
+    that the operator has to solve, and `PrivatePypiError` if worker processes do not end.
     """
     try:
         options.root.mkdir(parents=True, exist_ok=True)

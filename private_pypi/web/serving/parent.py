@@ -48,8 +48,8 @@ Run = Callable[[int, Sequence[socket.socket], Stop, Callable[[], None]], None]
 The number of the worker begins at 1, and a worker that replaces another one has the same. `run`
 accepts connections from the sockets, which listen already. It calls `on_serving` once it does, and
 returns when the stop is requested and all requests are answered. It runs in the main thread of its
-process, and SIGTERM and SIGINT request the stop too. It raises `PrivatePypiError` if it cannot
-begin to serve.
+process, and the signals that end a server request the stop too. It raises `PrivatePypiError` if it
+cannot begin to serve.
 """
 
 DRAIN_SECONDS = 38.0  # for workers to end: 30 for open requests, and some to stop what runs
@@ -67,13 +67,13 @@ def supervise(
     on_end: Callable[[int], None] = lambda number: None,
     stop_seconds: float = DRAIN_SECONDS,
 ) -> None:
-    """Have `count` worker processes serve until SIGTERM or SIGINT; the second signal kills them.
+    """Have `count` worker processes serve until a signal that ends a server (`stopping`).
 
     Closes the sockets. `on_serving` is called once, when the first worker serves, and `on_end` with
     the number of each worker that died and is to be replaced. Raises `ConfigurationError` if no
     worker can begin to serve, with the problems that a worker has told, and `PrivatePypiError` if
-    workers had to be killed because they did not end. Must be called in the main thread of a
-    process that has no other threads.
+    workers had to be killed because they did not end. The second signal kills them at once. Must be
+    called in the main thread of a process that has no other threads.
     """
     gc.collect()
     gc.freeze()  # else the first collection in each worker would copy all memory that it shares

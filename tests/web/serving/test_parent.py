@@ -151,7 +151,7 @@ def runs(process: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("to_all", [False, True], ids=["to the parent", "to all"])
 def test_a_signal_ends_all_workers_cleanly(
     start: Start, number: signal.Signals, to_all: bool

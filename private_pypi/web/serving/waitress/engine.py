@@ -57,11 +57,11 @@ def serve(
     at_once: AtOnce = lambda environ: None,
     observer: RequestObserver | None = None,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or `stop`; then open requests have `drain_seconds` to finish.
+    """Serve until a signal (`stopping`) or `stop`.
 
-    Before that, new requests are still accepted for `leave_seconds`, so that a load balancer that
-    asks `stop.requested` has time to notice, and no request is refused. Each answer then is the
-    last one on its connection.
+    Then new requests are still accepted for `leave_seconds`, so that a load balancer that asks
+    `stop.requested` has time to notice, and no request is refused. Each answer then is the last one
+    on its connection. After that, open requests have `drain_seconds` to finish.
 
     `options` are those of waitress. If `listen` or `unix_socket` is among them, `host` and `port`
     are not used. If there are `sockets`, which listen already (see `open_listeners`), none of these
@@ -70,7 +70,6 @@ def serve(
     request may use. A GET for which `at_once` has an answer needs no thread. `observer` gets to
     know every answer.
 
-    Signals are only handled in the main thread, and the second one ends the process at once.
     Raises `ConfigurationError` for a wrong option, or if the server cannot listen on an address.
     """
     stop = stop or Stop()
