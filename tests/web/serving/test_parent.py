@@ -189,6 +189,7 @@ def test_nothing_is_left_of_the_children_of_a_killed_worker(start: Start) -> Non
         os.kill(worker, signal.SIGKILL)
         eventually(lambda child=child: parent_of(child) == parent.process.pid)
         os.kill(child, signal.SIGKILL)
+        eventually(lambda child=child: not runs(child))
     eventually(lambda: len(parent.workers) == 4)
     os.kill(parent.workers[2], signal.SIGKILL)  # which makes the parent look
     for child in children:
