@@ -140,7 +140,8 @@ class _Parent:
 
     def end(self, seconds: float) -> None:
         """Have all workers end. Raises `PrivatePypiError` if some do not within `seconds`."""
-        # New connections are refused from now on, and do not wait for somebody to accept them.
+        # So that new connections are refused as soon as no worker accepts any more. Otherwise they
+        # would wait for this process.
         self._close_sockets()
         os.close(self._here)
         self._here = -1
