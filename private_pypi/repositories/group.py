@@ -25,7 +25,7 @@ mirrors of the group around it either, and the other way round.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -50,14 +50,18 @@ from private_pypi.repositories.group_explaining import answered, unanswered
 from private_pypi.repositories.group_lists import GroupLists
 from private_pypi.repositories.group_members import (
     TROUBLE,
+    Answer,
+    HiddenFromCaller,
     Leaf,
     Path,
     Patterns,
     Step,
     any_had,
     cannot_tell,
+    founds,
     may_be_named,
     secret_for,
+    together,
     untold,
 )
 from private_pypi.repositories.group_publishing import Publishing
@@ -67,24 +71,6 @@ from private_pypi.repositories.releases import files_of_release
 from private_pypi.repositories.repository import Repository, RepositoryState
 from private_pypi.storage.arriving import Arriving
 from private_pypi.system.background import Pending
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """A repository that has a project, and the secret with which it was asked."""
-
-    path: Path
-    repository: Repository  # not a group
-    secret: Secret
-    found: Found
-
-
-def _founds(answers: Sequence[_Answer]) -> dict[Path, Found]:
-    return {answer.path: answer.found for answer in answers}
-
-
-class _HiddenFromCaller(Exception):
-    """The project belongs to a member that does not show it to the caller, or may not show it."""
 
 
 class Group(Repository):
@@ -238,7 +224,7 @@ class Group(Repository):
 
     def state(self) -> RepositoryState:
         """Ready if all members are; with the first error of any."""
-        return _together([(member.name, member.state()) for member in self._members])
+        return together([(member.name, member.state()) for member in self._members])
 
     def state_for(self, secret: Secret) -> RepositoryState:
         """The same; of members that refuse the caller, neither names nor messages."""
@@ -251,7 +237,7 @@ class Group(Repository):
                 error, stale = (text and "is in trouble" for text in (state.error, state.stale))
                 state = replace(state, error=error, stale=stale)
             states.append((name, state))
-        return _together(states)
+        return together(states)
 
     def synced_at(self) -> float | None:
         """When one of the private members was synchronised last; see `Repository`.
@@ -287,17 +273,17 @@ class Group(Repository):
         *,
         ask: bool,
         mirrors_may: Callable[[], bool] = lambda: True,
-    ) -> list[_Answer]:
+    ) -> list[Answer]:
         """The repositories that answer for a project: one, or all that have it if it is mixed.
 
         `mirrors_may`: whether the group around this one lets mirrors answer. It is only called if a
         mirror is to be asked, because it may raise an error.
 
-        Raises `_HiddenFromCaller`.
+        Raises `HiddenFromCaller`.
         """
         is_mixed = self._is_mixed(project)
         claimants = [each for each in self._members if each.claims(project)]
-        answers: list[_Answer] = []
+        answers: list[Answer] = []
         for member in claimants or self._members:
             if cannot_tell(member) and not claimants:
                 continue
@@ -357,7 +343,7 @@ class Group(Repository):
         *,
         ask: bool,
         mirrors_may: Callable[[], bool],
-    ) -> list[_Answer]:
+    ) -> list[Answer]:
         if isinstance(member, Group):
             inner = member._answers(project, secret, ask=ask, mirrors_may=mirrors_may)
             return [replace(each, path=(member.name, *each.path)) for each in inner]
@@ -372,20 +358,20 @@ class Group(Repository):
             own = None
         if own is None:
             if member.claims(project) or any_had([member], project, secret, ask=ask):
-                raise _HiddenFromCaller
+                raise HiddenFromCaller
             return []
         if not isinstance(found, Found):
             if cannot_tell(member):
-                raise _HiddenFromCaller
+                raise HiddenFromCaller
             return []
-        return [_Answer((member.name,), member, own, found)]
+        return [Answer((member.name,), member, own, found)]
 
     def _answering(
         self, project: NormalizedName, secret: Secret, *, ask: bool = True
-    ) -> list[_Answer]:
+    ) -> list[Answer]:
         try:
             return self._answers(project, secret, ask=ask)
-        except _HiddenFromCaller:
+        except HiddenFromCaller:
             return []
 
     # -- reading ---------------------------------------------------------------------------------
@@ -400,7 +386,7 @@ class Group(Repository):
         # The files of a mixed name say where they are from, even if only one member has it.
         steps = self._leaves[answers[0].path].steps
         is_mixed = len(answers) > 1 or any(project in step.mix for step in steps)
-        return mixed_found(project, _founds(answers)) if is_mixed else answers[0].found
+        return mixed_found(project, founds(answers)) if is_mixed else answers[0].found
 
     def explain(self, project: NormalizedName, secret: Secret) -> Explanation:
         """What those that answer say of a project, and why they do; see also `unanswered`."""
@@ -460,9 +446,9 @@ class Group(Repository):
             (answer,) = answers
             files = answer.repository.release(project, version, answer.secret, need)
             return [replace(file, source=answer.path) for file in files]
-        return files_of_release(mixed_found(project, _founds(answers)).files(), project, version)
+        return files_of_release(mixed_found(project, founds(answers)).files(), project, version)
 
-    def _asked(self, project: NormalizedName, secret: Secret, need: Access) -> list[_Answer]:
+    def _asked(self, project: NormalizedName, secret: Secret, need: Access) -> list[Answer]:
         """The repositories that answer. To change something, only the one that can be changed.
 
         That one is asked with the secret of the caller, even if everybody may read it.
@@ -585,14 +571,3 @@ class Group(Repository):
         """The group with its members as they were at an instant (UTC)."""
         settings = replace(self._settings, publish_to=None)
         return Group(settings, [each.at(instant) for each in self._members])
-
-
-def _together(states: Sequence[tuple[str, RepositoryState]]) -> RepositoryState:
-    errors = (f"{name}: {state.error}" for name, state in states if state.error)
-    stale = (f"{name}: {state.stale}" for name, state in states if state.stale)
-    return RepositoryState(
-        ready=all(state.ready for _, state in states),
-        synced_at=None,
-        error=next(errors, None),
-        stale=next(stale, None),
-    )

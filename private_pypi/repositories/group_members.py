@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 
@@ -21,7 +21,8 @@ from private_pypi.errors import (
     NotConfigured,
     PrivatePypiError,
 )
-from private_pypi.repositories.repository import NotAtHand, Repository
+from private_pypi.repositories.answers import Found
+from private_pypi.repositories.repository import NotAtHand, Repository, RepositoryState
 from private_pypi.repositories.stored import key_of
 
 _log = logging.getLogger(__name__)
@@ -81,6 +82,25 @@ class Patterns:
     def match(self, name: str) -> bool:
         """Whether one of the patterns matches."""
         return self._matches(name) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A repository that has a project, and the secret with which it was asked."""
+
+    path: Path
+    repository: Repository  # not a group
+    secret: Secret
+    found: Found
+
+
+def founds(answers: Sequence[Answer]) -> dict[Path, Found]:
+    """What each of them found, by its path."""
+    return {answer.path: answer.found for answer in answers}
+
+
+class HiddenFromCaller(Exception):
+    """The project belongs to a member that does not show it to the caller, or may not show it."""
 
 
 def secret_for(member: Repository, secret: Secret, *, ask: bool = True) -> Secret | None:
@@ -161,4 +181,16 @@ def untold(error: PrivatePypiError) -> BackendUnavailable:
     return BackendUnavailable(
         "a member of this group is in trouble, so it is not known what it has or whom it lets in",
         retry_after=error.retry_after if isinstance(error, BackendUnavailable) else 30,
+    )
+
+
+def together(states: Sequence[tuple[str, RepositoryState]]) -> RepositoryState:
+    """The states of members, with their names, as that of one repository."""
+    errors = (f"{name}: {state.error}" for name, state in states if state.error)
+    stale = (f"{name}: {state.stale}" for name, state in states if state.stale)
+    return RepositoryState(
+        ready=all(state.ready for _, state in states),
+        synced_at=None,
+        error=next(errors, None),
+        stale=next(stale, None),
     )

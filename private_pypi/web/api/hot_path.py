@@ -50,7 +50,7 @@ from private_pypi.web.http.small_files import NotInMemory, SmallFiles
 from private_pypi.web.operations.request_statistics import REPOSITORY, ROUTE
 from private_pypi.web.serving import LET_IN, WAITING, Answer
 
-# Only with normalised names, because others are redirected (protocol 7).
+# Only with normalized names, because others are redirected (protocol 7).
 _PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/(?:([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]*))?")
 
 _negotiate = functools.lru_cache(maxsize=256)(negotiate)

@@ -34,7 +34,7 @@ PROGRAM = """
             os._exit(3)
         if "child" in text:
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
-            print("child", child.pid, flush=True)
+            print("child of worker", number, "is", child.pid, flush=True)
         on_serving()
         print("worker", number, "is there", flush=True)
         while not stop.requested or "stay" in text:
@@ -74,6 +74,9 @@ PROGRAM = """
         sys.exit(1)
     print("ended", flush=True)
 """
+
+
+CHILD = re.compile(r"child of worker (\d) is (\d+)")
 
 
 class Parent:
@@ -132,7 +135,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield begin
     for parent in started:
         # The workers are in the session of their parent, also if it has ended.
-        children = map(int, re.findall(r"child (\d+)", parent.said))
+        children = [int(child) for _, child in CHILD.findall(parent.said)]
         for process in [parent.process.pid, *parent.workers, *children]:
             if runs(process):
                 os.kill(process, signal.SIGKILL)
@@ -183,8 +186,7 @@ def test_a_killed_worker_is_replaced_and_its_connections_wait(start: Start) -> N
 
 def test_nothing_is_left_of_the_children_of_a_killed_worker(start: Start) -> None:
     parent = start("child").served()
-    children = [int(found) for found in re.findall(r"child (\d+)", parent.said)]
-    assert len(children) == 2
+    children = [int(child) for _, child in sorted(CHILD.findall(parent.said))]
     for worker, child in zip(parent.workers, children, strict=True):
         os.kill(worker, signal.SIGKILL)
         eventually(lambda child=child: parent_of(child) == parent.process.pid)
