@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks import plot, report
-from benchmarks.arguments import add_peer_folders, installed, make_parser, some_of
+from benchmarks.arguments import add_servers, installed, make_parser
 from benchmarks.load import find_generator
 from benchmarks.processes import find_uv
 from benchmarks.results import OURS, Results
@@ -92,14 +92,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "RESULTS.md, results.svg and results.json",
         epilog=f"Other commands, with options of their own: {', '.join(OTHERS)}.",
     )
-    parser.add_argument(
-        "--peers",
-        type=partial(some_of, list(PEERS)),
-        default=None,
-        metavar="NAMES",
-        help=f"some of {','.join(PEERS)}; '' for none; default: those that are installed",
-    )
-    add_peer_folders(parser, PEERS)
+    add_servers(parser, "--peers", list(PEERS), PEERS)
     parser.add_argument("--uv", metavar="PATH", help="another uv than that of the environment")
     parser.add_argument("--rounds", type=int, help="how often each thing is measured")
     parser.add_argument(

@@ -40,8 +40,20 @@ def some_of(known: Sequence[str], text: str) -> list[str]:
     return names
 
 
-def add_peer_folders(parser: argparse.ArgumentParser, peers: Collection[str]) -> None:
-    """The option `--peer NAME=FOLDER`, any number of times; its value is a list of pairs."""
+def add_servers(
+    parser: argparse.ArgumentParser, option: str, servers: Sequence[str], peers: Collection[str]
+) -> None:
+    """The option that names some of the `servers`, and `--peer NAME=FOLDER` for those of `peers`.
+
+    The value of the first one is None if it is not given; that of the other one, which may be given
+    any number of times, is a list of pairs.
+    """
+    parser.add_argument(
+        option,
+        type=partial(some_of, servers),
+        metavar="NAMES",
+        help=f"some of {','.join(servers)}; '' for none; default: those that are installed",
+    )
     parser.add_argument(
         "--peer",
         type=partial(_folder_of_peer, peers),
@@ -50,6 +62,23 @@ def add_peer_folders(parser: argparse.ArgumentParser, peers: Collection[str]) ->
         metavar="NAME=FOLDER",
         help="the folder of a peer's executables, when they are not on PATH",
     )
+
+
+def chosen(
+    servers: Sequence[str],
+    executables: Mapping[str, str],
+    wanted: Sequence[str] | None,
+    folders: Mapping[str, Path],
+    remark: Callable[[str], None],
+) -> list[str]:
+    """The wanted servers (None: all); see `installed`. What is no peer is there."""
+    peers = None if wanted is None else [name for name in wanted if name in executables]
+    found = installed(executables, peers, folders, remark)
+    return [
+        name
+        for name in (servers if wanted is None else wanted)
+        if name in found or name not in executables
+    ]
 
 
 def installed(

@@ -16,11 +16,10 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.arguments import add_peer_folders, installed, make_parser, some_of
+from benchmarks.arguments import add_servers, chosen, make_parser
 from benchmarks.corpus import Corpus, make_catalogue
 from benchmarks.load import Generator, Request, find_generator, together
 from benchmarks.mirror_servers import Proxpi, Upstream
@@ -142,9 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     started, results, versions = Started(), Results(), dict[str, str]()
     tools = dict(options.peer)
-    wanted = None if options.servers is None else [s for s in options.servers if s in EXECUTABLES]
-    peers = installed(EXECUTABLES, wanted, tools, results.remark)
-    names = [s for s in options.servers or SERVERS if s in peers or s not in EXECUTABLES]
+    names = chosen(SERVERS, EXECUTABLES, options.servers, tools, results.remark)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         _measure(plan, options.only, names, tools, Path(name), results, versions)
     setting = started.ended(plan)
@@ -165,14 +162,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         GROUPS,
         "LIMITS.md, limits.svg and limits.json",
     )
-    parser.add_argument(
-        "--servers",
-        type=partial(some_of, SERVERS),
-        default=None,
-        metavar="NAMES",
-        help=f"some of {','.join(SERVERS)}; default: those that are installed",
-    )
-    add_peer_folders(parser, EXECUTABLES)
+    add_servers(parser, "--servers", SERVERS, EXECUTABLES)
     return parser.parse_args(arguments)
 
 

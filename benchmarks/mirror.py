@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import corpus, mirror_report, static_tree
-from benchmarks.arguments import add_peer_folders, installed, make_parser, some_of
+from benchmarks.arguments import add_servers, chosen, make_parser
 from benchmarks.installing import install_graph
 from benchmarks.load import Answer, Fetched, Generator, Request, ask, fetch, find_generator
 from benchmarks.mirror_report import Measured
@@ -83,12 +83,10 @@ def main(arguments: Sequence[str]) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     started = Started()
     measured = Measured({delay: Results() for delay in plan.delays})
-    # Whatever is no peer is there.
-    wanted = None if options.servers is None else [s for s in options.servers if s in EXECUTABLES]
-    peers = installed(EXECUTABLES, wanted, options.peer, measured.remark)
-    servers = [s for s in options.servers or SERVERS if s in peers or s not in EXECUTABLES]
+    tools = dict(options.peer)
+    servers = chosen(SERVERS, EXECUTABLES, options.servers, tools, measured.remark)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
-        _measure(plan, options.only, servers, options.peer, Path(name), measured)
+        _measure(plan, options.only, servers, tools, Path(name), measured)
     setting = started.ended(plan)
     write_results(
         options.out,
@@ -108,17 +106,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         GROUPS,
         "MIRROR.md, mirror.svg and mirror.json",
     )
-    parser.add_argument(
-        "--servers",
-        type=partial(some_of, SERVERS),
-        default=None,
-        metavar="NAMES",
-        help=f"some of {','.join(SERVERS)}; default: those that are installed",
-    )
-    add_peer_folders(parser, EXECUTABLES)
-    options = parser.parse_args(arguments)
-    options.peer = dict(options.peer)
-    return options
+    add_servers(parser, "--servers", SERVERS, EXECUTABLES)
+    return parser.parse_args(arguments)
 
 
 def _measure(

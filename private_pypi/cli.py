@@ -6,9 +6,11 @@ import gc
 import importlib
 import math
 import os
+import select
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
+from typing import TextIO
 
 from private_pypi import __version__
 from private_pypi.commands import command_line, pyoci
@@ -39,8 +41,34 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 
     If there are no arguments, the environment variables PRIVATE_PYPI_COMMAND… give the command and
     its flags, or those of PyOCI start a server. Returns the exit code: 0 for success, 1 for an
-    error, 2 for wrong arguments, 130 if it was interrupted.
+    error, 2 for wrong arguments, 130 if it was interrupted, 141 if nobody reads its output any
+    more, such as `head` that has seen enough.
     """
+    try:
+        code = _run(argv, environ)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if _has_reader(sys.stdout):  # it was another pipe
+            raise
+        # Otherwise the interpreter would try to write the rest when it ends.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+        return 141
+    return code
+
+
+def _has_reader(stream: TextIO) -> bool:
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # it is in memory
+        return True
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _run(argv: Sequence[str] | None, environ: Mapping[str, str] | None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     environ = os.environ if environ is None else environ
     names = [*_OWN_COMMANDS, *plugins.command_names()]

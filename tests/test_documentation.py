@@ -19,6 +19,8 @@ from private_pypi.commands.command_line import REQUIRED, Parameter
 from private_pypi.configuration import config
 from private_pypi.configuration.config import ConfigurationText, read_configuration
 from private_pypi.configuration.fields import backend_fields
+from private_pypi.configuration.groups import OF_GROUPS
+from private_pypi.configuration.tables import COMMON
 from private_pypi.errors import PrivatePypiError
 from private_pypi.storage import plugins
 from private_pypi.web import create_app
@@ -107,7 +109,7 @@ def keys(type_: str) -> dict[str, Any]:
 
 
 def test_every_key_of_a_table_is_documented() -> None:
-    assert named("keys of every repository") == set(config._COMMON)
+    assert named("keys of every repository") == set(COMMON)
     for row in rows("keys of every repository"):
         defaults = {
             "sync_index_interval": config.DEFAULT_SYNC_INDEX_INTERVAL,
@@ -133,7 +135,7 @@ def test_every_key_of_a_backend_is_documented_with_its_default(type_: str) -> No
     assert in_configuration == set(own)
     assert own_document in DOCS
     for row in found:
-        assert set(row.names) <= set(own) | set(config._COMMON), row.where
+        assert set(row.names) <= set(own) | set(COMMON), row.where
         for name, told in zip(row.names, told_defaults(row), strict=True):
             check_default(row, name, told, own.get(name))
 
@@ -142,7 +144,7 @@ def test_every_key_of_a_group_is_documented_with_its_default() -> None:
     defaults = {"claimed": (), "mix": (), "anonymous_read": False}
     for document in ("group.md", "configuration.md"):
         found = dict(tables(ROOT / "docs" / document))[f"keys of {config.GROUP}"]
-        assert {name for row in found for name in row.names} == set(config._OF_GROUPS)
+        assert {name for row in found for name in row.names} == set(OF_GROUPS)
         for row in found:
             (name,) = row.names
             check_default(row, name, row.cells[0], defaults.get(name))

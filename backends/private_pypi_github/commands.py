@@ -66,7 +66,7 @@ def init_pkg_repo(
         repo: The repository on GitHub.
         token: The token. Other users of this machine can see it, so prefer --token_env.
         token_env: The name of the environment variable that contains the token.
-        owner: The user or organization that owns the repository. Default: the user of the token.
+        owner: The user or organisation that owns the repository. Default: the user of the token.
         branch: The branch of the index. Default: the default branch of the repository.
         index_filename: The path of the index in the repository.
         sync_index_interval: Seconds after which the server looks for changes on GitHub, for the
@@ -159,7 +159,7 @@ def gen_gh_pages(
 
     Args:
         name: The title of the pages.
-        owner: The user or organization that owns the repository.
+        owner: The user or organisation that owns the repository.
         repo: The repository on GitHub.
         output_folder: The folder. It is created if it does not exist.
         token: A token that may read the repository. Other users of this machine can see it, so

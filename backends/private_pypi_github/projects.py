@@ -209,7 +209,7 @@ class GitHubProjectsStorage(Storage["GitHubProjectsBackend"]):
         if self.settings.owner is None:
             raise NotAllowed(
                 f"repository {self.settings.name!r} has no owner of its own: use the name of a "
-                "user or an organization on GitHub as the user"
+                "user or an organisation on GitHub as the user"
             )
         return self.settings.owner
 
@@ -405,7 +405,7 @@ class GitHubProjectsStorage(Storage["GitHubProjectsBackend"]):
     def _repositories(self, owner: str) -> Iterator[tuple[list[_Repository], GitHubAnswer]]:
         """All repositories of an owner that the token may see, in several listings.
 
-        The listing of a user has no private repositories, and the listing of an organization lacks
+        The listing of a user has no private repositories, and the listing of an organisation lacks
         those that are shared with an outside collaborator. They are in the token's own listing,
         which also has repositories of other owners. A repository may occur twice.
         """

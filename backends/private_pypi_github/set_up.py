@@ -305,7 +305,7 @@ class Account:
             kind = self._github.get_user(wanted.owner).type
         except UnknownObjectException as error:
             raise ConfigurationError(
-                f"--owner: GitHub has no user or organization {wanted.owner!r}"
+                f"--owner: GitHub has no user or organisation {wanted.owner!r}"
             ) from error
         maker: Any
         if kind == "Organization":

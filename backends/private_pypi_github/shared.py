@@ -23,9 +23,9 @@ _OWNER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}[A-Za-z0-9_])?")
 
 
 def check_owner(key: str, owner: str) -> None:
-    """Raise ValueError unless this can be the name of a user or an organization on GitHub."""
+    """Raise ValueError unless this can be the name of a user or an organisation on GitHub."""
     if not _OWNER.fullmatch(owner):
-        raise ValueError(f"{key}: {owner!r} cannot be a user or an organization on GitHub")
+        raise ValueError(f"{key}: {owner!r} cannot be a user or an organisation on GitHub")
 
 
 def check_api_url(api_url: str) -> None:

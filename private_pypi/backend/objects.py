@@ -318,7 +318,7 @@ class ObjectsBackend(Backend[ObjectsSettingsT]):
         super().__init__(settings, folders)
         self.journal = Journal()
         self._store: ObjectStore | None = None
-        self._leftovers: Sequence[str] | None = None
+        self._leftovers: dict[str, None] | None = None  # its keys: a set with an order
         self._listed_at = 0  # of the newest document that was written here, in unix seconds
         self._lock = threading.Lock()  # guards everything above but the journal
 
@@ -358,13 +358,14 @@ class ObjectsBackend(Backend[ObjectsSettingsT]):
     def note_leftovers(self, leftovers: Sequence[str]) -> None:
         """Keys that were found in a listing, or in a part of one, and that `sweep` looks at."""
         with self._lock:
-            self._leftovers = [*(self._leftovers or []), *leftovers]
+            # Once each: a part that breaks off is listed again, and nobody may take them for long.
+            self._leftovers = {**(self._leftovers or {}), **dict.fromkeys(leftovers)}
 
     def take_leftovers(self) -> Sequence[str] | None:
         """What was noted since the last call; None if nothing was listed since then."""
         with self._lock:
             found, self._leftovers = self._leftovers, None
-        return found
+        return None if found is None else list(found)
 
     def is_newer_listing(self, listed_at: int) -> bool:
         """Whether a document is of a later listing (unix seconds) than those written before."""

@@ -80,8 +80,9 @@ def server(
     the request is the name of the repository.
     Without --config, the server uses the configuration that was submitted to /initialize/ earlier
     and stored in ROOT. If there is none yet, it waits for one to be submitted.
-    To stop the server, send SIGTERM or SIGINT (Ctrl-C). It first completes the requests that are
-    in progress, for at most 30 seconds. With --stop_delay, it first continues to accept new ones.
+    To stop the server, send SIGTERM or SIGINT (Ctrl-C), or close its terminal. It first completes
+    the requests that are in progress, for at most 30 seconds. With --stop_delay, it first continues
+    to accept new ones.
     The other flags, at the end, are passed on to waitress, the HTTP server library that the server
     uses. With --engine granian, they have the same meaning or are refused (docs/engines.md).
 
@@ -123,9 +124,9 @@ def server(
         max_form_bytes: The maximum size in bytes of all fields of an upload form together,
             without the file. The description of a package is one of these fields.
         max_form_parts: The maximum number of fields in an upload form.
-        engine: What handles the connections: "waitress", or "granian" for TLS, HTTP/2 and more
-            speed, which needs the extra private-pypi[granian]. Without this flag, granian is used
-            if there is a certificate, else waitress. docs/engines.md compares them.
+        engine: What handles the connections: "waitress", or "granian" for TLS and HTTP/2, which
+            needs the extra private-pypi[granian]. Without this flag, granian is used if there is a
+            certificate, else waitress. docs/engines.md compares them.
         tls_cert: Path of a certificate in PEM, followed by those of its issuers. With --tls_key,
             the server uses TLS. A new certificate is used as soon as the files are replaced.
         tls_key: Path of the private key of this certificate in PEM, without a password.

@@ -20,6 +20,7 @@ from filelock import FileLock
 from private_pypi.errors import BackendError, BackendUnavailable, PrivatePypiError, StorageFull
 from private_pypi.index import schema
 from private_pypi.index.identity import Identity
+from private_pypi.system.transactions import transaction
 
 _CACHE_KIB = 1024  # for each connection, and there is one per thread
 _CHECK_EVERY = 1.0  # seconds after which a thread checks whether the file was replaced
@@ -136,14 +137,8 @@ class IndexFile(abc.ABC):
                 if durable:
                     connection.execute("PRAGMA synchronous = FULL")
                 try:
-                    connection.execute("BEGIN IMMEDIATE")
-                    try:
+                    with transaction(connection):
                         yield connection
-                        connection.execute("COMMIT")
-                    except BaseException:
-                        if connection.in_transaction:
-                            connection.execute("ROLLBACK")
-                        raise
                 finally:
                     if durable:
                         connection.execute("PRAGMA synchronous = NORMAL")

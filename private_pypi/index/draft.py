@@ -32,6 +32,7 @@ from private_pypi.index.document_reader import DocumentReader, read_entry
 from private_pypi.index.rows import from_microseconds, microseconds
 from private_pypi.index.staging import NamesOnDisk
 from private_pypi.model import DistributionFile, StoredFile, StoredName
+from private_pypi.system.transactions import transaction
 
 _SOME: Final = 500  # rows that are read or written at a time
 _CACHE: Final = 16_000  # KiB of each of the two files in memory
@@ -444,13 +445,8 @@ class Draft:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """A transaction."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._connection):
             yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
 
     def _put(self, table: str, rows: Sequence[EntryRow]) -> None:
         marks = ", ".join("?" * 9)

@@ -101,10 +101,10 @@ def has_too_many_sights(connection: sqlite3.Connection) -> bool:
 
 
 def forget_sights(connection: sqlite3.Connection) -> None:
-    """Remove the facts of the files that were seen last and whose hash was not learned.
+    """Remove facts of files whose hash was not learned, until `MOST_SIGHTS` of them are left.
 
-       `MOST_SIGHTS` of them are left.
-    The early ones stay, so whoever has many pages removed cannot make known files count as new.
+    Those that were seen first stay, so whoever has many pages removed cannot make known files count
+    as new.
     """
     connection.execute(
         "DELETE FROM facts WHERE (project, filename) IN (SELECT project, filename FROM facts"

@@ -34,6 +34,7 @@ from private_pypi.index.rows import (
 from private_pypi.index.schema import note_unshown
 from private_pypi.index.staging import make_tables
 from private_pypi.model import BurntName, DistributionFile, StoredFile, StoredName, Unlisted
+from private_pypi.system.transactions import transaction
 
 _CHUNK = 500  # rows of one transaction: some milliseconds
 _NOT_EXAMINED = "it is not examined yet"
@@ -634,14 +635,8 @@ class Reconciliation:
 
     @contextmanager
     def _scratch_writing(self) -> Iterator[None]:
-        with self._index.translated():
-            self._connection.execute("BEGIN")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
+        with self._index.translated(), transaction(self._connection, immediate=False):
+            yield
 
 
 def _qualified(table: str, columns: str) -> str:

@@ -152,6 +152,11 @@ def _key_of(version: str) -> str:
     return version_key(Version(version))
 
 
+def file_order(version: str | None, filename: str) -> tuple[str, str]:
+    """The place of a file among others: by version (PEP 440), unknown ones first, then by name."""
+    return _key_of(version) if version else "", filename
+
+
 def version_key(version: Version) -> str:
     """A text that sorts (by code point) as PEP 440 orders versions."""
 

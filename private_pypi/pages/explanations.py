@@ -187,12 +187,15 @@ def report_from_json(document: Any) -> Report:
 def _checked(kind: type[Any], values: Mapping[str, Any]) -> Any:
     # Keys that later versions have are left out.
     known = {key: value for key, value in values.items() if key in kind.__dataclass_fields__}
-    until = known.pop("until", None)
+    if isinstance(known.get("until"), str):
+        known["until"] = parse_instant(known["until"])
     for key, value in known.items():
         if key.startswith("is_") or key == "suits":
             is_right = isinstance(value, bool) or (key == "suits" and value is None)
         elif key == "count":
             is_right = isinstance(value, int)
+        elif key == "until":
+            is_right = value is None or isinstance(value, datetime)
         elif key in ("notes", "source"):
             is_right = isinstance(value, list) and all(isinstance(each, str) for each in value)
         else:
@@ -200,7 +203,7 @@ def _checked(kind: type[Any], values: Mapping[str, Any]) -> Any:
             is_right = is_checked or value is None or isinstance(value, str)
         if not is_right:
             raise TypeError(key)
-    return kind(**known) if until is None else kind(**known, until=parse_instant(until))
+    return kind(**known)
 
 
 def report_text(report: Report, how_to_see_all: str) -> Iterator[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from packaging.utils import NormalizedName
 
 from private_pypi.index.local import LocalIndex
+from private_pypi.index.rows import file_order
 from private_pypi.model import Freshness, ListedFile, ProjectPage, ProjectStatus, ShownFile
 
 
@@ -81,3 +82,30 @@ class Elsewhere:
 @dataclass(frozen=True, slots=True)
 class Absent:
     """The repository has no such project, and clients are sent to no other index."""
+
+
+def mixed_found(project: NormalizedName, answers: Mapping[tuple[str, ...], Found]) -> Found:
+    """The files of several repositories as one project, each with the path of its repository.
+
+    Of files with equal names, the first one counts.
+    """
+
+    def read() -> ProjectPage:
+        pages = [(path, found.read()) for path, found in answers.items()]
+        files: dict[str, ListedFile] = {}
+        for path, page in pages:
+            for file in page.files:
+                files.setdefault(file.filename, replace(file, source=path))
+        # What one index says of its project holds for all files only if all say it.
+        statuses = {page.status for _, page in pages if page.files} or {pages[0][1].status}
+        ordered = sorted(files.values(), key=lambda file: file_order(file.version, file.filename))
+        return ProjectPage(ordered, statuses.pop() if len(statuses) == 1 else None)
+
+    ages = [each.freshness.age for each in answers.values() if each.freshness.age is not None]
+    return Found(
+        project,
+        sum(found.serial for found in answers.values()),
+        Freshness(max(ages, default=None)),
+        ("mix", *((path, found.kept_in, found.serial) for path, found in answers.items())),
+        read,
+    )

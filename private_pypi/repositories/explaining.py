@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cache
+from typing import NamedTuple
 
 from packaging.utils import NormalizedName
-from packaging.version import Version
 
 from private_pypi.distributions.filenames import parse_filename
 from private_pypi.errors import InvalidFilename
-from private_pypi.index.rows import version_key
+from private_pypi.index.rows import file_order
 from private_pypi.model import FRESH, Freshness, ListedFile
 from private_pypi.policy import HiddenFile
+from private_pypi.storage.bounded import BoundedBytes
 
-MOST_KEPT = 20_000
-"""Files whose explanations are kept in memory, which take about 1.5 kB each."""
+MOST_BYTES = 30 * 10**6
+"""How much memory the explanations of a mirror may take: they are of about 20,000 files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,44 +37,40 @@ class Explanation:
     freshness: Freshness = FRESH
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(NamedTuple):
     of: Hashable
     said: Explanation
     until: datetime
 
-    @property
-    def size(self) -> int:
-        """The number of files."""
-        return len(self.said.files) + len(self.said.hidden)
-
 
 class KeptExplanations:
-    """Explanations that were made lately, of at most `MOST_KEPT` files; safe for many threads."""
+    """Explanations that were made lately, in a limited part of memory; safe for many threads."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
-        self._lock = threading.Lock()  # guards _kept
+        self._kept: BoundedBytes[_Kept] = BoundedBytes(MOST_BYTES)
 
     def find(self, question: Hashable, of: Hashable, *, now: datetime) -> Explanation | None:
         """What was kept for a question and an equal state `of`; None: nothing.
 
         `now`: in UTC.
         """
-        kept = self._kept.get(question)
+        kept = self._kept.find(question)
         return kept.said if kept is not None and kept.of == of and now < kept.until else None
 
     def keep(self, question: Hashable, of: Hashable, said: Explanation, *, until: datetime) -> None:
         """Keep an explanation as long as the state is equal, and until an instant (UTC)."""
-        with self._lock:
-            self._kept[question] = _Kept(of, said, until)
-            self._kept.move_to_end(question)
-            while self.size() > MOST_KEPT:
-                self._kept.popitem(last=False)
+        self._kept.keep(question, _Kept(of, said, until), _size(said))
 
+    @property
     def size(self) -> int:
-        """The files of all explanations that are kept."""
-        return sum(each.size for each in self._kept.values())
+        """Roughly how much memory they take, in bytes."""
+        return self._kept.size
+
+
+def _size(said: Explanation) -> int:
+    # One without files takes memory as well, and anybody can ask for many of them, such as for a
+    # project at other and other instants.
+    return 1500 * (1 + len(said.files) + len(said.hidden))
 
 
 def about_member(path: Sequence[str], note: str) -> str:
@@ -95,13 +89,7 @@ def hidden_file(filename: str, rule: str, reason: str) -> HiddenFile:
 
 def ordered(hidden: Iterable[HiddenFile]) -> list[HiddenFile]:
     """Hidden files in the order of `Explanation.hidden`; those of unknown versions come first."""
-    return sorted(hidden, key=_order())
-
-
-def _order() -> Callable[[ListedFile | HiddenFile], tuple[str, str]]:
-    """A key for sorting. A project has many files of one version, which takes long to parse."""
-    key = cache(lambda version: version_key(Version(version)) if version else "")
-    return lambda file: (key(file.version), file.filename)
+    return sorted(hidden, key=lambda file: file_order(file.version, file.filename))
 
 
 def mixed(explanations: Mapping[tuple[str, ...], Explanation]) -> Explanation:
@@ -125,7 +113,7 @@ def mixed(explanations: Mapping[tuple[str, ...], Explanation]) -> Explanation:
     return Explanation(
         project=next(iter(explanations.values())).project,
         is_found=True,
-        files=sorted(files.values(), key=_order()),
+        files=sorted(files.values(), key=lambda file: file_order(file.version, file.filename)),
         hidden=ordered(each for name, each in hidden.items() if name not in files),
         exceptions=exceptions,
         notes=[

@@ -25,56 +25,52 @@ mirrors of the group around it either, and the other way round.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
 from packaging.utils import NormalizedName
-from packaging.version import Version
 
 from private_pypi.backend import Access, Secret
 from private_pypi.configuration.config import GroupSettings
 from private_pypi.errors import (
-    AccessError,
     BackendError,
     FileHidden,
     FileNotFound,
     NotAllowed,
     PrivatePypiError,
     ProjectNotFound,
-    Unsupported,
     WrongSecret,
 )
 from private_pypi.index.local import ProjectLine
-from private_pypi.index.rows import version_key
-from private_pypi.model import DistributionFile, Freshness, ListedFile, ProjectPage, Upload
-from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
-from private_pypi.repositories.explaining import Explanation, about_member, mixed
-from private_pypi.repositories.group_lists import TROUBLE, GroupLists, Leaf, Patterns, Step, untold
+from private_pypi.model import DistributionFile, ListedFile, Upload
+from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList, mixed_found
+from private_pypi.repositories.explaining import Explanation
+from private_pypi.repositories.group_explaining import answered, unanswered
+from private_pypi.repositories.group_lists import GroupLists
+from private_pypi.repositories.group_members import (
+    TROUBLE,
+    Answer,
+    HiddenFromCaller,
+    Leaf,
+    Path,
+    Patterns,
+    Step,
+    any_had,
+    cannot_tell,
+    founds,
+    may_be_named,
+    secret_for,
+    together,
+    untold,
+)
+from private_pypi.repositories.group_publishing import Publishing
 from private_pypi.repositories.mirror import Mirror
 from private_pypi.repositories.opening import Opened
 from private_pypi.repositories.releases import files_of_release
-from private_pypi.repositories.repository import NotAtHand, Repository, RepositoryState
-from private_pypi.repositories.stored import key_of
+from private_pypi.repositories.repository import Repository, RepositoryState
 from private_pypi.storage.arriving import Arriving
 from private_pypi.system.background import Pending
-
-_Path = tuple[str, ...]
-"""The names of the members that lead from a group to a repository, which is the last one."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """A repository that has a project, and the secret with which it was asked."""
-
-    path: _Path
-    repository: Repository  # not a group
-    secret: Secret
-    found: Found
-
-
-class _HiddenFromCaller(Exception):
-    """The project belongs to a member that does not show it to the caller, or may not show it."""
 
 
 class Group(Repository):
@@ -95,11 +91,12 @@ class Group(Repository):
             self.rights_per_project = self._publish_to.rights_per_project
         leaves = tuple(self._all_leaves())
         self._leaves = {leaf.path: leaf for leaf in leaves}
+        self._publishing = Publishing(self.name, self._path_to_publish(), self._leaves)
         self._private = tuple(leaf.repository for leaf in leaves if not leaf.repository.is_mirror)
 
     @property
     def members(self) -> Sequence[Repository]:
-        """The members, in order."""
+        """The repositories that answer for the group, in the order in which they are asked."""
         return self._members
 
     @property
@@ -188,7 +185,7 @@ class Group(Repository):
         WRITE if the member of `publish_to` does. Mirrors decide only if there is no private member.
         Raises `Unsupported` if nothing can be published here by somebody who may read.
         """
-        published = self._published_path()
+        published = self._publishing.path
         best = Access.NONE
         trouble: NotAllowed | BackendError | None = None
         for leaf in self._leaves.values():
@@ -212,7 +209,7 @@ class Group(Repository):
         if trouble is not None and (best is Access.NONE or isinstance(trouble, BackendError)):
             raise trouble
         if best > Access.NONE and not published:
-            raise self._read_only()
+            raise self._publishing.read_only()
         return best
 
     # -- state -----------------------------------------------------------------------------------
@@ -227,7 +224,7 @@ class Group(Repository):
 
     def state(self) -> RepositoryState:
         """Ready if all members are; with the first error of any."""
-        return _together([(member.name, member.state()) for member in self._members])
+        return together([(member.name, member.state()) for member in self._members])
 
     def state_for(self, secret: Secret) -> RepositoryState:
         """The same; of members that refuse the caller, neither names nor messages."""
@@ -235,12 +232,12 @@ class Group(Repository):
         for member in self._members:
             state = member.state_for(secret)
             name, has_words = member.name, state.error is not None or state.stale is not None
-            if has_words and not _may_be_named(member, secret):
+            if has_words and not may_be_named(member, secret):
                 name = "a member"
                 error, stale = (text and "is in trouble" for text in (state.error, state.stale))
                 state = replace(state, error=error, stale=stale)
             states.append((name, state))
-        return _together(states)
+        return together(states)
 
     def synced_at(self) -> float | None:
         """When one of the private members was synchronised last; see `Repository`.
@@ -263,7 +260,7 @@ class Group(Repository):
 
     def ever_had(self, project: NormalizedName) -> bool:
         """Whether a private member has or had a project; see `Repository`."""
-        return _any_had(self._private, project)
+        return any_had(self._private, project)
 
     def had_names(self) -> Collection[NormalizedName]:
         """The names that private members have or had; see `Repository`."""
@@ -276,19 +273,19 @@ class Group(Repository):
         *,
         ask: bool,
         mirrors_may: Callable[[], bool] = lambda: True,
-    ) -> list[_Answer]:
+    ) -> list[Answer]:
         """The repositories that answer for a project: one, or all that have it if it is mixed.
 
         `mirrors_may`: whether the group around this one lets mirrors answer. It is only called if a
         mirror is to be asked, because it may raise an error.
 
-        Raises `_HiddenFromCaller`.
+        Raises `HiddenFromCaller`.
         """
         is_mixed = self._is_mixed(project)
         claimants = [each for each in self._members if each.claims(project)]
-        answers: list[_Answer] = []
+        answers: list[Answer] = []
         for member in claimants or self._members:
-            if _cannot_tell(member) and not claimants:
+            if cannot_tell(member) and not claimants:
                 continue
             may_mirror = partial(self._mirrors_may, project, member, secret, mirrors_may, ask=ask)
             answers += self._of_member(member, project, secret, ask=ask, mirrors_may=may_mirror)
@@ -311,7 +308,7 @@ class Group(Repository):
         trouble: PrivatePypiError | None = None
         try:
             # A group that is the member looks at its own members itself.
-            if not self._is_mixed(project) and _any_had(
+            if not self._is_mixed(project) and any_had(
                 self._others(member), project, secret, ask=ask
             ):
                 return False
@@ -332,7 +329,7 @@ class Group(Repository):
             others = (
                 each for step in leaf.steps if project not in step.mix for each in step.others
             )
-            if leaf.may_answer(project) and not _any_had(others, project):
+            if leaf.may_answer(project) and not any_had(others, project):
                 yield mirror
 
     def _is_mixed(self, project: NormalizedName) -> bool:
@@ -346,7 +343,7 @@ class Group(Repository):
         *,
         ask: bool,
         mirrors_may: Callable[[], bool],
-    ) -> list[_Answer]:
+    ) -> list[Answer]:
         if isinstance(member, Group):
             inner = member._answers(project, secret, ask=ask, mirrors_may=mirrors_may)
             return [replace(each, path=(member.name, *each.path)) for each in inner]
@@ -360,21 +357,21 @@ class Group(Repository):
                 raise
             own = None
         if own is None:
-            if member.claims(project) or _any_had([member], project, secret, ask=ask):
-                raise _HiddenFromCaller
+            if member.claims(project) or any_had([member], project, secret, ask=ask):
+                raise HiddenFromCaller
             return []
         if not isinstance(found, Found):
-            if _cannot_tell(member):
-                raise _HiddenFromCaller
+            if cannot_tell(member):
+                raise HiddenFromCaller
             return []
-        return [_Answer((member.name,), member, own, found)]
+        return [Answer((member.name,), member, own, found)]
 
     def _answering(
         self, project: NormalizedName, secret: Secret, *, ask: bool = True
-    ) -> list[_Answer]:
+    ) -> list[Answer]:
         try:
             return self._answers(project, secret, ask=ask)
-        except _HiddenFromCaller:
+        except HiddenFromCaller:
             return []
 
     # -- reading ---------------------------------------------------------------------------------
@@ -389,55 +386,15 @@ class Group(Repository):
         # The files of a mixed name say where they are from, even if only one member has it.
         steps = self._leaves[answers[0].path].steps
         is_mixed = len(answers) > 1 or any(project in step.mix for step in steps)
-        return _mixed(project, answers) if is_mixed else answers[0].found
+        return mixed_found(project, founds(answers)) if is_mixed else answers[0].found
 
     def explain(self, project: NormalizedName, secret: Secret) -> Explanation:
-        """What those that answer say of a project, and why they do.
-
-        If nobody answers, the reasons are only told to those who may read all members. For others,
-        names that are hidden from them look as names that do not exist.
-        """
+        """What those that answer say of a project, and why they do; see also `unanswered`."""
         answers = self._answering(project, secret)
         if not answers:
-            notes = ["no member of this group answers for this project"]
-            if self._is_open_to(secret):
-                notes += self._why_nobody(project, secret)
-            return Explanation(project=project, is_found=False, notes=notes)
-        said = mixed({each.path: each.repository.explain(project, each.secret) for each in answers})
-        names = ", ".join(repr("/".join(each.path)) for each in answers)
-        steps = self._leaves[answers[0].path].steps
-        if any(project in step.mix for step in steps):
-            why = (
-                f"the name is in `mix`, so the files are those of all members that have it: {names}"
-            )
-        elif answers[0].repository.claims(project):
-            why = f"the files are those of member {names}, which claims the name"
-        else:
-            why = f"the files are those of member {names}, the first one that has this project"
-        return replace(said, notes=[why, *said.notes])
-
-    def _is_open_to(self, secret: Secret) -> bool:
-        """Whether nothing of any member is hidden from a caller."""
-        return not any(
-            leaf.repository.rights_per_project or secret_for(leaf.repository, secret) is None
-            for leaf in self._leaves.values()
-        )
-
-    def _why_nobody(self, project: NormalizedName, secret: Secret) -> Iterator[str]:
-        """Sentences about why nobody has a project, for those who may read all members."""
-        was_private = self.ever_had(project)
-        for leaf in self._leaves.values():
-            repository = leaf.repository
-            own = secret_for(repository, secret)
-            if not leaf.may_answer(project):
-                yield about_member(leaf.path, "it is not asked, because this name is claimed")
-            elif repository.is_mirror and was_private:
-                yield about_member(
-                    leaf.path, "it is not asked, because this name was that of a private project"
-                )
-            elif own is not None:
-                notes = repository.explain(project, own).notes or ["it has no such project"]
-                yield from (about_member(leaf.path, note) for note in notes)
+            return unanswered(project, secret, self._leaves.values(), self.ever_had)
+        said = {each.path: each.repository.explain(project, each.secret) for each in answers}
+        return answered(project, said, self._leaves)
 
     def begin_find(
         self, project: NormalizedName, secret: Secret, *, for_installer: bool = False
@@ -489,9 +446,9 @@ class Group(Repository):
             (answer,) = answers
             files = answer.repository.release(project, version, answer.secret, need)
             return [replace(file, source=answer.path) for file in files]
-        return files_of_release(_mixed(project, answers).files(), project, version)
+        return files_of_release(mixed_found(project, founds(answers)).files(), project, version)
 
-    def _asked(self, project: NormalizedName, secret: Secret, need: Access) -> list[_Answer]:
+    def _asked(self, project: NormalizedName, secret: Secret, need: Access) -> list[Answer]:
         """The repositories that answer. To change something, only the one that can be changed.
 
         That one is asked with the secret of the caller, even if everybody may read it.
@@ -499,7 +456,7 @@ class Group(Repository):
         answers = self._answering(project, secret)
         if need <= Access.READ or not answers:
             return answers
-        published = self._published_path()
+        published = self._publishing.path
         changeable = [replace(each, secret=secret) for each in answers if each.path == published]
         if not changeable:
             raise NotAllowed(
@@ -576,71 +533,36 @@ class Group(Repository):
 
     # -- changing --------------------------------------------------------------------------------
 
-    def _published_path(self) -> _Path:
-        """Where files are published; () if nothing can be."""
+    def _path_to_publish(self) -> Path:
+        """The way to the repository in which files are published; () if nothing can be."""
         wanted = self._publish_to
         if wanted is None:
             return ()
         if not isinstance(wanted, Group):
             return (wanted.name,)
-        inner = wanted._published_path()
+        inner = wanted._publishing.path
         return (wanted.name, *inner) if inner else ()
 
     def is_published(self, upload: Upload, secret: Secret) -> bool:
         """Whether the member of `publish_to` has a file of this name."""
-        return self._published_in(upload.file.project, secret).is_published(upload, secret)
+        return self._publishing.repository_for(upload.file.project, secret).is_published(
+            upload, secret
+        )
 
     def publish(self, upload: Upload, secret: Secret) -> DistributionFile:
         """Publish a file in the member of `publish_to`."""
-        return self._published_in(upload.file.project, secret).publish(upload, secret)
-
-    def _published_in(self, project: NormalizedName, secret: Secret) -> Repository:
-        """The repository to publish in. Raises `NotAllowed` if the file would not be seen here."""
-        published = self._leaves.get(self._published_path())
-        if published is None:
-            raise self._read_only()
-        name = published.repository.name
-        unseen = f"so a file that is published in {name!r} would not be seen in {self.name!r}"
-        if not published.may_answer(project):
-            claimant = next((each for each in self._leaves.values() if each.claims(project)), None)
-            raise NotAllowed(
-                f"project {project!r} is claimed by {_told_name(claimant.repository, secret)}, "
-                f"{unseen}"
-                if claimant is not None
-                else f"project {project!r} is not among the names that repository {name!r} claims "
-                f"({', '.join(map(repr, published.repository.claimed))}), {unseen}"
-            )
-        for leaf in self._leaves.values():
-            if leaf is published:
-                break
-            if leaf.repository.is_mirror or not leaf.may_answer(project):
-                continue
-            if project in leaf.mix_with(published):
-                continue
-            other = leaf.repository
-            if _cannot_tell(other) or _any_had([other], project, secret):
-                where = _told_name(other, secret)
-                raise NotAllowed(f"project {project!r} belongs to {where}, {unseen}")
-        return published.repository
+        return self._publishing.repository_for(upload.file.project, secret).publish(upload, secret)
 
     def yank(self, files: Sequence[ListedFile], reason: str | None, secret: Secret) -> None:
         """Yank or un-yank files of the member of `publish_to`."""
-        self._changed(files).yank([replace(file, source=()) for file in files], reason, secret)
+        self._publishing.repository_of(files).yank(
+            [replace(file, source=()) for file in files], reason, secret
+        )
 
     def delete(self, files: Sequence[ListedFile], secret: Secret) -> None:
         """Delete files of the member of `publish_to` for ever."""
-        self._changed(files).delete([replace(file, source=()) for file in files], secret)
-
-    def _changed(self, files: Sequence[ListedFile]) -> Repository:
-        published = self._published_path()
-        if not published or any(file.source != published for file in files):
-            raise self._read_only()
-        return self._leaves[published].repository
-
-    def _read_only(self) -> Unsupported:
-        return Unsupported(
-            f"nothing can be published through {self.name!r}, which is a group without publish_to; "
-            "publish at the address of one of its members, or set publish_to to its name"
+        self._publishing.repository_of(files).delete(
+            [replace(file, source=()) for file in files], secret
         )
 
     # -- at an instant -----------------------------------------------------------------------------
@@ -649,108 +571,3 @@ class Group(Repository):
         """The group with its members as they were at an instant (UTC)."""
         settings = replace(self._settings, publish_to=None)
         return Group(settings, [each.at(instant) for each in self._members])
-
-
-def secret_for(member: Repository, secret: Secret, *, ask: bool = True) -> Secret | None:
-    """The secret with which a member is asked; None: it does not let the caller in.
-
-    `member` is not a group. The secret was accepted by one of the members. Trouble is raised
-    without the name of the member, because it is not known whether the caller may know that.
-    """
-    if member.is_mirror:
-        return Secret("")  # whoever may read the group may read its mirrors
-    if secret:
-        # It is not a made-up one, so it need not take turns with others from the same network.
-        client = f"secret {key_of(secret).hex()}"
-        try:
-            if member.access(secret, Access.READ, ask=ask, client=client) >= Access.READ:
-                return secret
-        except AccessError:
-            pass
-        except NotAtHand:
-            raise
-        except BackendError as error:
-            if not ask:  # as in `access`
-                raise
-            raise untold(error) from error
-    return member.public_secret(ask=ask) if member.is_public else None
-
-
-def _may_be_named(member: Repository, secret: Secret, *, ask: bool = True) -> bool:
-    """Whether the caller may know of a member. False if that cannot be found out now."""
-    if isinstance(member, Group):
-        return any(_may_be_named(each, secret, ask=ask) for each in member.members)
-    try:
-        return secret_for(member, secret, ask=ask) is not None
-    except PrivatePypiError:
-        return False
-
-
-def _told_name(member: Repository, secret: Secret) -> str:
-    return f"repository {member.name!r}" if _may_be_named(member, secret) else "another member"
-
-
-def _together(states: Sequence[tuple[str, RepositoryState]]) -> RepositoryState:
-    errors = (f"{name}: {state.error}" for name, state in states if state.error)
-    stale = (f"{name}: {state.stale}" for name, state in states if state.stale)
-    return RepositoryState(
-        ready=all(state.ready for _, state in states),
-        synced_at=None,
-        error=next(errors, None),
-        stale=next(stale, None),
-    )
-
-
-def _cannot_tell(member: Repository) -> bool:
-    """Whether it cannot tell an absent project from one that the caller may not see."""
-    return member.rights_per_project and not isinstance(member, Group)
-
-
-def _any_had(
-    repositories: Iterable[Repository],
-    project: NormalizedName,
-    secret: Secret | None = None,
-    *,
-    ask: bool = True,
-) -> bool:
-    """Whether one of them has or had a project; if that is not known, the trouble is raised.
-
-    It names a repository only if `secret`, that of the caller, may read it.
-    """
-    trouble: PrivatePypiError | None = None
-    for repository in repositories:
-        try:
-            if repository.ever_had(project):
-                return True
-        except TROUBLE as error:
-            is_told = secret is not None and _may_be_named(repository, secret, ask=ask)
-            trouble = trouble or (error if is_told else untold(error))
-    if trouble is not None:
-        raise trouble
-    return False
-
-
-def _mixed(project: NormalizedName, answers: Sequence[_Answer]) -> Found:
-    """The files of several members as one project. Of equal names, the first member's counts."""
-
-    def read() -> ProjectPage:
-        pages = [(each.path, each.found.read()) for each in answers]
-        files: dict[str, ListedFile] = {}
-        for path, page in pages:
-            for file in page.files:
-                files.setdefault(file.filename, replace(file, source=path))
-        ordered = sorted(
-            files.values(), key=lambda file: (version_key(Version(file.version)), file.filename)
-        )
-        # What one index says of its project holds for all files only if all say it.
-        statuses = {page.status for _, page in pages if page.files} or {pages[0][1].status}
-        return ProjectPage(ordered, statuses.pop() if len(statuses) == 1 else None)
-
-    ages = [each.found.freshness.age for each in answers if each.found.freshness.age is not None]
-    return Found(
-        project,
-        sum(each.found.serial for each in answers),
-        Freshness(max(ages, default=None)),
-        ("mix", *((each.path, each.found.kept_in, each.found.serial) for each in answers)),
-        read,
-    )

@@ -7,86 +7,24 @@ there, are applied to the names that each member lists.
 from __future__ import annotations
 
 import heapq
-import logging
-import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from fnmatch import translate
 
 from packaging.utils import NormalizedName
 
 from private_pypi.backend import Secret
-from private_pypi.errors import (
-    BackendError,
-    BackendUnavailable,
-    NotConfigured,
-    PrivatePypiError,
-)
+from private_pypi.errors import PrivatePypiError
 from private_pypi.index.local import ProjectLine
 from private_pypi.model import Freshness
 from private_pypi.repositories.answers import Found, ProjectList
+from private_pypi.repositories.group_members import TROUBLE, Leaf, untold
 from private_pypi.repositories.mirrored_pages import ListNotRead
 from private_pypi.repositories.repository import Repository
 
-_log = logging.getLogger(__name__)
-
 _MOST_READ = 10_000  # lines of a search that are read of one member
 
-TROUBLE = (BackendError, NotConfigured)
-"""What a member raises that does not know its names, or cannot tell them now."""
-
 _Holds = Callable[[NormalizedName], bool]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A member of a group, as one step from the outermost group to a repository."""
-
-    mix: frozenset[str]  # of the group
-    group_claims: Patterns  # by the table of the group itself
-    member_claims: Patterns
-    any_claims: Patterns  # by any member of the group
-    others: tuple[Repository, ...]  # the other members of the group that are not mirrors
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A repository that is not a group, and the way to it."""
-
-    path: tuple[str, ...]  # the names of the members that lead to it, and its own
-    repository: Repository
-    steps: tuple[Step, ...]  # the outermost first
-
-    def may_answer(self, name: NormalizedName) -> bool:
-        """Whether the configuration lets it answer for a project: rules 1 and 2."""
-        for step in self.steps:
-            if step.any_claims.match(name) and not step.member_claims.match(name):
-                return False
-            if self.repository.is_mirror and step.group_claims.match(name):
-                return False
-        return not self.repository.rights_per_project or self.claims(name)
-
-    def claims(self, name: NormalizedName) -> bool:
-        """Whether its table claims a name."""
-        return self.steps[-1].member_claims.match(name)
-
-    def mix_with(self, other: Leaf) -> frozenset[str]:
-        """The names for which both answer together."""
-        ways = zip(self.path, other.path, self.steps, strict=False)
-        return next((step.mix for own, their, step in ways if own != their), frozenset())
-
-
-class Patterns:
-    """Patterns of project names, as one regular expression, because lists are long."""
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        self.patterns = tuple(patterns)
-        self._matches = re.compile("|".join(map(translate, self.patterns)) or r"(?!)").match
-
-    def match(self, name: str) -> bool:
-        """Whether one of the patterns matches."""
-        return self._matches(name) is not None
 
 
 class GroupLists:
@@ -251,18 +189,6 @@ class GroupLists:
                     raise
                 raise untold(error) from error
         return had
-
-
-def untold(error: PrivatePypiError) -> BackendUnavailable:
-    """The trouble of a member, for callers who may not know its name: messages have names.
-
-    What is not told is logged for the operator.
-    """
-    _log.warning("a group answers 503: %s", error)
-    return BackendUnavailable(
-        "a member of this group is in trouble, so it is not known what it has or whom it lets in",
-        retry_after=error.retry_after if isinstance(error, BackendUnavailable) else 30,
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,13 +36,9 @@ from private_pypi.index.local import ProjectLine
 from private_pypi.index.lookups import BUDGET, UPLOADS_STAY, ProjectLookups
 from private_pypi.model import FRESH, Freshness
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.identities import identity_of
 from private_pypi.repositories.repository import CLOSING_SECONDS
-from private_pypi.repositories.stored import (
-    StoredRepository,
-    identity_of,
-    key_of,
-    new_background,
-)
+from private_pypi.repositories.stored import StoredRepository, key_of, new_background
 from private_pypi.repositories.tenants import Tenants
 from private_pypi.storage.bounded import mark_used
 from private_pypi.storage.remembered_facts import RememberedFacts

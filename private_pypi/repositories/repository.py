@@ -86,6 +86,13 @@ class Repository(abc.ABC):
         Waits at most `timeout` seconds for calls to the storage that are running.
         """
 
+    # -- members, which only groups have -----------------------------------------------------------
+
+    @property
+    def members(self) -> Sequence[Repository]:
+        """The repositories that answer for a group, in the order in which they are asked."""
+        return ()
+
     # -- tenants (see `tenants`), which most kinds do not have -------------------------------------
 
     def has_tenant(self, user: str) -> bool:

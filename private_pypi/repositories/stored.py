@@ -8,7 +8,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,6 @@ from private_pypi.backend import (
     Access,
     AnyBackend,
     AnyStorage,
-    RemoteSettings,
     Secret,
     SupportsAliases,
     SupportsUsage,
@@ -40,7 +38,6 @@ from private_pypi.errors import (
     ProjectNotFound,
     WrongSecret,
 )
-from private_pypi.index.identity import Identity
 from private_pypi.index.local import LocalIndex, ProjectLine
 from private_pypi.index.lookups import BUDGET
 from private_pypi.index.publishing import delete, publish, restore_name, yank
@@ -55,6 +52,7 @@ from private_pypi.repositories.answers import Absent, Elsewhere, Found, StoredPa
 from private_pypi.repositories.explaining import Explanation, hidden_file, ordered
 from private_pypi.repositories.extra_index import ExtraIndex
 from private_pypi.repositories.frozen import Frozen
+from private_pypi.repositories.identities import identity_of
 from private_pypi.repositories.opening import Opened, Opener, SeenWith
 from private_pypi.repositories.releases import files_of_release
 from private_pypi.repositories.repository import NotAtHand, Repository, RepositoryState
@@ -573,34 +571,3 @@ def new_background(name: str) -> Background:
 def key_of(secret: Secret) -> bytes:
     """A hash of a secret, which is remembered instead of the secret."""
     return hashlib.blake2b(secret.reveal().encode("utf-8", "surrogatepass")).digest()
-
-
-def identity_of(settings: RepositorySettings) -> Identity:
-    """What the local index is a copy of: the type and the settings of the backend.
-
-    Without secrets and without the settings that all remote storages have, such as limits. The
-    settings in `names_storage` say which storage it is, the others how it is seen.
-    """
-    others = {field.name for field in fields(RemoteSettings)}  # `name` and `max_file_bytes`, too
-    own = [
-        field
-        for field in fields(settings.backend)
-        if field.init and field.name not in others and "Secret" not in str(field.type)
-    ]
-    naming = type(settings.backend).names_storage
-    return Identity(
-        kind=settings.type,
-        settings={field.name: _line(getattr(settings.backend, field.name)) for field in own},
-        defaults={
-            field.name: _line(
-                field.default if field.default_factory is MISSING else field.default_factory()
-            )
-            for field in own
-        },
-        naming=[field.name for field in own if naming is None or field.name in naming],
-    )
-
-
-def _line(value: object) -> str:
-    """A setting as one line of an identity."""
-    return str(value).replace("\n", "\\n")

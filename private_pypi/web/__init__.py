@@ -50,14 +50,14 @@ _START = re.compile("/r/[^/]+/")
 _OF_PROJECT = re.compile("/(?:r/[^/]+/)?project/")
 
 # They use the threads of pages, so that they are answered even if all others wait for a storage.
-_AT_HAND = ("/health", "/health/", "/health/ready", "/health/ready/", "/metrics", "/metrics/")
+_AT_HAND = {"/health", "/health/", "/health/ready", "/health/ready/", "/metrics", "/metrics/"}
 
 
 def run_server(options: ServerOptions, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; `announce` is called with each address once it is open.
+    """Serve until SIGTERM, SIGINT or SIGHUP.
 
-    Raises `ConfigurationError` for problems that the operator has to solve, and `PrivatePypiError`
-    if worker processes do not end.
+    `announce` is called with each address once it is open. Raises `ConfigurationError` for problems
+    that the operator has to solve, and `PrivatePypiError` if worker processes do not end.
     """
     try:
         options.root.mkdir(parents=True, exist_ok=True)
@@ -219,7 +219,7 @@ def _is_of_this_machine(address: str) -> bool:
 
 def _kind_of(served: Deployment, path: str) -> Kind:
     """What the answer to a GET may have to wait for (see `Kind`)."""
-    if path.endswith(_AT_HAND):
+    if path in _AT_HAND:
         return Kind.PAGES
     if _OF_PROJECT.match(path) or _START.fullmatch(path):
         return Kind.PEOPLE  # perhaps with a README

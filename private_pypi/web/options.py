@@ -12,7 +12,7 @@ from private_pypi.backend import Secret
 from private_pypi.backend.public_index import public_index_url
 from private_pypi.configuration.config import ConfigurationText, check_extra_index_url
 from private_pypi.storage.verdicts import Expiry
-from private_pypi.web.operations.telemetry import TelemetrySettings
+from private_pypi.web.operations.telemetry_settings import TelemetrySettings
 from private_pypi.web.serving.engines import ENGINES, GRANIAN, WAITRESS
 from private_pypi.web.serving.granian.certificates import Certificate
 from private_pypi.web.serving.receiving import FormLimits

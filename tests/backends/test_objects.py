@@ -297,6 +297,18 @@ def test_what_a_killed_writer_left_is_removed_after_a_day(
     assert keys(bucket) == []
 
 
+def test_what_was_left_is_remembered_once_however_often_it_is_listed(
+    bucket: Path, storage: Any, tmp_path: Path
+) -> None:
+    storage.put_file(make_upload(tmp_path, WHEEL, b"content"))
+    FolderStore(bucket).delete(f"demo/{WHEEL}")
+    aged(bucket, timedelta(hours=25))
+    for _ in range(3):  # such as by synchronisations that fail afterwards
+        assert list(storage.list_files()) == []
+    assert sorted(storage.backend.take_leftovers()) == sorted(keys(bucket))
+    assert storage.backend.take_leftovers() is None
+
+
 def test_a_loser_takes_its_record_with_it(bucket: Path, storage: Any, tmp_path: Path) -> None:
     """Two writers passed the look at the name before either had stored its file."""
     winner = make_upload(tmp_path, WHEEL, b"winner!")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import socket
 import subprocess
@@ -147,6 +148,39 @@ def test_the_helps_reach_people_through_the_installed_programs() -> None:
 
 
 # -- mistakes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [("--help",), ("allow", "ROOT", "pypi", "--list")])
+def test_a_command_ends_quietly_if_nobody_reads_its_output(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "config.toml").write_text('[pypi]\ntype = "mirror"\nread_secret = "r"\n')
+    (root / "allowed.toml").write_text(
+        '[[allow]]\nrepository = "pypi"\nproject = "demo"\n'
+        'by = "a"\nwhy = "b"\nuntil = 2999-01-01\n'
+    )
+    command = [sys.executable, "-m", "private_pypi", *words]
+    command = [str(root) if word == "ROOT" else word for word in command]
+    for unbuffered in ("", "1"):
+        read, write = os.pipe()
+        os.close(read)
+        environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        with os.fdopen(write, "wb") as out:
+            ended = subprocess.run(
+                command, stdout=out, stderr=subprocess.PIPE, timeout=60, env=environ
+            )
+        assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_an_error_of_another_pipe_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise BrokenPipeError("of a child process")
+
+    monkeypatch.setattr("private_pypi.cli.command_line.run", fail)
+    with pytest.raises(BrokenPipeError, match="of a child process"):
+        run("explain", "https://pypi.example.org/simple/", "demo")
 
 
 def test_nothing_runs_before_all_is_checked(run: Run, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_a_new_certificate_is_used_without_a_restart_and_a_wrong_one_is_not(
 
 
 @pytest.mark.needs("a server")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stop_ends_cleanly_though_clients_are_connected(
     made: Certificates, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -429,7 +429,7 @@ def settings(**values: Any) -> GitHubSettings:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"owner": "acme/pkgs"}, "owner: 'acme/pkgs' cannot be a user or an organization"),
+        ({"owner": "acme/pkgs"}, "owner: 'acme/pkgs' cannot be a user or an organisation"),
         ({"repo": "acme/pkgs"}, "repo: 'acme/pkgs' is not the name of a repository"),
         ({"repo": ".."}, "repo: '..' is not the name"),
         ({"branch": ""}, "branch: must not be empty"),

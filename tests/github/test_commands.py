@@ -423,7 +423,7 @@ def test_who_may_not_create_a_repository_is_told_why(github: FakeGitHub, init: I
     ran = init(token, owner="bob")
     assert (ran.code, "'bob' is a user, and this token is somebody else's" in ran.err) == (1, True)
     ran = init(token, owner="nobody")
-    assert (ran.code, "no user or organization 'nobody'" in ran.err) == (1, True)
+    assert (ran.code, "no user or organisation 'nobody'" in ran.err) == (1, True)
     github.make_repo("acme", "packages", private=True)  # which alice may not see
     ran = init(token)
     assert ran.code == 1

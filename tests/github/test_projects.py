@@ -278,7 +278,7 @@ def test_a_table_without_an_owner_says_how_it_is_asked(storage: Storage, tmp_pat
         lambda: backend.find_alias("x", WHEEL),
     ]
     for call in calls:
-        with pytest.raises(NotAllowed, match="use the name of a user or an organization on GitHub"):
+        with pytest.raises(NotAllowed, match="use the name of a user or an organisation on GitHub"):
             call()
 
 

@@ -22,16 +22,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 from private_pypi import __version__
-from private_pypi.backend import Secret
 from private_pypi.errors import ConfigurationError
 from private_pypi.web.operations.logs import clean, describe, without_queries
 from private_pypi.web.operations.request_statistics import NO_ROUTE
+from private_pypi.web.operations.telemetry_settings import AUTH, HEADERS, NAME, TelemetrySettings
 from private_pypi.web.serving import Exchange
 
 if TYPE_CHECKING:
@@ -44,19 +42,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-ENDPOINT = "OTLP_ENDPOINT"
-STANDARD_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
-AUTH = "OTLP_AUTH"
-HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
-DISABLED = "OTEL_SDK_DISABLED"
-
-_ATTRIBUTES = {
-    "DEPLOYMENT_ENVIRONMENT": "deployment.environment",
-    "CONTAINER_APP_NAME": "k8s.container.name",
-    "CONTAINER_APP_REVISION": "k8s.pod.name",
-    "CONTAINER_APP_REPLICA_NAME": "k8s.replicaset.name",
-}
-_NAME = "private_pypi"
 _INTERVAL = 30.0  # seconds between two requests with the same signal
 _CLOSE_SECONDS = 4.5  # for what still waits when the server stops
 _GIVE_UP_SECONDS = 0.5  # after that, until the threads have ended
@@ -65,48 +50,6 @@ _LONGEST_QUEUE = 10_000  # requests or log records, some MB
 _BATCH = 1000  # spans or log records in one request to the collector
 _THREAD = "telemetry "  # how the names of our threads begin
 _ADDRESS = re.compile(r"(with url: |https?://)[^\s\"']+")
-
-
-@dataclass(frozen=True)
-class TelemetrySettings:
-    """Where to send telemetry, and what to say about this server."""
-
-    variable: str  # the one that names the collector
-    endpoint: str | None  # None: the SDK finds it in the OTEL_… variables
-    auth: Secret | None  # the whole value of the header `Authorization`
-    attributes: Mapping[str, str]
-
-    @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> TelemetrySettings | None:
-        """The settings of an environment; None if nothing is to be sent.
-
-        Raises `ValueError`. Neither the address nor the header is quoted, as both may be secret.
-        """
-        variable = ENDPOINT if environ.get(ENDPOINT, "").strip() else STANDARD_ENDPOINT
-        address = environ.get(variable, "").strip()
-        if not address or environ.get(DISABLED, "").strip().lower() == "true":
-            return None
-        try:
-            parts = urlsplit(address)
-            is_usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        except ValueError:
-            is_usable = False
-        if not is_usable:
-            raise ValueError(
-                f"{variable} must be the address of an OpenTelemetry collector, such as "
-                "http://localhost:4318"
-            )
-        auth = environ.get(AUTH, "").strip()
-        if not (auth.isascii() and auth.isprintable()):
-            raise ValueError(f"{AUTH} must have only printable ASCII characters")
-        attributes = {"service.name": _NAME, "service.version": __version__}
-        attributes |= {key: environ[name] for name, key in _ATTRIBUTES.items() if environ.get(name)}
-        return cls(
-            variable,
-            address.rstrip("/") if variable == ENDPOINT else None,
-            Secret(auth) if auth else None,
-            attributes,
-        )
 
 
 class Collects(Protocol):
@@ -455,11 +398,11 @@ class _Collector:
         # The environment has precedence.
         said = OTELResourceDetector().detect().attributes
         self._resource: Resource = Resource.create({**settings.attributes, **said})
-        self._scope = InstrumentationScope(_NAME, __version__)
+        self._scope = InstrumentationScope(NAME, __version__)
         self._finished = InMemorySpanExporter()
         self._provider = TracerProvider(resource=self._resource, shutdown_on_exit=False)
         self._provider.add_span_processor(SimpleSpanProcessor(self._finished))
-        self._tracer = self._provider.get_tracer(_NAME, __version__)
+        self._tracer = self._provider.get_tracer(NAME, __version__)
         self._began = began
 
     def send_spans(self, requests: Sequence[_Span]) -> bool:

@@ -14,8 +14,9 @@ of them, and it does not know what a repository is. Both engines do the followin
   clients lose theirs (`timeouts`).
 - Several processes can serve on the same sockets (`parent`), and divide the connections (`peers`).
   Each of these *worker processes* has a loop and pools of its own.
-- They stop in the same way (`stopping`), take the same options (`options`), read the same from the
-  head of a request (`heads`), and refuse it with the same answers (`refusals`).
+- They call the same functions of the application (`running`), stop in the same way (`stopping`),
+  take the same options (`options`), read the same from the head of a request (`heads`), and refuse
+  it with the same answers (`refusals`).
 
 Read `gate` (the types) first, then the `engine` of one of the packages (start and end).
 """

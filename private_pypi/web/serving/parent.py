@@ -13,6 +13,10 @@ databases and threads of a server are opened by each worker.
 A worker is told to end by a pipe that the parent closes. The kernel closes it as well if the parent
 is killed, so no worker goes on without a parent. No signal is passed on: a terminal and systemd
 send theirs to all processes at once, and the second signal would end a worker in mid-request.
+
+In a container, the parent is usually the first process, so what a killed worker had started becomes
+its child when it ends. As an init system does, the parent then takes its exit status, because the
+process would stay in the table of the kernel otherwise.
 """
 
 from __future__ import annotations
@@ -44,13 +48,14 @@ Run = Callable[[int, Sequence[socket.socket], Stop, Callable[[], None]], None]
 The number of the worker begins at 1, and a worker that replaces another one has the same. `run`
 accepts connections from the sockets, which listen already. It calls `on_serving` once it does, and
 returns when the stop is requested and all requests are answered. It runs in the main thread of its
-process, and SIGTERM and SIGINT request the stop too. It raises `PrivatePypiError` if it cannot
-begin to serve.
+process, and the signals that end a server request the stop too. It raises `PrivatePypiError` if it
+cannot begin to serve.
 """
 
 DRAIN_SECONDS = 38.0  # for workers to end: 30 for open requests, and some to stop what runs
 _SHORT_LIFE = 60.0  # seconds; a worker that dies earlier is replaced after a pause
 _LONGEST_PAUSE = 60.0  # seconds
+_REAP_SECONDS = 60.0  # after which the parent looks for processes of dead workers that have ended
 
 
 def supervise(
@@ -62,13 +67,13 @@ def supervise(
     on_end: Callable[[int], None] = lambda number: None,
     stop_seconds: float = DRAIN_SECONDS,
 ) -> None:
-    """Have `count` worker processes serve until SIGTERM or SIGINT; the second signal kills them.
+    """Have `count` worker processes serve until a signal that ends a server (`stopping`).
 
     Closes the sockets. `on_serving` is called once, when the first worker serves, and `on_end` with
     the number of each worker that died and is to be replaced. Raises `ConfigurationError` if no
     worker can begin to serve, with the problems that a worker has told, and `PrivatePypiError` if
-    workers had to be killed because they did not end. Must be called in the main thread of a
-    process that has no other threads.
+    workers had to be killed because they did not end. The second signal kills them at once. Must be
+    called in the main thread of a process that has no other threads.
     """
     gc.collect()
     gc.freeze()  # else the first collection in each worker would copy all memory that it shares
@@ -131,10 +136,12 @@ class _Parent:
                 self._hear(worker)
                 if worker.process is not None and not worker.process.is_alive():
                     self._died(worker, worker.process)
+            self._reap_orphans()
 
     def end(self, seconds: float) -> None:
         """Have all workers end. Raises `PrivatePypiError` if some do not within `seconds`."""
-        # New connections are refused from now on, and do not wait for somebody to accept them.
+        # So that new connections are refused as soon as no worker accepts any more. Otherwise they
+        # would wait for this process.
         self._close_sockets()
         os.close(self._here)
         self._here = -1
@@ -173,7 +180,12 @@ class _Parent:
         return [each for each in self._workers if each.process and each.process.is_alive()]
 
     def _wait(self) -> None:
-        """Wait until a worker says something, dies or is due, or the stop is requested."""
+        """Wait until a worker says something, dies or is due, or the stop is requested.
+
+        Returns after a minute in any case.
+        """
+        now = time.monotonic()
+        latest = now + _REAP_SECONDS
         watched: list[Connection | int] = [self._woken]
         due = []
         for worker in self._workers:
@@ -183,7 +195,19 @@ class _Parent:
                 watched.append(worker.process.sentinel)
             if worker.said is not None:
                 watched.append(worker.said)
-        wait(watched, max(0.0, min(due) - time.monotonic()) if due else None)
+        wait(watched, max(0.0, min([*due, latest]) - now))
+
+    def _reap_orphans(self) -> None:
+        """Take the exit status of children that are not workers."""
+        if not hasattr(os, "waitid"):  # macOS, where this is never the first process
+            return
+        own = {_pid(worker) for worker in self._workers}
+        with contextlib.suppress(ChildProcessError):  # there are no children
+            # One that is a worker is left to `watch`, which comes here again afterwards.
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if found.si_pid in own:
+                    return
+                os.waitpid(found.si_pid, 0)
 
     # -- one worker ------------------------------------------------------------------------------
 

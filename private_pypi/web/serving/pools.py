@@ -11,12 +11,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from private_pypi.web.serving.gate import Kind
-
-if TYPE_CHECKING:
-    from private_pypi.web.serving.waitress.channel import Channel
 
 logger = logging.getLogger(__name__)
 
@@ -137,14 +133,6 @@ class Pools:
     def busy(self) -> bool:
         """Whether any work waits for a thread or runs in one."""
         return any(pool.busy for pool in self._all)
-
-    def add_task(self, channel: Channel) -> None:
-        """Have the first request of this channel answered. The name is that of waitress."""
-        request = channel.requests[0]
-        changes = request.command not in ("GET", "HEAD") or request.body_rcv is not None
-        pool = self.writing if changes else self.reading(channel.running.kind_of(request.path_info))
-        channel.share = channel.share_of(request)
-        pool.add(channel.service, channel.share)
 
     def reading(self, kind: Kind) -> Pool:
         """The pool that calls the application for a GET or HEAD of this kind."""

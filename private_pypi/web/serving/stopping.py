@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """The signals that end a server."""
 
 
@@ -40,9 +40,11 @@ class Stop:
 def stopped_by_signals(
     stop: Stop, *, before_the_end: Callable[[], None] | None = None
 ) -> Iterator[None]:
-    """Let SIGTERM and SIGINT request the stop. The second signal ends the process at once.
+    """Let SIGTERM, SIGINT and SIGHUP request the stop.
 
-    `before_the_end` is called when the second signal arrives, if it is given. Signals are only
+    SIGTERM or SIGINT after one of these two ends the process at once, and `before_the_end` is
+    called first if it is given. SIGHUP does not: a terminal that is closed sends it, and the shell
+    in it may send it again. If it is ignored, as with `nohup`, it stays so. Signals are only
     handled in the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -56,14 +58,16 @@ def stopped_by_signals(
         signal.raise_signal(number)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        for wanted in before:
-            # The system's own handler ends the process even if this thread hangs.
-            signal.signal(wanted, signal.SIG_DFL if before_the_end is None else end)
+        if number != signal.SIGHUP:
+            for wanted in (signal.SIGTERM, signal.SIGINT):
+                # The system's own handler ends the process even if this thread hangs.
+                signal.signal(wanted, signal.SIG_DFL if before_the_end is None else end)
         stop.request()
 
     before: dict[signal.Signals, Any] = {}
     for wanted in SIGNALS:
-        before[wanted] = signal.signal(wanted, handle)
+        if wanted != signal.SIGHUP or signal.getsignal(wanted) != signal.SIG_IGN:
+            before[wanted] = signal.signal(wanted, handle)
     try:
         yield
     finally:

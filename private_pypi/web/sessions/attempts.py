@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from private_pypi.errors import BackendUnavailable
+from private_pypi.system.transactions import transaction
 
 FAILURES_OF_ADDRESS = 10
 FAILURES_OF_REPOSITORY = 50  # more, because people share a repository
@@ -115,14 +116,8 @@ class SignInAttempts:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._lock, _told():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        with self._lock, _told(), transaction(self._connection):
+            yield
 
     def _free_at(self, kind: str, key: str, now: float) -> float:
         found = self._connection.execute(

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from private_pypi.distributions.filenames import normalize
+from private_pypi.repositories.explaining import MOST_BYTES, Explanation, KeptExplanations
 from private_pypi.repositories.mirror import Mirror
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from private_pypi.web import create_app
@@ -230,9 +232,9 @@ def test_what_was_explained_before_is_not_repeated_when_something_has_changed(
     young, old = "demo-2.0-py3-none-any.whl", "demo-1.1-py3-none-any.whl"
     denied = {"demo-1.0-py3-none-any.whl": "deny", "demo-1.0.tar.gz": "deny"}
     assert told() == {young: "cooldown", **denied}
-    [judged] = repository._explained._kept.values()
+    assert repository._explained._kept.hits == 0
     assert told() == {young: "cooldown", **denied}
-    assert next(iter(repository._explained._kept.values())) is judged
+    assert (repository._explained._kept.hits, repository._explained._kept.added) == (1, 1)
     deny.write_text("demo==1.1\n")  # the policy
     repository.policy._deny_file._next_look = 0.0  # type: ignore[union-attr]
     assert told() == {young: "cooldown", old: "deny"}
@@ -243,13 +245,13 @@ def test_what_was_explained_before_is_not_repeated_when_something_has_changed(
         patch.setattr(repository._pages, "_interval", 10**7)
         clock.go(6 * 24 * 3600)
         assert told() == {old: "deny", "demo-0.1.exe": "filename"}
-    assert repository._explained.size() == 6
+    assert repository._explained.size == 7 * 1500  # of 6 files, and of the project itself
 
 
 def test_few_explanations_are_kept(
     deploy: Deploy, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("private_pypi.repositories.explaining.MOST_KEPT", 7)
+    monkeypatch.setattr("private_pypi.repositories.explaining.MOST_BYTES", 10 * 1500)
     for name in ("other", "third"):
         upstream.add(*make_wheel(name, "1.0"))
     served_by = deploy(mirror(upstream))
@@ -260,10 +262,21 @@ def test_few_explanations_are_kept(
         assert len(explained(client, f"/r/pypi/explain/{name}")["files"]) == (
             5 if name == "demo" else 1
         )
-    assert repository._explained.size() == 7
+    assert repository._explained.size == 10 * 1500
     upstream.add(*make_wheel("fourth", "1.0"))
     explained(client, "/r/pypi/explain/fourth")
-    assert repository._explained.size() == 3
+    assert repository._explained.size == 6 * 1500
+
+
+def test_explanations_without_files_do_not_fill_the_memory() -> None:
+    kept = KeptExplanations()
+    said = Explanation(project=normalize("empty"), is_found=True)
+    for second in range(30_000):  # anybody who may read can ask for other and other instants
+        question = (NOW - timedelta(seconds=second), said.project)
+        kept.keep(question, 1, said, until=NOW + timedelta(days=1))
+    assert kept.find((NOW, said.project), 1, now=NOW) is None
+    assert kept.find(question, 1, now=NOW) is said
+    assert kept.size <= MOST_BYTES
 
 
 def test_a_broken_deny_file_is_an_error_that_names_the_mistake(

@@ -28,7 +28,8 @@ from prometheus_client import CollectorRegistry
 from private_pypi import __version__
 from private_pypi.testing.distributions import make_wheel
 from private_pypi.web.operations import telemetry
-from private_pypi.web.operations.telemetry import Telemetry, TelemetrySettings
+from private_pypi.web.operations.telemetry import Telemetry
+from private_pypi.web.operations.telemetry_settings import TelemetrySettings
 from private_pypi.web.options import ServerOptions
 from private_pypi.web.serving import Exchange
 from tests.faults.servers import Server, Servers

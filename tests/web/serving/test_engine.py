@@ -183,7 +183,7 @@ def process(server: Server, largest_file: int) -> Iterator[subprocess.Popen[str]
         started.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_lets_an_upload_finish(
     server: Server, process: subprocess.Popen[str], number: signal.Signals
 ) -> None:

@@ -19,7 +19,7 @@ from tests.waiting import eventually
 
 # Workers that answer each connection with their number and process, as the file MODE says.
 PROGRAM = """
-    import contextlib, errno, logging, os, socket, sys, time
+    import contextlib, ctypes, errno, logging, os, socket, subprocess, sys, time
     from pathlib import Path
     from private_pypi.errors import ConfigurationError, PrivatePypiError
     from private_pypi.web.serving import parent
@@ -32,6 +32,9 @@ PROGRAM = """
             raise ConfigurationError("this is wrong", "and that")
         if "crash" in text:
             os._exit(3)
+        if "child" in text:
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+            print("child of worker", number, "is", child.pid, flush=True)
         on_serving()
         print("worker", number, "is there", flush=True)
         while not stop.requested or "stay" in text:
@@ -50,6 +53,10 @@ PROGRAM = """
         return fork()
 
     os.fork = fork_if_possible
+    if "child" in mode.read_text():
+        # Orphans become children of this process, as if it was the first one of a container.
+        PR_SET_CHILD_SUBREAPER = 36
+        assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     port = listener.getsockname()[1]
@@ -67,6 +74,9 @@ PROGRAM = """
         sys.exit(1)
     print("ended", flush=True)
 """
+
+
+CHILD = re.compile(r"child of worker (\d) is (\d+)")
 
 
 class Parent:
@@ -125,10 +135,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield begin
     for parent in started:
         # The workers are in the session of their parent, also if it has ended.
-        for process in [parent.process.pid, *parent.workers]:
+        children = [int(child) for _, child in CHILD.findall(parent.said)]
+        for process in [parent.process.pid, *parent.workers, *children]:
             if runs(process):
                 os.kill(process, signal.SIGKILL)
         parent.process.wait(10)
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def runs(process: int) -> bool:
@@ -139,7 +154,7 @@ def runs(process: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("to_all", [False, True], ids=["to the parent", "to all"])
 def test_a_signal_ends_all_workers_cleanly(
     start: Start, number: signal.Signals, to_all: bool
@@ -165,6 +180,22 @@ def test_a_killed_worker_is_replaced_and_its_connections_wait(start: Start) -> N
     ]
     for number, process in enumerate(first, 1):
         assert f"worker {number} (process {process}) was killed by SIGKILL; it is" in parent.said
+    parent.process.terminate()
+    assert parent.process.wait(20) == 0
+
+
+def test_nothing_is_left_of_the_children_of_a_killed_worker(start: Start) -> None:
+    parent = start("child").served()
+    children = [int(child) for _, child in sorted(CHILD.findall(parent.said))]
+    for worker, child in zip(parent.workers, children, strict=True):
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda child=child: parent_of(child) == parent.process.pid)
+        os.kill(child, signal.SIGKILL)
+        eventually(lambda child=child: not runs(child))
+    eventually(lambda: len(parent.workers) == 4)
+    os.kill(parent.workers[2], signal.SIGKILL)  # which makes the parent look
+    for child in children:
+        eventually(lambda child=child: not Path(f"/proc/{child}").exists())
     parent.process.terminate()
     assert parent.process.wait(20) == 0
 

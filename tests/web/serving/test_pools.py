@@ -148,6 +148,14 @@ def test_downloads_and_pages_of_tools_do_not_wait_for_pages_of_people(
     assert _kind_of(deploy(CONFIG), path) is kind
 
 
+@pytest.mark.parametrize("name", ["health", "metrics", "ready"])
+def test_a_project_may_have_the_name_of_an_address_of_the_server(deploy: Deploy, name: str) -> None:
+    upstream = '[pypi]\ntype = "mirror"\nread_secret = "r"\n'
+    served = deploy(upstream)
+    assert _kind_of(served, f"/r/pypi/simple/{name}/") is Kind.FILES  # the upstream may be slow
+    assert _kind_of(served, f"/r/pypi/project/{name}/") is Kind.PEOPLE
+
+
 @pytest.mark.parametrize(
     ("path", "user", "share"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,20 @@ def test_what_cannot_be_counted_is_not_allowed(tmp_path: Path) -> None:
     path.write_bytes(b"damaged" * 10_000)
     with pytest.raises(BackendUnavailable, match="could not be counted"):
         attempts.begin("192.0.2.1", "mine")
+
+
+def test_a_commit_that_failed_does_not_end_all_counting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("private_pypi.web.sessions.attempts._BUSY_SECONDS", 0.01)
+    path = tmp_path / "attempts.sqlite"
+    attempts = SignInAttempts(path=path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM attempts").fetchall()  # now nobody else can commit
+        with pytest.raises(BackendUnavailable, match="database is locked"):
+            attempts.begin("192.0.2.1", "mine")
+    assert waits(attempts, "192.0.2.1", "mine", 10) == [None] * 10
 
 
 @pytest.mark.parametrize(

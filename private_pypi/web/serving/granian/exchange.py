@@ -18,15 +18,10 @@ from private_pypi.web.serving.gate import (
     CLIENT_CLOSED,
     LET_IN,
     Answer,
-    AtOnce,
     Exchange,
-    Gate,
-    KindOf,
     PassOn,
     ReceiveForm,
     RequestHead,
-    RequestObserver,
-    ShareOf,
     Verdict,
 )
 from private_pypi.web.serving.granian.body import Body, CutOff, Expired
@@ -42,9 +37,10 @@ from private_pypi.web.serving.granian.responding import (
 )
 from private_pypi.web.serving.growing import WAITING, AnswerWait, Later
 from private_pypi.web.serving.heads import hides_early_answers
-from private_pypi.web.serving.pools import Pool, Pools
+from private_pypi.web.serving.pools import Pool
 from private_pypi.web.serving.receiving import RECEIVED_FORM, FormReceiver
 from private_pypi.web.serving.refusals import plain_answer, too_large, too_slow
+from private_pypi.web.serving.running import RunningServer
 from private_pypi.web.serving.timeouts import Stage
 
 logger = logging.getLogger(__name__)
@@ -57,21 +53,12 @@ class ClientGone(Exception):
 
 
 @dataclass(slots=True, kw_only=True)
-class Serving:
+class Serving(RunningServer):
     """What all requests of a running server share. `answer` is what granian calls."""
 
     application: Application
-    gate: Gate
-    pools: Pools
     connections: Connections
     max_head_bytes: int
-    max_body_bytes: int  # the operator's own limit
-    at_once: AtOnce
-    observer: RequestObserver | None
-    find_client: Callable[[dict[str, Any]], bool]
-    """Puts into a WSGI environment what a trusted proxy says; see `engine.find_client_of`."""
-    kind_of: KindOf
-    share_of: ShareOf
     constant: dict[str, Any]
     """The part of the WSGI environment that all requests have."""
     ident: str  # the header `Server`

@@ -9,7 +9,6 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -23,20 +22,16 @@ from private_pypi.errors import InvalidUpload
 from private_pypi.web.serving.form_body import FormBody
 from private_pypi.web.serving.gate import (
     Answer,
-    AtOnce,
-    Gate,
-    KindOf,
     PassOn,
     ReceiveForm,
     RequestHead,
-    RequestObserver,
-    ShareOf,
     Verdict,
 )
 from private_pypi.web.serving.growing import Later
 from private_pypi.web.serving.pools import Pools
 from private_pypi.web.serving.receiving import READ_SIZE, FormReceiver
 from private_pypi.web.serving.refusals import plain_answer, too_large, too_slow
+from private_pypi.web.serving.running import RunningServer
 from private_pypi.web.serving.timeouts import Progress, Stage, time_limits
 from private_pypi.web.serving.waitress.messages import (
     LARGE,
@@ -54,19 +49,27 @@ _TURN = 4 * 2**20  # bytes that are sent to one client before the next one has i
 
 
 @dataclass(slots=True)
-class Running:
+class Running(RunningServer):
     """What all connections of a running server share."""
 
-    gate: Gate
-    pools: Pools
-    max_body_bytes: int  # the operator's own limit
-    at_once: AtOnce
-    observer: RequestObserver | None
-    find_client: Callable[[dict[str, Any]], bool]
-    """Puts into a WSGI environment what a trusted proxy says; see `engine.find_client_of`."""
-    kind_of: KindOf
-    share_of: ShareOf
     draining: bool = False
+
+
+class Dispatcher:
+    """Gives the requests of channels to the threads of the pools, as waitress asks for it."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+
+    def add_task(self, channel: Channel) -> None:
+        """Have the first request of a channel answered. The name is that of waitress."""
+        request = channel.requests[0]
+        if request.command in ("GET", "HEAD") and request.body_rcv is None:
+            pool = self._pools.reading(channel.running.kind_of(request.path_info))
+        else:
+            pool = self._pools.writing
+        channel.share = channel.share_of(request)
+        pool.add(channel.service, channel.share)
 
 
 class SharedBytes(ReadOnlyFileBasedBuffer):  # type: ignore[misc]

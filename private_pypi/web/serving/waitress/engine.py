@@ -30,7 +30,7 @@ from private_pypi.web.serving.peers import Peers
 from private_pypi.web.serving.pools import Pools
 from private_pypi.web.serving.stopping import Stop, stopped_by_signals
 from private_pypi.web.serving.timeouts import connections_over_memory, order_for_closing
-from private_pypi.web.serving.waitress.channel import Channel, Running
+from private_pypi.web.serving.waitress.channel import Channel, Dispatcher, Running
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +57,11 @@ def serve(
     at_once: AtOnce = lambda environ: None,
     observer: RequestObserver | None = None,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or `stop`; then open requests have `drain_seconds` to finish.
+    """Serve until a signal (`stopping`) or `stop`.
 
-    Before that, new requests are still accepted for `leave_seconds`, so that a load balancer that
-    asks `stop.requested` has time to notice, and no request is refused. Each answer then is the
-    last one on its connection.
+    Then new requests are still accepted for `leave_seconds`, so that a load balancer that asks
+    `stop.requested` has time to notice, and no request is refused. Each answer then is the last one
+    on its connection. After that, open requests have `drain_seconds` to finish.
 
     `options` are those of waitress. If `listen` or `unix_socket` is among them, `host` and `port`
     are not used. If there are `sockets`, which listen already (see `open_listeners`), none of these
@@ -70,7 +70,6 @@ def serve(
     request may use. A GET for which `at_once` has an answer needs no thread. `observer` gets to
     know every answer.
 
-    Signals are only handled in the main thread, and the second one ends the process at once.
     Raises `ConfigurationError` for a wrong option, or if the server cannot listen on an address.
     """
     stop = stop or Stop()
@@ -83,9 +82,15 @@ def serve(
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(_close_all, entries, pools)
         server = _bind(application, entries, pools, host, port, options)
-        find_client = find_client_of(server.adj)
         running = Running(
-            gate, pools, max_body_bytes, at_once, observer, find_client, kind_of, share_of
+            gate=gate,
+            pools=pools,
+            max_body_bytes=max_body_bytes,
+            at_once=at_once,
+            observer=observer,
+            find_client=find_client_of(server.adj),
+            kind_of=kind_of,
+            share_of=share_of,
         )
         servers = _servers(entries)
         if observer is not None:
@@ -167,7 +172,7 @@ def _bind(
             application,
             map=sockets,
             _start=False,
-            _dispatcher=pools,
+            _dispatcher=Dispatcher(pools),
             **where,
             **{**DEFAULTS, **options},
         )
