@@ -6,6 +6,7 @@ Source: AWS SDKs and Tools Reference Guide, "Using shared config and credentials
 from __future__ import annotations
 
 import configparser
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,7 +40,9 @@ def access_keys(settings: ObjectStorageSettings) -> AccessKeys | None:
         )
     if settings.profile is None:
         return None
-    path = (settings.credentials_file or _SHARED).expanduser()
+    path = settings.credentials_file or _SHARED
+    with contextlib.suppress(RuntimeError):  # the user has no home: then it is not there, either
+        path = path.expanduser()
     parser = configparser.RawConfigParser()
     try:
         parser.read_string(path.read_text(encoding="utf-8"))

@@ -176,3 +176,9 @@ def test_what_is_wrong_with_a_credentials_file_is_told(
     with pytest.raises(BackendError, match=problem) as error:
         access_keys(of_profile("acme", path))
     assert "hidden" not in str(error.value)
+
+
+def test_a_user_without_a_home_has_no_credentials_file() -> None:
+    path = Path("~nobody-of-this-name/credentials")  # for which there is no home, as without $HOME
+    with pytest.raises(BackendError, match="cannot be read: No such file or directory"):
+        access_keys(of_profile("acme", path))

@@ -172,6 +172,8 @@ def test_a_killed_worker_is_replaced_and_its_connections_wait(start: Start) -> N
     first = parent.workers
     for process in first:  # one after the other, so that for a moment nobody may accept
         os.kill(process, signal.SIGKILL)
+    # Before it is dead, a process that was killed may still take a connection.
+    eventually(lambda: not any(runs(process) for process in first))
     assert parent.ask()[1] not in first
     eventually(lambda: len(parent.workers) == 4)
     assert sorted(line for line in parent.said.splitlines() if "gone" in line) == [
