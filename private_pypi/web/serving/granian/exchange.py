@@ -34,6 +34,7 @@ from private_pypi.web.serving.granian.connections import Connection, Connections
 from private_pypi.web.serving.granian.head import Head, Scope
 from private_pypi.web.serving.granian.piped import Piped
 from private_pypi.web.serving.granian.responding import (
+    LARGE,
     Application,
     Broken,
     FileBody,
@@ -85,6 +86,7 @@ class Serving:
         head = Head(scope, self.constant, self.max_head_bytes)
         connection = self.connections.of(head.client)
         connection.begun += 1
+        answer: Answer | None = None
         later: Later | None = None
         # The application gets it as it came, because it reads the headers of proxies itself.
         environ = head.environ.copy()
@@ -92,8 +94,8 @@ class Serving:
             try:
                 answer = self._at_hand(environ)
             except Later as error:
-                answer, later = None, error
-            if answer is not None:
+                later = error
+            if answer is not None and len(answer.body) <= LARGE:
                 connection.was_let_in = bool(environ.get(LET_IN))
                 headers = [*answer.headers, *self.own_headers(head)]
                 protocol.response_bytes(answer.status, headers, answer.body)
@@ -103,7 +105,7 @@ class Serving:
         assert task is not None
         self.running.add(task)
         try:
-            await RunningExchange(self, head, environ, connection, protocol, later).run()
+            await RunningExchange(self, head, environ, connection, protocol, later).run(answer)
         finally:
             self.running.discard(task)
 
@@ -197,13 +199,15 @@ class RunningExchange:
 
     # Called by granian's coroutine.
 
-    async def run(self) -> None:
-        """Answer it."""
+    async def run(self, answer: Answer | None = None) -> None:
+        """Answer it, with `answer` if it is at hand."""
         self._connection.requests.add(self)
         try:
             if self._head.problem is not None:
                 problem = self._head.problem
                 await self._refuse(plain_answer(problem.status, str(problem)))
+            elif answer is not None:
+                await self._send_response(_as_response(answer))
             elif not self._head.has_body:
                 await self._answer()
             else:
@@ -383,8 +387,7 @@ class RunningExchange:
                 wait.begin(later)
                 answer = await self._wait(later, wait)
                 if answer is not None and head.method == "GET":
-                    self._send(answer.status, answer.headers, answer.body)
-                    self._note(answer.status, len(answer.body))
+                    await self._send_response(_as_response(answer))
                     return
             self._environ = environ = head.environ.copy()
             environ[WAITING] = wait.so_far()
@@ -404,7 +407,7 @@ class RunningExchange:
             later = response
         if response is None:
             answer = plain_answer(500, "the server failed; its log says why")
-            response = Response(500, list(answer.headers), [answer.body], None)
+            response = _as_response(answer)
         try:
             await self._send_response(response)
         finally:
@@ -540,6 +543,12 @@ def _do(work: Callable[[], T], done: asyncio.Future[T], loop: asyncio.AbstractEv
     except RuntimeError:  # the loop has ended
         if isinstance(result, Response):
             result.close()
+
+
+def _as_response(answer: Answer) -> Response:
+    """A whole answer as one of the application."""
+    size = len(answer.body)
+    return Response(answer.status, list(answer.headers), [answer.body], None, size)
 
 
 def _call(application: Application, environ: dict[str, Any]) -> Response | Later:
