@@ -391,6 +391,9 @@ def test_a_run_with_workers_measures_each_number_of_them(tmp_path: Path) -> None
     # The parent and its workers, or the only process.
     assert [len(row[4].split(",")) for row in rows] == [3, 1, 3, 1]
     assert all(float(row[5].replace(",", "")) > 0 for row in rows)
+    assert all(re.fullmatch(r"\d+\.\d\d ×", row[6].strip()) for row in rows)
+    assert [row[6].strip() for row in rows[1::2]] == ["1.00 ×"] * 2
+    assert all(re.fullmatch(r"\d+% of the mean", row[7].strip()) for row in rows)
 
 
 # -- replicas and limits -------------------------------------------------------------------------

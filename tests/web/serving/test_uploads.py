@@ -362,14 +362,25 @@ def test_a_head_that_drips_in_is_dropped(server: Server, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", head(10**6) + FORM_START, b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n"]
+    "sent",
+    [
+        b"",
+        head(10**6) + FORM_START,
+        b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /at-hand HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
 )
 @pytest.mark.needs("time")
 def test_who_stalls_is_dropped_and_leaves_nothing(server: Server, sent: bytes) -> None:
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        return answer(start_response, "200 OK", b"x" * (64 * 2**20))
+        return answer(start_response, "200 OK", page)
 
-    server.start(application, channel_timeout=1)
+    def at_once(environ: dict[str, Any]) -> Answer | None:
+        headers = (("Content-Length", str(len(page))),)
+        return Answer(200, "OK", headers, page) if environ["PATH_INFO"] == "/at-hand" else None
+
+    page = b"x" * (64 * 2**20)
+    server.start(application, at_once=at_once, channel_timeout=1)
     with server.connect() as sock:
         sock.sendall(sent)
         time.sleep(3 if server.engine == "waitress" else 5)  # granian is looked after less often
