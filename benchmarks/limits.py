@@ -4,6 +4,8 @@ Ours is measured on each of its engines. The limits are nginx, with two workers 
 and files as a static tree, and for each engine a bare callable with a constant answer, which shows
 what the engine costs without our application. The peers are those in Python that serve files or
 mirror an index.
+
+Every server has the same files, but devpi takes them as uploads only, and so has some of them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from benchmarks.plot import Bar, Canvas
 from benchmarks.report import show_targets, table
 from benchmarks.results import OURS, Measure, Results, Target, Unit
 from benchmarks.scenarios import Subject
-from benchmarks.servers import HTML, JSON, PrivatePypi, Server, run
+from benchmarks.servers import EXECUTABLES as OF_INDEXES
+from benchmarks.servers import HTML, JSON, PEERS, Devpi, PrivatePypi, Pypiserver, Server, run
 from benchmarks.static_tree import write_index, write_list
 from private_pypi.testing.distributions import make_wheel
 from private_pypi.web.serving.engines import GRANIAN, WAITRESS
@@ -37,15 +40,19 @@ GROUPS = ("start", "first", "requests", "many")
 ON_GRANIAN = "private_pypi-granian"
 BARE, BARE_GRANIAN = "bare", "bare-granian"
 NGINX, SRS, PROXPI = "nginx", "simple-repository-server", "proxpi"
-SERVERS = (OURS, ON_GRANIAN, BARE, BARE_GRANIAN, NGINX, SRS, PROXPI)
+DEVPI, PYPISERVER = Devpi.name, Pypiserver.name
+SERVERS = (OURS, ON_GRANIAN, BARE, BARE_GRANIAN, NGINX, SRS, PROXPI, DEVPI, PYPISERVER)
 BARE_OF = {OURS: BARE, ON_GRANIAN: BARE_GRANIAN}
 ENGINE_OF = {OURS: WAITRESS, ON_GRANIAN: GRANIAN, BARE: WAITRESS, BARE_GRANIAN: GRANIAN}
-EXECUTABLES = {SRS: "simple-repository-server", PROXPI: "gunicorn"}
+EXECUTABLES = {SRS: "simple-repository-server", PROXPI: "gunicorn", **OF_INDEXES}
 _MANY = "many-files"
+_SLOW = 0.15  # seconds for one answer
+_AFTER_START = 1.5  # seconds; our server loads what pages do not need a second after its start
 _CONSTANT = b"<a>constant</a>\n" * 100  # as long as a usual page
 _COLOURS = {
     **{OURS: "#1f6feb", BARE: "#79b0fc", ON_GRANIAN: "#1a7f37", BARE_GRANIAN: "#7fcf96"},
     **{NGINX: "#c9d1d9", SRS: "#d29922", PROXPI: "#8b949e"},
+    **{DEVPI: "#bf3989", PYPISERVER: "#8250df"},
 }
 
 WARM = Measure("warm", "Start to first page, warm", Unit.TIME)
@@ -74,12 +81,13 @@ class Plan:
 
     files: int = 10_000
     many: int = 3_000  # files of one project
+    uploaded: int = 1_000  # of the files, to a server that takes them as uploads only
     rounds: int = 3
     seconds: float = 2.0
 
     def quick(self) -> Plan:
         """The same with next to nothing of everything."""
-        return replace(self, files=40, many=30, rounds=1, seconds=0.1)
+        return replace(self, files=40, many=30, uploaded=20, rounds=1, seconds=0.1)
 
 
 class OnEngine(PrivatePypi):
@@ -176,6 +184,7 @@ def _measure(
     versions: dict[str, str],
 ) -> None:
     corpora = [make_catalogue(folder, plan.files), _make_many(folder / "many", plan.many)]
+    uploaded = [make_catalogue(folder, plan.uploaded), corpora[1]]
     projects = corpora[0].projects()
     tree = folder / "tree"
     write_index(tree / "simple", corpora)
@@ -191,9 +200,16 @@ def _measure(
             if isinstance(server, OnEngine):
                 corpora[1].link_into(server.folder / "root/cache/measured/storage")
                 server.adopt(corpora[0])
-            elif isinstance(server, SimpleRepository):
+            elif isinstance(server, (SimpleRepository, Pypiserver)):
                 server.fill(corpora, limit=600)
-            subjects.append(Subject(server, plan.files, projects))
+            elif isinstance(server, Devpi):
+                try:
+                    server.fill(uploaded, limit=600)
+                except TimeoutError as error:
+                    results.remark(f"{name} was left out: {error}.")
+                    continue
+            its_projects = uploaded[0].projects() if isinstance(server, Devpi) else projects
+            subjects.append(Subject(server, plan.files, its_projects))
         if PROXPI in names or NGINX in names:
             upstream.start(None)
         measuring = _Measuring(plan, results, find_generator(folder), subjects)
@@ -212,6 +228,8 @@ def _make(name: str, folder: Path, tools: Path | None, upstream: Upstream) -> Se
         return Proxpi(folder / PROXPI, upstream.index_url, tools)
     if name == SRS:
         return SimpleRepository(folder / SRS, tools)
+    if name in PEERS:
+        return PEERS[name](folder / name, tools)
     return (OnEngine if name in BARE_OF else Bare)(folder / name, name)
 
 
@@ -268,7 +286,8 @@ class _Measuring:
             for turn in range(self._plan.rounds):
                 subject.server.stop()
                 subject.server.start(subject.first)
-                subject.settle()
+                # What a server does or loads only after its start must not count for pages.
+                subject.processes.settle(quiet=_AFTER_START)
                 for measure in (FIRST, SECOND, LATER):
                     before = subject.processes.processor_time()
                     _ask_each(subject, subject.pages(HTML))
@@ -289,22 +308,36 @@ class _Measuring:
         """The page of a project with many files."""
         plain = {"Accept_Encoding": "identity"}
         self._load(MANY_HTML, lambda s: [s.request(s.server.page(_MANY), HTML, **plain)])
-        self._load(MANY_JSON, lambda s: [s.request(s.server.page(_MANY), JSON, **plain)])
+        self._load(MANY_JSON, lambda s: _many_in_json(s, plain))
         self._load(MANY_GZIP, lambda s: [s.request(s.server.page(_MANY), HTML)])
 
     def _load(self, measure: Measure, requests: Callable[[Subject], Sequence[Request]]) -> None:
-        asked = {subject.name: requests(subject) for subject in self._running()}
+        asked: dict[str, Sequence[Request]] = {}
+        slowness: dict[str, float] = {}
+        for subject in self._running():
+            planned = requests(subject)
+            probe = subject.ask(planned[-1]) if planned else None
+            # The constant answer is the limit for unknown projects as well.
+            is_unknown = measure is UNKNOWN and not isinstance(subject.server, Bare)
+            expected = 404 if is_unknown else 200
+            if probe is None or probe.status != expected:
+                self._results.remark(f"{self._names[subject.name]}: none of: {measure.title}.")
+                continue
+            asked[subject.name] = planned
+            slowness[subject.name] = subject.ask(planned[0]).seconds
         for turn in range(self._plan.rounds):
             for subject in self._subjects if turn % 2 == 0 else self._subjects[::-1]:
-                if asked[subject.name]:
-                    load = self._generator.run(
-                        subject.server.port,
-                        asked[subject.name],
-                        connections=8,
-                        seconds=self._plan.seconds,
-                    )
-                    self._add(measure, subject, turn, load.per_second)
-                    subject.settle()
+                slow = slowness.get(subject.name, 0.0)
+                if subject.name not in asked or (slow > _SLOW and turn > 0):
+                    continue  # the figure of a slow one would not become better by waiting
+                load = self._generator.run(
+                    subject.server.port,
+                    asked[subject.name],
+                    connections=8,
+                    seconds=self._plan.seconds + (8 * slow if slow > _SLOW else 0),
+                )
+                self._add(measure, subject, turn, load.per_second)
+                subject.settle()
 
     def _running(self) -> Sequence[Subject]:
         self._start_all()
@@ -333,6 +366,13 @@ def _json_pages(subject: Subject) -> list[Request]:
     return subject.pages(HTML if isinstance(subject.server, Bare) else JSON)
 
 
+def _many_in_json(subject: Subject, headers: dict[str, str]) -> list[Request]:
+    """The page of many files in JSON; none if the server has it in another form only."""
+    request = subject.request(subject.server.page(_MANY), JSON, **headers)
+    given = subject.ask(request).headers.get("content-type", "")
+    return [request] if given.startswith(JSON) or isinstance(subject.server, Bare) else []
+
+
 def _ask_each(subject: Subject, requests: Sequence[Request]) -> None:
     """Ask for each once, over 8 connections at a time."""
     waiting = iter(requests)
@@ -358,7 +398,7 @@ def _targets(results: Results, plan: Plan) -> Iterator[Target]:
             beside = results.times_better(measure, bare, plan.files, ours=ours)
             promise = f"{measure.title}, against a constant answer of {ENGINE_OF[ours]}"
             yield Target(promise, beside, 0.5, True, "{:.2f} ×")
-        peers = [found for peer in (SRS, PROXPI) if (found := ratio(measure, peer)) is not None]
+        peers = [found for peer in EXECUTABLES if (found := ratio(measure, peer)) is not None]
         least = min(peers, default=None)
         yield Target(f"{measure.title}, against the best peer", least, 1.5, True, "{:.2f} ×")
     for measure, least_times in (
@@ -390,6 +430,8 @@ def _report(results: Results, setting: Setting[Plan], versions: dict[str, str]) 
         *setting.other_work
     )
     yield f"- Every server has the same {plan.files:,} files, and one project with {plan.many:,}."
+    if DEVPI in versions:
+        yield f"- devpi has {plan.uploaded:,} of these files and that project, all as uploads."
     yield "- `private_pypi` and `bare` run on waitress, those with `-granian` on granian."
     yield f"- `bare` is a callable that gives a constant answer of {len(_CONSTANT):,} bytes."
     yield "- nginx has two workers, and the same pages and files as a static tree."

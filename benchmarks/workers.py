@@ -2,8 +2,9 @@
 
 The load generator and all that the machine does beside it need processors as well, so the rate
 alone does not tell how a server scales. The report therefore has the processors that a server used,
-and the requests that it answered for each second of processor time: if the second number stays the
-same with more workers, they do not hinder each other, and the rate grows with the processors.
+and the requests that it answered for each second of processor time. If the second number stays the
+same with more workers, and all workers are used evenly, they do not hinder each other, and the rate
+grows with the processors.
 """
 
 from __future__ import annotations
@@ -46,6 +47,12 @@ class Measured:
     processors: float  # that the server used
     each: tuple[float, ...]  # of these, what each process used; the parent is first
     per_processor_second: float  # requests
+
+    @property
+    def least_used(self) -> float:
+        """What the least used worker used, divided by the mean of all workers."""
+        workers = self.each[1:] or self.each  # the only process is no parent
+        return min(workers) / statistics.mean(workers)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -119,25 +126,36 @@ def _measure(server: Workers, run: partial[Load]) -> Measured:
 
 
 def _report(found: dict[tuple[str, int], list[Measured]], generator: str, rounds: int) -> str:
+    fewest = min(workers for _, workers in found)
     lines = [
         "# Worker processes",
         "",
         f"{time.strftime('%d %B %Y')}, {describe_machine()}; {generator}, {_CONNECTIONS} "
         f"connections that stay open; medians of {rounds} rounds, in which the servers took turns.",
-        "The load generator and other work shared the processors.",
+        "The load generator and other work shared the processors, so the rates do not show what "
+        "more processors would bring.",
+        "Workers do not hinder each other if as many requests are answered in a second of "
+        "processor time as with fewer workers, and if the least used worker is used as much as "
+        "the mean of all.",
         "",
         "| requests | workers | per second | processors used | by each process | "
-        "requests per second of processor time |",
-        "|---|---|---|---|---|---|",
+        f"requests per second of processor time | against {fewest} | least used worker |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for (group, workers), all_measured in sorted(found.items(), reverse=True):
         middle = sorted(all_measured, key=lambda one: one.per_second)[len(all_measured) // 2]
         each = ", ".join(f"{share:.2f}" for share in middle.each)
+        beside = [
+            one.per_processor_second / other.per_processor_second
+            for one, other in zip(all_measured, found[group, fewest], strict=True)
+        ]
+        least_used = statistics.median(one.least_used for one in all_measured)
         lines.append(
             f"| {group} | {workers} "
             f"| {statistics.median(one.per_second for one in all_measured):,.0f} "
             f"| {statistics.median(one.processors for one in all_measured):.2f} "
             f"| {each} "
-            f"| {statistics.median(one.per_processor_second for one in all_measured):,.0f} |"
+            f"| {statistics.median(one.per_processor_second for one in all_measured):,.0f} "
+            f"| {statistics.median(beside):.2f} × | {least_used:.0%} of the mean |"
         )
     return "\n".join([*lines, ""])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as benchmarks_main
-from benchmarks import replicas_report
+from benchmarks import limits, replicas_report
 from benchmarks.github_results import (
     install_of_pypihub,
     install_of_seed,
@@ -391,6 +391,9 @@ def test_a_run_with_workers_measures_each_number_of_them(tmp_path: Path) -> None
     # The parent and its workers, or the only process.
     assert [len(row[4].split(",")) for row in rows] == [3, 1, 3, 1]
     assert all(float(row[5].replace(",", "")) > 0 for row in rows)
+    assert all(re.fullmatch(r"\d+\.\d\d ×", row[6].strip()) for row in rows)
+    assert [row[6].strip() for row in rows[1::2]] == ["1.00 ×"] * 2
+    assert all(re.fullmatch(r"\d+% of the mean", row[7].strip()) for row in rows)
 
 
 # -- replicas and limits -------------------------------------------------------------------------
@@ -455,6 +458,19 @@ def test_a_run_beside_the_limits_measures_each_engine_and_its_bare_callable(tmp_
     engines = report.partition("## Engines")[2]
     assert len(re.findall(r"^\| [\w ].*\|(?: +\d+\.\d\d × \|){3}$", engines, re.MULTILINE)) == 6
     ElementTree.fromstring((tmp_path / "limits.svg").read_text())
+
+
+def test_a_run_beside_the_limits_names_the_peers_that_are_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(limits, "_measure", lambda *arguments: None)
+    assert limits.main(["--out", str(tmp_path / "out")]) == 0
+    remarks = capsys.readouterr().out.partition("## Remarks")[2].split("\n")
+    peers = ("simple-repository-server", "proxpi", "pypiserver", "devpi")
+    assert [line for line in remarks if line] == [
+        f"- {peer} is not installed here." for peer in peers
+    ]
 
 
 def test_the_readme_has_a_table_of_all_commands() -> None:

@@ -17,7 +17,7 @@ from private_pypi.pages.readme import Readmes
 from private_pypi.web.api import admin, feeds, health, legacy, legacy_json, metrics, simple
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.http.answers import answer_error, answer_text
-from private_pypi.web.http.content import PageCache
+from private_pypi.web.http.page_cache import PageCache
 from private_pypi.web.http.routes import MatchedRule, add_routes
 from private_pypi.web.operations.request_statistics import ROUTE, RequestStatistics, template
 from private_pypi.web.people import explain, pages, rendering, sign_in

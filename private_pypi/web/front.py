@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from private_pypi.backend.chains import chained, parse_chain
 from private_pypi.web.api.hot_path import HotPath
 from private_pypi.web.deployment import Deployment
-from private_pypi.web.http.content import PageCache
+from private_pypi.web.http.page_cache import PageCache
 from private_pypi.web.operations.logs import RequestLog
 from private_pypi.web.operations.request_statistics import RequestStatistics, Tell
 from private_pypi.web.root_addresses import RootAddresses

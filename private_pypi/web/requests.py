@@ -17,8 +17,8 @@ from private_pypi.backend import Access, Secret
 from private_pypi.errors import NotAllowed, WrongSecret
 from private_pypi.repositories import Credentials, Grant
 from private_pypi.web.deployment import Deployment
-from private_pypi.web.http.content import PageCache
 from private_pypi.web.http.credentials import parse_credentials
+from private_pypi.web.http.page_cache import PageCache
 from private_pypi.web.operations.changes import Change, Requester
 from private_pypi.web.operations.request_statistics import REPOSITORY
 from private_pypi.web.serving import LET_IN, REQUEST_ID, Answer

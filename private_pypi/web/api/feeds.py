@@ -12,7 +12,8 @@ from private_pypi.pages.feeds import Item, feed
 from private_pypi.pages.releases import current_release
 from private_pypi.repositories import Grant
 from private_pypi.web.api.simple import conditions_of_request, send, wait_without_thread
-from private_pypi.web.http.content import make_page, page_content
+from private_pypi.web.http.content import page_content
+from private_pypi.web.http.page_cache import make_page
 from private_pypi.web.http.routes import Route
 from private_pypi.web.releases import find_releases
 from private_pypi.web.requests import grant, redirect_within, server_address

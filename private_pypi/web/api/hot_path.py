@@ -35,17 +35,14 @@ from private_pypi.web.api.simple_content import (
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.http.answers import answer_error
 from private_pypi.web.http.content import (
-    BLOCK,
     LONGEST_KEPT,
     Conditions,
     Content,
-    Page,
-    PageCache,
-    PageKey,
     conditions_of,
     page_content,
 )
 from private_pypi.web.http.credentials import parse_credentials
+from private_pypi.web.http.page_cache import BLOCK, Page, PageCache, PageKey
 from private_pypi.web.http.small_files import NotInMemory, SmallFiles
 from private_pypi.web.operations.request_statistics import REPOSITORY, ROUTE
 from private_pypi.web.serving import LET_IN, WAITING, Answer
@@ -55,7 +52,7 @@ _PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/(?:([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]
 
 _negotiate = functools.lru_cache(maxsize=256)(negotiate)
 
-_LARGE = 64 * 1024  # bytes, compressed; the loop does not send larger pages
+_LARGE = 64 * 1024  # bytes, compressed; no larger page is prepared for a request that waits
 _FEW = 20  # files; a page of so few is rendered in less time than another thread takes to begin
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -189,7 +186,11 @@ class HotPath:
             if page.size > _LARGE:
                 return None
             content = page_content(
-                page, conditions, public=granted.is_public, freshness=found.freshness
+                page,
+                conditions,
+                public=granted.is_public,
+                freshness=found.freshness,
+                text_of=self._pages.text,
             )
             return content.as_answer()
 
@@ -204,16 +205,22 @@ class HotPath:
 
 
 class _Kept:
-    """The pages of a `PageCache` that are in memory and short; others raise `NotInMemory`."""
+    """The pages and texts of a `PageCache` that are in memory; others raise `NotInMemory`."""
 
     def __init__(self, pages: PageCache) -> None:
         self._pages = pages
 
     def get(self, key: PageKey, render: Callable[[], Page]) -> Page:
         page = self._pages.find(key)
-        if page is None or page.size > _LARGE:
+        if page is None:
             raise NotInMemory
         return page
+
+    def text(self, page: Page) -> bytes:
+        text = self._pages.find_text(page)
+        if text is None:
+            raise NotInMemory
+        return text
 
 
 def _authorize(repositories: Repositories, environ: dict[str, Any], name: str | None) -> Grant:

@@ -23,7 +23,8 @@ from private_pypi.web.api.simple import (
     wait_without_thread,
 )
 from private_pypi.web.api.simple_content import file_of
-from private_pypi.web.http.content import Page, PageKey, make_page, page_content
+from private_pypi.web.http.content import page_content
+from private_pypi.web.http.page_cache import Page, PageKey, make_page
 from private_pypi.web.http.routes import Route
 from private_pypi.web.releases import core_metadata_of, find_release, find_releases
 from private_pypi.web.requests import grant, page_cache, redirect_within, server_address
@@ -66,12 +67,14 @@ def json_of_project(
     kind = "legacy JSON" if version is None else f"legacy JSON {shown.version}"
     # A group has the project from a member, whose own addresses are others.
     key = PageKey(found.kept_in, normalized, found.serial, kind, f"{root}/r/{granted.name}")
+    pages = page_cache()
     return send(
         page_content(
-            page_cache().get(key, render),
+            pages.get(key, render),
             conditions_of_request(),
             public=granted.is_public,
             freshness=found.freshness,
+            text_of=pages.text,
         )
     )
 

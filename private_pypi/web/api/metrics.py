@@ -28,8 +28,8 @@ from private_pypi import __version__
 from private_pypi.repositories import Repository
 from private_pypi.web.api.worker_metrics import WorkerMetrics
 from private_pypi.web.deployment import Deployment
-from private_pypi.web.http.content import PageCache
 from private_pypi.web.http.credentials import parse_credentials
+from private_pypi.web.http.page_cache import PageCache
 from private_pypi.web.http.routes import Route
 from private_pypi.web.operations.request_statistics import BUCKETS, RequestStatistics
 from private_pypi.web.requests import deployment

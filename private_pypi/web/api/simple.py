@@ -32,7 +32,6 @@ from private_pypi.web.api.simple_content import (
 )
 from private_pypi.web.http.answers import answer_text
 from private_pypi.web.http.content import (
-    BLOCK,
     VARY,
     Conditions,
     Content,
@@ -41,6 +40,7 @@ from private_pypi.web.http.content import (
     file_content,
     outcome,
 )
+from private_pypi.web.http.page_cache import BLOCK
 from private_pypi.web.http.routes import Route
 from private_pypi.web.requests import grant, page_cache, redirect_within, respond
 

@@ -19,12 +19,10 @@ from private_pypi.web.http.content import (
     Conditions,
     Content,
     FileFacts,
-    Page,
-    PageKey,
     file_content,
-    make_page,
     page_content,
 )
+from private_pypi.web.http.page_cache import Page, PageKey, make_page
 from private_pypi.web.serving import Answer, Later, Waiting
 
 _METADATA = ".metadata"
@@ -39,6 +37,9 @@ class Pages(Protocol):
 
     def get(self, key: PageKey, render: Callable[[], Page]) -> Page:
         """The page with this key, which is rendered if need be."""
+
+    def text(self, page: Page) -> bytes:
+        """The text of a page that is not `is_long`."""
 
 
 def list_content(
@@ -57,6 +58,7 @@ def list_content(
         conditions,
         public=granted.is_public,
         freshness=listed.freshness,
+        text_of=pages.text,
     )
 
 
@@ -74,7 +76,13 @@ def found_content(
     `base` is put before the names of files to make relative addresses.
     """
     page = rendered(pages, found, representation, base)
-    return page_content(page, conditions, public=granted.is_public, freshness=found.freshness)
+    return page_content(
+        page,
+        conditions,
+        public=granted.is_public,
+        freshness=found.freshness,
+        text_of=pages.text,
+    )
 
 
 def rendered(pages: Pages, found: Found, representation: Representation, base: str = "") -> Page:

@@ -1,4 +1,4 @@
-"""Pages and files as HTTP content: ETags and dates, compression, and parts of files.
+"""Pages and files as HTTP content: ETags and dates, compressed or not, and parts of files.
 
 The functions return a status line, headers and a body, which views give to Flask and `hot_path`
 gives to the server. They know neither routes nor Flask.
@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gzip
-import hashlib
-import io
 import os
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from email.utils import formatdate
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO
 
 from private_pypi.errors import BackendUnavailable
 from private_pypi.model import FRESH, Freshness, LocalFile, Redirect
-from private_pypi.pages.simple_api import Representation
 from private_pypi.repositories import Opened
 from private_pypi.storage.arriving import Arriving, ArrivingPart
-from private_pypi.storage.bounded import BoundedBytes
 from private_pypi.storage.file_cache import CachedFile
+from private_pypi.web.http.page_cache import Page
 from private_pypi.web.http.ranges import ByteRange, NotSatisfiable, parse_range
 from private_pypi.web.serving import WAITING, Answer, Later, Waiting
 
@@ -42,19 +37,9 @@ VARY = "Accept, Accept-Encoding, Authorization"
 CORS = ("Access-Control-Allow-Origin", "*")
 """For what everybody may read, so that Python in a browser can fetch it (protocol 38)."""
 
-BLOCK = 256 * 1024
-"""How many bytes are read from a file at a time."""
-
 LONGEST_KEPT = 1000
 """The longest header that is kept in a cache with its meaning; clients may send 256 KiB."""
 
-_CACHE_BYTES = 32 * 2**20
-_GZIP = 31  # for zlib: the gzip format, with a header and a checksum
-# Bytes. With its headers, such a page fits into the ten packets that are sent on a new connection
-# before the first one is confirmed (RFC 6928), so compression saves no round trip.
-_SHORT_PAGE = 14_000
-_WORTH_COMPRESSING = 600  # bytes; for less, the header costs more than compression saves
-_LONG_PAGE = 4 * 2**20  # bytes; a longer page is decompressed while it is sent
 _WORTH_STREAMING = 64 * 1024  # bytes; a smaller body is sent in one packet with its headers
 
 # Seconds that a storage has for the first byte, if the server cannot let the request wait.
@@ -149,137 +134,13 @@ class Content:
 # -- pages ---------------------------------------------------------------------------------------
 
 
-class PageKey(NamedTuple):
-    """Everything that the text of a page depends on."""
-
-    local_index: object  # of the repository
-    project: str | None  # None: the list of projects
-    serial: int
-    representation: Representation | str  # of the simple API, or the name of another kind of page
-    base: str  # of the addresses in the page
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A rendered page."""
-
-    stored: bytes  # compressed with gzip if `is_compressed`
-    is_compressed: bool
-    length: int  # of the uncompressed text, in bytes
-    etag: str  # a hash of the uncompressed text, without quotes
-    content_type: str
-    serial: int
-
-    @property
-    def size(self) -> int:
-        """Roughly how much memory it takes, in bytes."""
-        return len(self.stored) + 500
-
-    @property
-    def is_worth_compressing(self) -> bool:
-        """Whether it is sent compressed, if not this time, then later."""
-        return self.length > _WORTH_COMPRESSING
-
-    def compressed(self) -> Page:
-        """The same page in the form in which it is kept once it was asked for again."""
-        if self.is_compressed or not self.is_worth_compressing:
-            return self
-        # The best compression takes as long as everything else together, and saves 3 % of the bytes
-        # of a short page.
-        return replace(self, stored=zlib.compress(self.stored, 1, _GZIP), is_compressed=True)
-
-
-class PageCache:
-    """Rendered pages in memory, the least recently used ones dropped above a limit of bytes.
-
-    A key contains the serial number of the index, so old pages need not be removed on a change.
-
-    Most pages are short. To compress one takes as long as to render it, and many are asked for only
-    once until they change. So a short page is compressed when it is asked for again.
-    """
-
-    def __init__(self, max_bytes: int = _CACHE_BYTES) -> None:
-        self._pages: BoundedBytes[Page] = BoundedBytes(max_bytes)
-
-    @property
-    def hits(self) -> int:
-        """How many pages were found."""
-        return self._pages.hits
-
-    @property
-    def misses(self) -> int:
-        """How many pages were rendered."""
-        return self._pages.added
-
-    @property
-    def size(self) -> int:
-        """Roughly how much memory the pages take, in bytes."""
-        return self._pages.size
-
-    def find(self, key: PageKey) -> Page | None:
-        """The page with this key; None if it is not in memory."""
-        page = self._pages.find(key)
-        if page is None or page.is_compressed or not page.is_worth_compressing:
-            return page
-        page = page.compressed()
-        self._pages.keep(key, page, page.size)
-        return page
-
-    def get(self, key: PageKey, render: Callable[[], Page]) -> Page:
-        """The page with this key, which is rendered if it is not in memory."""
-        page = self.find(key)
-        if page is None:
-            page = render()
-            self._pages.keep(key, page, page.size)
-        return page
-
-
-def make_page(text: str | Iterable[str], content_type: str, serial: int) -> Page:
-    """Encode and hash a rendered page, and compress it unless it is short (see `PageCache`).
-
-    Its text may come in pieces, if it may be too long to be in memory as a whole.
-    """
-    digest, length, packed = hashlib.sha256(), 0, list[bytes]()
-    compressor = None
-    # All installers accept gzip. For other clients it is decompressed, which is fast. The header
-    # has neither a name nor a time, so the same page has the same bytes on every server.
-    for block in [text.encode()] if isinstance(text, str) else _blocks_of(text):
-        digest.update(block)
-        length += len(block)
-        if compressor is None:
-            if len(block) <= _SHORT_PAGE:  # then it is the only block
-                packed.append(block)
-                break
-            compressor = zlib.compressobj(6, wbits=_GZIP)
-        packed.append(compressor.compress(block))
-    if compressor is not None:
-        packed.append(compressor.flush())
-    return Page(
-        stored=b"".join(packed),
-        is_compressed=compressor is not None,
-        length=length,
-        etag=digest.hexdigest()[:32],
-        content_type=content_type,
-        serial=serial,
-    )
-
-
-def _blocks_of(pieces: Iterable[str]) -> Iterator[bytes]:
-    """The encoded pieces, joined to blocks of at least `BLOCK` bytes, except for the last one."""
-    waiting: list[str] = []
-    size = 0
-    for piece in pieces:
-        waiting.append(piece)
-        size += len(piece)
-        if size >= BLOCK:
-            yield "".join(waiting).encode()
-            waiting, size = [], 0
-    if waiting:
-        yield "".join(waiting).encode()
-
-
 def page_content(
-    page: Page, conditions: Conditions, *, public: bool, freshness: Freshness = FRESH
+    page: Page,
+    conditions: Conditions,
+    *,
+    public: bool,
+    freshness: Freshness = FRESH,
+    text_of: Callable[[Page], bytes] = Page.text,
 ) -> Content:
     """A page, or 304 if the client has it already in this encoding.
 
@@ -288,6 +149,8 @@ def page_content(
 
     If the page may be out of date because the storage is in trouble, `Cache-Status` tells its
     age (RFC 9211 §2.3).
+
+    `text_of` gives the text for a client that does not accept gzip, unless the page `is_long`.
     """
     accepts_packed = page.is_worth_compressing and accepts_gzip(conditions.accept_encoding)
     packed = page.is_compressed and accepts_packed
@@ -314,11 +177,7 @@ def page_content(
     body: bytes | FilePart = page.stored
     length = len(page.stored) if packed else page.length
     if page.is_compressed and not packed:
-        if length > _LONG_PAGE:  # too long for the memory, so it is unpacked while it is sent
-            unpacked = gzip.GzipFile(fileobj=io.BytesIO(page.stored))
-            body = FilePart(cast(BinaryIO, unpacked), length)
-        else:
-            body = zlib.decompress(page.stored, _GZIP, length)
+        body = FilePart(page.open_text(), length) if page.is_long else text_of(page)
     headers += [("Content-Type", page.content_type), ("Content-Length", str(length))]
     if packed:
         headers.append(("Content-Encoding", "gzip"))

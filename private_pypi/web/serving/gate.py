@@ -29,7 +29,7 @@ class RequestHead:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole response with a short body. As a verdict: send this, and do not read the body."""
+    """A whole response. As a verdict: send this, and do not read the body."""
 
     status: int
     reason: str  # latin-1

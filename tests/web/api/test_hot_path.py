@@ -14,7 +14,7 @@ from werkzeug.test import create_environ
 from private_pypi.testing.distributions import make_wheel
 from private_pypi.web import HOT_PATH, create_app
 from private_pypi.web.api import hot_path
-from private_pypi.web.http import content
+from private_pypi.web.http import content, page_cache
 from private_pypi.web.operations import logs
 from private_pypi.web.serving import Answer, Exchange
 from tests.web.conftest import MINE, OTHER, READER, WRITER, Deploy, basic, publish
@@ -180,6 +180,31 @@ def test_the_loop_renders_short_pages(deploy: Deploy) -> None:
     assert at_once("/simple/long/") is None
     assert client.get("/simple/long/", headers=READER).status_code == 200
     assert at_once("/simple/long/") is not None
+
+
+def test_the_loop_sends_pages_of_any_size_and_unpacks_only_short_ones(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_cache, "_QUICK_TEXT", 10_000)
+    app = create_app(deploy(MINE))
+    client, at_once = app.test_client(), at_once_of(app)
+    for number in range(50):
+        assert publish(client, *make_wheel("demo", f"{number}.0")).status_code == 200
+    packed, plain = READER | {"Accept-Encoding": "gzip"}, READER | {"Accept-Encoding": "identity"}
+    assert at_once("/simple/demo/", packed) is None
+    sent = client.get("/simple/demo/", headers=packed | {"Accept": "text/html"})
+    again = at_once("/simple/demo/", packed)
+    assert again is not None
+    assert again.body == sent.data
+    assert at_once("/simple/demo/", plain) is None  # it is kept compressed, and it is long
+    sent = client.get("/simple/demo/", headers=plain | {"Accept": "text/html"})
+    assert len(sent.data) > 10_000
+    again = at_once("/simple/demo/", plain)
+    assert again is not None
+    assert again.body == sent.data
+    assert dict(again.headers) == dict(sent.headers)
+    monkeypatch.setattr(page_cache, "_QUICK_TEXT", len(sent.data))
+    assert at_once("/simple/demo/", plain) == again
 
 
 @pytest.mark.parametrize("elsewhere", ["", "https://index.example/simple/"])

@@ -13,7 +13,8 @@ from flask.testing import FlaskClient
 
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from private_pypi.web import create_app
-from private_pypi.web.http.content import Conditions, make_page, page_content
+from private_pypi.web.http.content import Conditions, page_content
+from private_pypi.web.http.page_cache import make_page
 from tests.web.conftest import MINE, OTHER, READER, Deploy, basic, publish
 
 JSON = "application/vnd.pypi.simple.v1+json"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from private_pypi.web.serving import (
+    Answer,
     Gate,
     Kind,
     ReceiveForm,
@@ -267,6 +268,64 @@ def test_a_large_page_is_in_memory_once(server: Server) -> None:
         sock.close()
 
 
+def test_a_large_page_at_hand_is_in_memory_once(server: Server) -> None:
+    page = os.urandom(30 * 2**20)
+
+    def at_once(environ: dict[str, Any]) -> Answer:
+        body = page if environ["PATH_INFO"] == "/" else HELLO
+        return Answer(200, "OK", (("Content-Length", str(len(body))),), body)
+
+    server.start(at_once=at_once)
+    ask = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    stalled = [server.connect() for _ in range(10)]
+    before = resident()
+    for sock in stalled:
+        sock.sendall(ask)
+        assert sock.recv(1, socket.MSG_PEEK) == b"H"  # its answer has begun
+    assert server.get("/short") == HELLO
+    assert resident() - before < 30 * 2**20
+    for sock in stalled[:2]:
+        assert read_answer(sock) == ("200 OK", page)
+        sock.sendall(ask.replace(b"/ ", b"/short "))
+        assert read_answer(sock) == ("200 OK", HELLO)
+    for sock in stalled:
+        sock.close()
+
+
+@pytest.mark.parametrize("is_pipelined", [False, True])
+def test_answers_at_hand_of_any_size_come_whole_and_in_order(
+    server: Server, is_pipelined: bool
+) -> None:
+    # Below, at and above what one call sends, and more than one client is sent in its turn.
+    sizes = (1, 65_535, 65_536, 65_537, 2**20, 9 * 2**20, 0, 70_000)
+    pages = {f"/{size}": os.urandom(size) for size in sizes}
+
+    def at_once(environ: dict[str, Any]) -> Answer:
+        page = pages[environ["PATH_INFO"]]
+        return Answer(200, "OK", (("Content-Length", str(len(page))),), page)
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        return answer(start_response, "200 OK", pages[environ["PATH_INFO"]])
+
+    server.start(application, at_once=at_once)
+    asked = [f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for path in pages]
+    with server.connect() as sock:
+        if not is_pipelined:
+            for request, page in zip(asked, pages.values(), strict=True):
+                sock.sendall(request)
+                assert read_answer(sock) == ("200 OK", page)
+            return
+        last = asked.pop().replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        sock.sendall(b"".join([*asked, last]))
+        received = read_all(sock)
+    for page in pages.values():
+        fields, _, received = received.partition(b"\r\n\r\n")
+        assert fields.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert received[: len(page)] == page
+        received = received[len(page) :]
+    assert received == b""
+
+
 def resident() -> int:
     """Bytes of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -303,14 +362,25 @@ def test_a_head_that_drips_in_is_dropped(server: Server, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", head(10**6) + FORM_START, b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n"]
+    "sent",
+    [
+        b"",
+        head(10**6) + FORM_START,
+        b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /at-hand HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
 )
 @pytest.mark.needs("time")
 def test_who_stalls_is_dropped_and_leaves_nothing(server: Server, sent: bytes) -> None:
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        return answer(start_response, "200 OK", b"x" * (64 * 2**20))
+        return answer(start_response, "200 OK", page)
 
-    server.start(application, channel_timeout=1)
+    def at_once(environ: dict[str, Any]) -> Answer | None:
+        headers = (("Content-Length", str(len(page))),)
+        return Answer(200, "OK", headers, page) if environ["PATH_INFO"] == "/at-hand" else None
+
+    page = b"x" * (64 * 2**20)
+    server.start(application, at_once=at_once, channel_timeout=1)
     with server.connect() as sock:
         sock.sendall(sent)
         time.sleep(3 if server.engine == "waitress" else 5)  # granian is looked after less often

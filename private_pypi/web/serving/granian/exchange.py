@@ -29,6 +29,7 @@ from private_pypi.web.serving.granian.connections import Connection, Connections
 from private_pypi.web.serving.granian.head import Head, Scope
 from private_pypi.web.serving.granian.piped import Piped
 from private_pypi.web.serving.granian.responding import (
+    LARGE,
     Application,
     Broken,
     FileBody,
@@ -72,6 +73,7 @@ class Serving(RunningServer):
         head = Head(scope, self.constant, self.max_head_bytes)
         connection = self.connections.of(head.client)
         connection.begun += 1
+        answer: Answer | None = None
         later: Later | None = None
         # The application gets it as it came, because it reads the headers of proxies itself.
         environ = head.environ.copy()
@@ -79,8 +81,8 @@ class Serving(RunningServer):
             try:
                 answer = self._at_hand(environ)
             except Later as error:
-                answer, later = None, error
-            if answer is not None:
+                later = error
+            if answer is not None and len(answer.body) <= LARGE:
                 connection.was_let_in = bool(environ.get(LET_IN))
                 headers = [*answer.headers, *self.own_headers(head)]
                 protocol.response_bytes(answer.status, headers, answer.body)
@@ -90,7 +92,7 @@ class Serving(RunningServer):
         assert task is not None
         self.running.add(task)
         try:
-            await RunningExchange(self, head, environ, connection, protocol, later).run()
+            await RunningExchange(self, head, environ, connection, protocol, later).run(answer)
         finally:
             self.running.discard(task)
 
@@ -184,13 +186,15 @@ class RunningExchange:
 
     # Called by granian's coroutine.
 
-    async def run(self) -> None:
-        """Answer it."""
+    async def run(self, answer: Answer | None = None) -> None:
+        """Answer it, with `answer` if it is at hand."""
         self._connection.requests.add(self)
         try:
             if self._head.problem is not None:
                 problem = self._head.problem
                 await self._refuse(plain_answer(problem.status, str(problem)))
+            elif answer is not None:
+                await self._send_response(_as_response(answer))
             elif not self._head.has_body:
                 await self._answer()
             else:
@@ -370,8 +374,7 @@ class RunningExchange:
                 wait.begin(later)
                 answer = await self._wait(later, wait)
                 if answer is not None and head.method == "GET":
-                    self._send(answer.status, answer.headers, answer.body)
-                    self._note(answer.status, len(answer.body))
+                    await self._send_response(_as_response(answer))
                     return
             self._environ = environ = head.environ.copy()
             environ[WAITING] = wait.so_far()
@@ -391,7 +394,7 @@ class RunningExchange:
             later = response
         if response is None:
             answer = plain_answer(500, "the server failed; its log says why")
-            response = Response(500, list(answer.headers), [answer.body], None)
+            response = _as_response(answer)
         try:
             await self._send_response(response)
         finally:
@@ -527,6 +530,12 @@ def _do(work: Callable[[], T], done: asyncio.Future[T], loop: asyncio.AbstractEv
     except RuntimeError:  # the loop has ended
         if isinstance(result, Response):
             result.close()
+
+
+def _as_response(answer: Answer) -> Response:
+    """A whole answer as one of the application."""
+    size = len(answer.body)
+    return Response(answer.status, list(answer.headers), [answer.body], None, size)
 
 
 def _call(application: Application, environ: dict[str, Any]) -> Response | Later:

@@ -11,7 +11,6 @@ import termios
 import time
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from typing import Any
 
 from waitress.buffers import OverflowableBuffer, ReadOnlyFileBasedBuffer
@@ -73,11 +72,29 @@ class Dispatcher:
 
 
 class SharedBytes(ReadOnlyFileBasedBuffer):  # type: ignore[misc]
-    """A page that is being sent. All connections that send the same page share its bytes."""
+    """Bytes that are being sent, without a copy: connections that send the same page share it."""
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(BytesIO(data))  # which does not copy them
-        self.prepare()
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._left = memoryview(data)
+
+    def prepare(self, size: int | None = None) -> int:
+        return len(self)
+
+    def get(self, numbytes: int = -1, skip: bool = False) -> memoryview:
+        # All of them, because the socket takes what it has room for with one call.
+        found = self._left
+        if skip:
+            self.skip(len(found))
+        return found
+
+    def skip(self, numbytes: int, allow_prune: bool = False) -> None:
+        self._left = self._left[numbytes:]
+
+    def close(self) -> None:
+        self._left = memoryview(b"")
+
+    def __len__(self) -> int:
+        return len(self._left)
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
@@ -316,15 +333,19 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         head = task.head_of_answer() if len(self.requests) == 1 else None
         if head is None or not self.connected:
             return False
-        data = head if answer.status in (204, 304) else head + answer.body
+        body = b"" if answer.status in (204, 304) else answer.body
+        first, rest = head + body[:LARGE], memoryview(body)[LARGE:]  # the rest is not copied
         self._turn = _TURN
-        sent = self.send(data)
-        if sent < len(data) and self.connected:
-            self.write_soon(data[sent:])
-            self.current_outbuf_count = self.adj.outbuf_high_watermark  # see waitress' `service`
+        sent = self.send(first)
+        if (rest or sent < len(first)) and self.connected:
+            # No output is waiting (see `_may_answer`), so waitress' buffer for more is empty.
+            self.outbufs[:0] = [SharedBytes(first[sent:]), SharedBytes(rest)]
+            self.total_outbufs_len += len(first) - sent + len(rest)
+            if sent == len(first):
+                self._flush_exception(self._flush_some)
         self.answered(request)
         task.environ = request.environ
-        task.tell(answer.status, len(data) - len(head))
+        task.tell(answer.status, len(body))
         request.close()
         with self.requests_lock:
             self.requests.remove(request)
@@ -557,11 +578,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         written: int = super().write_soon(data)
         return written
 
-    def send(self, data: bytes, do_close: bool = True) -> int:
+    def send(self, data: bytes | memoryview, do_close: bool = True) -> int:
         """Send, unless the turn of this client is over: then act as if its socket were full."""
         if self._turn <= 0:
             return 0
-        sent: int = super().send(data, do_close)
+        sent: int = super().send(memoryview(data)[: self._turn], do_close)
         self._turn -= sent
         self._sent += sent
         return sent
