@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -166,7 +165,6 @@ def test_a_signal_reaches_the_command(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.1)  # the handler is set after the command was started
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 7
     assert list(tmp_path.iterdir()) == []

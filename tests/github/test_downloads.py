@@ -30,7 +30,7 @@ def served(
 ) -> Iterator[Engine]:
     place = make_place(github, place_type, "acme", ("demo",))
     with engine(place, tmp_path / "root", download=request.param) as server:
-        server.repository.wait_until_ready(10)
+        server.repository.wait_until_ready(30)
         assert server.publish(NAME, CONTENT).status_code == 200
         yield server
 
