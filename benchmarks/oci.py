@@ -112,11 +112,11 @@ class Benchmark:
             if group in groups:
                 measure()
 
-    def _server(self) -> RemoteServer:
-        """A server that knows nothing yet, and renews no page while something is measured."""
+    def _server(self, seconds: float = _LONG) -> RemoteServer:
+        """A server that knows nothing yet, and renews a page after so many seconds."""
         self._servers += 1
         folder = self._folder / f"server-{self._servers}"
-        return RemoteServer(folder, self._tables(_LONG), _WRITER)
+        return RemoteServer(folder, self._tables(seconds), _WRITER)
 
     def _tables(self, seconds: float) -> dict[str, dict[str, object]]:
         """The configuration of a server that renews a page after so many seconds."""
@@ -292,9 +292,9 @@ class Benchmark:
             ):
                 with self._task("install", task, way, by_pyoci):
                     install(server, secret)
-        with server.with_tables(self._tables(plan.old)) as server:
+        with self._server(plan.old) as server:
             server.wait_until_ready()
-            install(server)  # after the restart it asks once more who comes
+            install(server)
             time.sleep(plan.old)
             with self._task("install", "uv, warm, pages too old", way, by_pyoci):
                 install(server)
