@@ -124,11 +124,11 @@ def _start(folder: Path) -> dict[str, Any]:
 
     def answers() -> bool:
         assert process.poll() is None, (at / "log").read_text()[-4000:]
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.RequestException):
             return requests.get(server.url, timeout=5).status_code == 403
         return False
 
-    eventually(answers, "the store answers")
+    eventually(answers, "the store answers", within=120)
 
     def stores() -> bool:
         with contextlib.suppress(obstore.exceptions.BaseError):
@@ -136,5 +136,5 @@ def _start(folder: Path) -> dict[str, Any]:
             return True
         return False
 
-    eventually(stores, "the store has room")
+    eventually(stores, "the store has room", within=120)
     return {"pid": process.pid, "url": server.url, "folder": str(at)}
