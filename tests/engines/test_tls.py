@@ -213,7 +213,7 @@ def test_a_stop_ends_cleanly_though_clients_are_connected(
             sock.sendall(b"GET /health/ HTTP/1.1\r\nHost: x\r\n\r\n")
             assert sock.recv(12) == b"HTTP/1.1 200"
             server.process.send_signal(number)
-            assert server.process.wait(timeout=20) == 0
+            assert server.process.wait(timeout=60) == 0
         assert "panicked" not in server.log
         assert "Traceback" not in server.log
 

@@ -43,7 +43,7 @@ def fetch(server: Engine, method: str, **headers: str) -> requests.Response:
         auth=(server.place.name, server.place.reader),
         headers={"Accept-Encoding": "identity", **headers},
         allow_redirects=True,
-        timeout=10,
+        timeout=30,
     )
 
 

@@ -358,17 +358,17 @@ def test_lines_of_the_log_name_the_worker(servers: Servers, root: Path) -> None:
 def test_a_wrong_number_of_workers_is_told(servers: Servers, root: Path, number: int) -> None:
     servers.workers = number
     server = servers.begin(root)
-    assert server.process.wait(timeout=30) == 2
+    assert server.process.wait(timeout=60) == 2
     assert f"error: --workers must be from 1 to 256, but is {number}" in server.log
 
 
 def test_problems_of_the_start_are_told_once(servers: Servers, root: Path) -> None:
     server = servers.start(root)
     second = servers.begin(root, port=server.port)
-    assert second.process.wait(timeout=30) == 1
+    assert second.process.wait(timeout=60) == 1
     assert second.log.count(f"error: port {server.port} on 127.0.0.1 is in use") == 1
     broken = servers.begin(root, "[mine]\ntype = 'file_system'\ncolour = 'red'\n")
-    assert broken.process.wait(timeout=30) == 1
+    assert broken.process.wait(timeout=60) == 1
     assert broken.log.count("error: ") == 1
     assert "colour" in broken.log
     assert "serves" not in broken.log

@@ -324,5 +324,5 @@ def test_an_option_replaces_host_and_port(server: Server, tmp_path: Path) -> Non
         sock.sendall(head(len(body)) + body)
         assert read_answer(sock) == ("200 OK", digest(b"x"))
     server.stop.request()
-    thread.join(5)
+    thread.join(20)
     assert not thread.is_alive()
