@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         versions: dict[str, str] = {}
         for peer in installed(EXECUTABLES, options.peers, options.tools, results.remark):
             makers[peer] = partial(PEERS[peer], tools=options.tools.get(peer))
-        generator = find_generator(folder)
+        generator = find_generator(folder, plan.seconds)
         setting = report.Setting(
             date=time.strftime("%d %B %Y"),
             machine=report.describe_machine(),

@@ -47,7 +47,7 @@ _SINGLE = "packages"  # the repository of type `github` from which is installed
 _MANY = "many"  # the project with many releases
 _MONTH = 30 * 24 * 60 * 60.0  # seconds
 _MOST_DELAY = 1.0  # seconds
-_IDLE_INTERVAL = 1.0  # seconds between the beginnings of two synchronisations
+_IDLE_INTERVAL = 2.0  # seconds between the beginnings of two synchronisations
 _USER = "walter"  # whose token may write everywhere
 _PER_PROJECT = 10  # files, where a repository has many
 _SOON = 0.5  # seconds after which one page is renewed
@@ -245,6 +245,7 @@ class Benchmark:
         finally:
             seconds = time.perf_counter() - begin
             self._github.latency = 0.0
+        times = watch.times or times
         asked = Tally.of(self._github.requests, times)
         seconds = seconds / times if watch.seconds is None else watch.seconds
         self._outcomes.rows.append(Outcome(group, task, way, seconds, asked, others))
@@ -300,7 +301,8 @@ class Benchmark:
         before, seconds = server.wait_for_synchronizations(repository, done + 1)
         with self._task("sync", github_report.IDLE, way, sync_of_seed(), times=plan.syncs) as watch:
             after, total = server.wait_for_synchronizations(repository, before + plan.syncs)
-            watch.seconds = (total - seconds) / (after - before)
+            watch.times = after - before
+            watch.seconds = (total - seconds) / watch.times
 
     def _publish(self) -> None:
         files = self._plan.files
@@ -385,8 +387,9 @@ class Benchmark:
 
 @dataclass(slots=True)
 class _Watch:
-    """Where a block puts the seconds of one time, when it knows them better than the clock."""
+    """Where a block puts how often it was done and the seconds of one time, if it knows better."""
 
+    times: int | None = None
     seconds: float | None = None
 
 

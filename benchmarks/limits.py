@@ -212,7 +212,7 @@ def _measure(
             subjects.append(Subject(server, plan.files, its_projects))
         if PROXPI in names or NGINX in names:
             upstream.start(None)
-        measuring = _Measuring(plan, results, find_generator(folder), subjects)
+        measuring = _Measuring(plan, results, find_generator(folder, plan.seconds), subjects)
         for group in groups:
             getattr(measuring, group)()
     finally:

@@ -93,10 +93,14 @@ class Generator(ABC):
         """Ask for randomly chosen requests, over and over, for `seconds`."""
 
 
-def find_generator(folder: Path) -> Generator:
-    """wrk where it is installed; else threads of our own, which reach a third of its rate."""
+def find_generator(folder: Path, seconds: float) -> Generator:
+    """wrk where it is installed; else threads of our own, which reach a third of its rate.
+
+    wrk takes a second at least, so it is not used in runs of fewer `seconds`, which only show that
+    everything works.
+    """
     wrk = shutil.which("wrk")
-    return Wrk(wrk, folder) if wrk else Threads()
+    return Wrk(wrk, folder) if wrk and seconds >= 1 else Threads()
 
 
 # The requests come ready-made, separated by a character that no request contains.
@@ -135,7 +139,7 @@ class Wrk(Generator):
         self, port: int, requests: Sequence[Request], *, connections: int, seconds: float
     ) -> Load:
         self._requests.write_bytes(b"\x1e".join(request.encode() for request in requests))
-        whole = max(1, round(seconds))  # wrk knows only whole seconds
+        whole = round(seconds)  # wrk knows only whole seconds
         command = [self._command, "-t1", f"-c{connections}", f"-d{whole}s", "--timeout", "30s"]
         command += ["-s", str(self._script), f"http://{HOST}:{port}", "--", str(self._requests)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=whole + 60)
@@ -153,7 +157,7 @@ class Wrk(Generator):
 
 
 class Threads(Generator):
-    """Threads with `http.client`; only for machines without wrk."""
+    """Threads with `http.client`, for machines without wrk and for less than a second."""
 
     name = "threads of Python"
 
@@ -167,7 +171,7 @@ class Threads(Generator):
         def work(seed: int) -> None:
             choose = random.Random(seed)
             connection = http.client.HTTPConnection(HOST, port, timeout=30)
-            while time.perf_counter() < begin + seconds:
+            while True:
                 chosen = choose.choice(requests)
                 before = time.perf_counter()
                 try:
@@ -180,6 +184,8 @@ class Threads(Generator):
                     failures.append(str(error))
                     connection.close()
                 latencies.append(time.perf_counter() - before)
+                if time.perf_counter() >= begin + seconds:
+                    break
             connection.close()
 
         together([threading.Thread(target=work, args=(n,)) for n in range(connections)])

@@ -120,7 +120,7 @@ def _measure(
 ) -> None:
     """Measure these groups with each of the delays."""
     tree = Tree.write(plan, folder)
-    generator = find_generator(folder)
+    generator = find_generator(folder, plan.seconds)
     measured.generator = generator.name
     for delay in plan.delays:
         place = folder / f"delay-{delay}"

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     found: dict[tuple[str, int], list[Measured]] = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         folder = Path(name)
-        generator = find_generator(folder)
+        generator = find_generator(folder, seconds)
         corpus = make_catalogue(folder, 100 if options.quick else _FILES)
         servers = [Workers(folder / f"workers-{count}", count) for count in counts]
         try:

@@ -23,6 +23,7 @@ from typing import Final
 
 import pytest
 
+TESTS: Final = Path(__file__).parent
 LIST: Final = Path(__file__).parents[1] / "requirements" / "debian.list"
 
 # What every test may start: Python, our own commands, and what each Debian machine and the locked
@@ -36,6 +37,22 @@ _STARTING: Final = {"subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn"}
 
 WORKERS: Final = int(os.environ.get("PRIVATE_PYPI_TEST_WORKERS", "1"))
 """How many worker processes the servers of tests have, unless the test is about that."""
+
+LONGEST: Final = (
+    "container/test_image.py",
+    "test_benchmarks.py",
+    "workflows/test_static_site.py",
+    "workflows/test_running.py",
+    "clients/test_installing.py",
+    "clients/test_publishing.py",
+    "test_documented_commands.py",
+    "web/serving/test_timeouts.py",
+)
+"""Modules that take a minute or nearly so, of which each is run by one process.
+
+They come first. Of the tests of containers only one module does, because the first one builds the
+image, and others would wait for it.
+"""
 
 _running: pytest.Item | None = None  # the test that is being set up or run
 
@@ -110,7 +127,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # Whole modules, since the tests of one share fixtures. What may take minutes comes first: then
     # no worker is left alone with it at the end.
     slow = {item.path for item in items if _may_need(item)}
-    items.sort(key=lambda item: item.path not in slow)
+    first = {TESTS / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (first.get(item.path, len(first)), item.path not in slow))
     if config.getoption("--quick"):
         left_out = [item for item in items if _may_need(item)]
         config.hook.pytest_deselected(items=left_out)

@@ -45,8 +45,8 @@ def test_a_server_without_a_configuration_says_so_wherever_one_looks(tmp_path: P
             found = re.search(r"serves (http://\S+)", log.read_text())
             assert found is not None
             url = found[1]
-            tool = requests.get(url, timeout=10).text
-            person = requests.get(url, headers=BROWSER, timeout=10).text
+            tool = requests.get(url, timeout=30).text
+            person = requests.get(url, headers=BROWSER, timeout=30).text
         finally:
             process.terminate()
     assert "there is no configuration yet; POST /initialize/ takes one" in log.read_text()
@@ -83,7 +83,7 @@ def test_the_log_of_the_server_names_a_tool_and_leaves_out_its_machine(servers: 
     server = servers.start(servers.folder / "root")
     agent = 'pip/26.3 {"ci":null,"cpu":"x86_64","distro":{"id":"bookworm"}}'
     requests.get(
-        f"{server.url}/r/mine/simple/", auth=READER, headers={"User-Agent": agent}, timeout=10
+        f"{server.url}/r/mine/simple/", auth=READER, headers={"User-Agent": agent}, timeout=30
     )
     eventually(lambda: re.search(r' ms "pip/26\.3" \S+\n', server.log), "the line of the request")
 
@@ -175,7 +175,7 @@ def test_the_cause_of_an_error_is_what_the_system_says() -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     with pytest.raises(requests.ConnectionError) as caught:
-        requests.get(f"http://user:secret@127.0.0.1:{port}/signed?token=x", timeout=10)
+        requests.get(f"http://user:secret@127.0.0.1:{port}/signed?token=x", timeout=30)
     assert cause_of(caught.value) == "Connection refused"
     assert cause_of(requests.exceptions.ChunkedEncodingError("http://signed")) == (
         "ChunkedEncodingError"

@@ -137,7 +137,7 @@ def test_a_server_starts_without_what_only_some_requests_need() -> None:
     """Each of these takes a good part of the time of a start."""
     program = "import private_pypi.commands.serving, private_pypi.web, sys; print(*sys.modules)"
     ended = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120
     )
     loaded = set(ended.stdout.split())
     assert "private_pypi.web" in loaded

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.environments import install_client
-from tests.machine import listed, need
+from tests.machine import LONGEST, TESTS, listed, need
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,7 +54,7 @@ def test_who_misses_a_program_is_told_its_package(monkeypatch: pytest.MonkeyPatc
 def test_a_quick_run_leaves_out_what_has_the_mark() -> None:
     """This file has tests of both kinds."""
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "--collect-only", "--quick", __file__]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stdout
     assert "test_a_test_without_the_mark_starts_no_foreign_program" in ended.stdout
     assert "test_who_misses_a_program_is_told_its_package" not in ended.stdout
@@ -64,9 +64,13 @@ def test_a_quick_run_leaves_out_what_has_the_mark() -> None:
 def test_modules_with_what_is_slow_come_first() -> None:
     quick, slow = "tests/test_layers.py", "tests/test_machine.py"
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "--collect-only", quick, slow]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stdout
     assert -1 < ended.stdout.rindex(f"{slow}::") < ended.stdout.index(f"{quick}::")
+
+
+def test_the_longest_modules_are_there_under_the_names_that_they_are_listed_with() -> None:
+    assert [name for name in LONGEST if not (TESTS / name).is_file()] == []
 
 
 def test_every_program_that_tests_ask_for_is_installed_by_the_test_command() -> None:

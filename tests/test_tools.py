@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -110,12 +109,22 @@ def test_root_gets_what_is_missing_and_the_error_of_apt_get(tmp_path: Path) -> N
 # -- what a run leaves behind --------------------------------------------------------------------
 
 
+IMPATIENT = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tools")!r})
+import tidily
+tidily._GRACE = 1
+sys.exit(tidily.main(sys.argv[1:]))
+"""
+
+
 def tidily(
-    folder: Path, script: str, wrapper: tuple[str, ...] = ()
+    folder: Path, script: str, wrapper: tuple[str, ...] = (), *, impatient: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """A shell script that is run by tools/tidily.py."""
+    run = ("-c", IMPATIENT) if impatient else (ROOT / "tools" / "tidily.py",)
     return subprocess.run(
-        [*wrapper, sys.executable, ROOT / "tools" / "tidily.py", "sh", "-euc", script],
+        [*wrapper, sys.executable, *run, "sh", "-euc", script],
         cwd=folder,
         env={**os.environ, "TMPDIR": str(folder)},
         capture_output=True,
@@ -140,7 +149,7 @@ def test_the_temporary_folder_of_a_command_goes_with_it(tmp_path: Path) -> None:
 def test_a_process_that_stays_is_named_and_ended(tmp_path: Path) -> None:
     """Whatever it did to be nobody's child."""
     code = "import os; os.fork() and os._exit(0); os.setsid(); import time; time.sleep(600)"
-    ended = tidily(tmp_path, f"'{sys.executable}' -c '{code}' >/dev/null 2>&1")
+    ended = tidily(tmp_path, f"'{sys.executable}' -c '{code}' >/dev/null 2>&1", impatient=True)
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: the run has left this behind: process ")
     assert ended.stderr.endswith(f": {sys.executable} -c {code}\n")
@@ -167,7 +176,6 @@ def test_a_signal_reaches_the_command(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.1)  # the handler is set after the command was started
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 7
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def eventually(
-    holds: Callable[[], object], what: str | Callable[[], str] = "it holds", *, within: float = 20.0
+    holds: Callable[[], object], what: str | Callable[[], str] = "it holds", *, within: float = 60.0
 ) -> None:
     """Wait until it holds; fails with `what` when it does not `within` so many seconds."""
     deadline = time.monotonic() + within

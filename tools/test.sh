@@ -49,4 +49,6 @@ install_once editable "pyproject.toml" --no-deps --no-build-isolation --editable
 .venv/bin/ruff check .
 .venv/bin/ruff format --check --quiet .
 .venv/bin/mypy
-exec .venv/bin/python tools/tidily.py .venv/bin/python -m pytest --numprocesses auto --dist worksteal "$@"
+# Each process runs whole modules, in the order of tests/machine.py: fixtures of a module are made once.
+exec .venv/bin/python tools/tidily.py .venv/bin/python -m pytest --numprocesses auto --dist loadfile \
+    --no-loadscope-reorder "$@"

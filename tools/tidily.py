@@ -39,10 +39,15 @@ def main(command: list[str]) -> int:
 
 
 def _run(command: list[str], environ: dict[str, str]) -> int:
-    child = os.posix_spawnp(command[0], command, environ)
+    # No signal comes between the start of the command and what is done about signals; the command
+    # begins as if they were not blocked.
+    handled = {signal.SIGINT, signal.SIGTERM}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    child = os.posix_spawnp(command[0], command, environ, setsigmask=blocked)
     # A terminal sends SIGINT to both of us; the command decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     while True:
         ended, status = os.wait()
         if ended == child:

@@ -28,7 +28,7 @@ CACHE: Final = CHECKOUT / ".cache" / "clients"
 
 CLIENTS: Final = ("pip", "uv", "poetry", "pdm", "twine", "hatch", "flit")
 
-_TIMEOUT = 120  # seconds; a client that hangs is a failure
+_TIMEOUT = 300  # seconds; a client that hangs is a failure
 _NOBODY = "http://127.0.0.1:9"  # nothing listens there: what is asked outside fails at once
 
 

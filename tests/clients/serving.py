@@ -28,8 +28,8 @@ UMLAUT: Final = "gehëimnis-süß"
 """A second secret of every repository, in latin-1 and not in ASCII."""
 
 _COMMAND = Path(sys.executable).with_name("private_pypi")
-_START = 30  # seconds until a server must have said where it is
-_STOP = 40  # seconds until it must have ended; it gives open requests 30
+_START = 120  # seconds until a server must have said where it is
+_STOP = 120  # seconds until it must have ended; it gives open requests 30
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade"}
 
 

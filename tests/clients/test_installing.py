@@ -310,7 +310,7 @@ def test_a_wrong_secret_fails_at_once(
     repository.put(*ONE.wheel())
     begun = time.monotonic()
     outcome = install(client(name), [repository.readable("open-sesame")], "demo", target)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60  # of a busy machine
     assert (outcome.code != 0, installed(target)) == (True, {}), outcome.output
     assert _WRONG[name] in outcome.text, outcome.output
     assert "open-sesame" not in outcome.output

@@ -39,7 +39,7 @@ class Server:
 
     def stop(self, with_signal: int = signal.SIGTERM) -> int:
         self.process.send_signal(with_signal)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=60)
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def serving_process(
         text=True,
         env={**os.environ, **(environ or {})},
     )
-    watchdog = threading.Timer(60, process.kill)
+    watchdog = threading.Timer(600, process.kill)  # so long may a whole test take
     watchdog.start()
     try:
         assert process.stdout is not None
@@ -84,7 +84,7 @@ def test_a_server_serves_and_ends_cleanly(tmp_path: Path, with_signal: int) -> N
     config = tmp_path / "config.toml"
     config.write_text(CONFIG)
     with serving_process("server", tmp_path / "root", "--config", config, *LOOPBACK) as server:
-        page = requests.get(f"{server.url}/r/mine/simple/", auth=("mine", "r"), timeout=10)
+        page = requests.get(f"{server.url}/r/mine/simple/", auth=("mine", "r"), timeout=30)
         assert page.status_code == 200
         assert server.stop(with_signal) == 0
 
@@ -106,7 +106,7 @@ def test_a_server_started_by_variables_takes_texts(tmp_path: Path) -> None:
     }
     with serving_process(environ=environ) as server:
         unknown = f"{server.url}/r/mine/simple/unknown/"
-        page = requests.get(unknown, auth=("mine", "r"), timeout=10, allow_redirects=False)
+        page = requests.get(unknown, auth=("mine", "r"), timeout=30, allow_redirects=False)
         assert page.status_code == 404
         assert server.stop() == 0
     assert (root / "config.toml").read_text() == CONFIG
@@ -154,7 +154,7 @@ def test_quickstart_makes_a_repository_once_and_serves_it_again(tmp_path: Path) 
             f"{start} in a browser; sign in with acme and a password from above",
         ):
             assert f"\n    {line}\n" in first.out
-        assert requests.get(f"{index}/", auth=("acme", read), timeout=10).status_code == 200
+        assert requests.get(f"{index}/", auth=("acme", read), timeout=30).status_code == 200
         assert first.stop(signal.SIGINT) == 0
     with serving_process("quickstart", root, "--port", "0", until="no second index") as second:
         assert second.out.replace(urlsplit(second.url).netloc, urlsplit(index).netloc) == first.out
@@ -202,11 +202,11 @@ def test_quickstart_with_public_shows_one_address_for_all_packages(tmp_path: Pat
                 data=body,
                 headers={"Content-Type": content_type},
                 auth=("all", write),
-                timeout=10,
+                timeout=30,
             )
             assert published.status_code == 200, published.text
             for project, filename in (("demo", ours[0]), ("left", public[0])):
-                page = requests.get(f"{index}/{project}/", auth=("all", read), timeout=10)
+                page = requests.get(f"{index}/{project}/", auth=("all", read), timeout=30)
                 assert re.findall(r">([^<]+\.whl)</a>", page.text) == [filename]
     with serving_process("quickstart", root, "--port", "0", until="no second index") as again:
         assert again.out.replace(urlsplit(again.url).netloc, urlsplit(index).netloc) == server.out
@@ -226,7 +226,7 @@ def test_releases_are_yanked_unyanked_and_deleted(run: Run, tmp_path: Path) -> N
 
         def listed() -> dict[str, object]:
             accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
-            page = requests.get(f"{index}demo/", auth=("mine", "r"), headers=accept, timeout=10)
+            page = requests.get(f"{index}demo/", auth=("mine", "r"), headers=accept, timeout=30)
             return {each["filename"]: each.get("yanked", False) for each in page.json()["files"]}
 
         environ = {"PRIVATE_PYPI_USERNAME": "mine", "PRIVATE_PYPI_PASSWORD": "w"}
@@ -272,7 +272,7 @@ def test_the_name_of_a_deleted_file_can_be_restored(run: Run, tmp_path: Path) ->
             headers = {"Content-Type": content_type}
             url = f"{server.url}/r/mine/"
             auth = ("mine", "w")
-            return requests.post(url, data=body, headers=headers, auth=auth, timeout=10)
+            return requests.post(url, data=body, headers=headers, auth=auth, timeout=30)
 
         never = run(*words, filename)
         assert never == Ended(0, f"mine: no file named {filename} was deleted; nothing to do\n", "")
@@ -289,7 +289,7 @@ def test_the_name_of_a_deleted_file_can_be_restored(run: Run, tmp_path: Path) ->
         )
         assert run(*words, filename) == never
         assert publish(other).status_code == 200
-        shown = requests.get(f"{credentials}demo/{filename}", timeout=10)
+        shown = requests.get(f"{credentials}demo/{filename}", timeout=30)
         assert shown.content == other
     audit = [json.loads(line) for line in (root / "log/audit.jsonl").read_text().splitlines()]
     (restored,) = [line for line in audit if line["action"] == "restore_name"]

@@ -43,10 +43,10 @@ _RUNNING: Final = Path("/run") / (
 )
 _SUITE: Final = "bookworm"
 _PACKAGES: Final = ("python3", "python3-pip", "python3-venv")
-_TIMEOUT: Final = 300  # seconds, for a build with everything that it downloads
+_TIMEOUT: Final = 900  # seconds, for a build with everything that it downloads
 _LOST: Final = "no such exit code"
 _CONFUSED: Final = "container state improper"
-_WAIT: Final = 30  # seconds until a container must do what is waited for
+_WAIT: Final = 90  # seconds until a container must do what is waited for
 _CLONE_NEWNET: Final = 0x40000000
 
 

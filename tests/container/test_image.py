@@ -332,7 +332,7 @@ def _parts(container: Container) -> bool:
 def _accepts(machine: Machine, port: int = 8888) -> bool:
     try:
         machine.connect(port).close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused, or reset while the listener was closed
         return False
     return True
 

@@ -127,9 +127,9 @@ def test_metadata_of_5_mb_is_parsed_in_no_time() -> None:
     folded = head + b"Description: x\n" + b"        some more text\n" * 250_000
     distinct = head + b"".join(b"X-%d: y\n" % number for number in range(500_000))
     for content in (folded, distinct, head + b"\n" + b"x\n" * 2_500_000):
-        start = time.perf_counter()
+        start = time.process_time()
         assert parse_core_metadata(content).name == "demo"
-        assert time.perf_counter() - start < 5  # the email parser takes minutes for the second
+        assert time.process_time() - start < 5  # the email parser takes minutes for the second
 
 
 # -- core metadata that may be offered -----------------------------------------------------------

@@ -29,7 +29,7 @@ WRITER = ("mine", "w")
 INTERVAL = 1  # seconds between two synchronisations of a repository
 JSON = {"Accept": "application/vnd.pypi.simple.v1+json"}
 
-_START = 30.0  # seconds until a server must serve
+_START = 120.0  # seconds until a server must serve
 _FILENAME = re.compile(r".*\.(whl|tar\.gz|zip)")
 
 
@@ -72,14 +72,14 @@ class Server:
     def kill(self) -> None:
         """As a power cut would."""
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> int:
         self.terminate()
-        return self.process.wait(timeout=45)
+        return self.process.wait(timeout=120)
 
     def wait_until_it_serves(self) -> None:
         deadline = time.monotonic() + _START
@@ -328,7 +328,7 @@ def litter(root: Path, storage: Path | None = None) -> list[str]:
 
 def assert_tidy(root: Path, storage: Path | None = None) -> None:
     """Nothing is left, apart from what a server is at, which is gone after a moment."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while left := litter(root, storage):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)

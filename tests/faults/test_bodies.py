@@ -264,7 +264,7 @@ def test_an_upload_in_flight_outlives_the_signal(
         successor = servers.start(root, RARELY, port=server.port)
         connection.sendall(body[2 * MIB :])
         assert read_answer(connection)[:2] == (200, "OK")
-    assert server.process.wait(timeout=10) == 0
+    assert server.process.wait(timeout=60) == 0
     assert successor.listed() == {filename: sha256(content)}
     assert successor.content(filename) == content
     assert "Traceback" not in server.log
@@ -285,7 +285,7 @@ def test_a_slow_download_outlives_the_signal(servers: Servers, root: Path) -> No
             received += data
             time.sleep(0.005)
     assert received.partition(b"\r\n\r\n")[2] == content
-    assert server.process.wait(timeout=10) == 0
+    assert server.process.wait(timeout=60) == 0
     assert successor.content(filename) == content
 
 
@@ -300,7 +300,7 @@ def test_a_request_on_a_connection_that_was_just_made_outlives_the_signal(
         for part in upload_request(*wheel):
             connection.sendall(part)
         assert read_answer(connection)[:2] == (200, "OK")
-    assert server.process.wait(timeout=10) == 0
+    assert server.process.wait(timeout=60) == 0
     # A connection without a request does not keep a server for long.
     server = servers.start(root, RARELY)
     with server.connect() as connection:
@@ -335,7 +335,7 @@ def test_uploads_that_come_while_a_server_ends_are_answered_or_not_begun(
     eventually(lambda: len(acknowledged) > 20, "some uploads")
     assert server.stop() == 0
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=60)
     assert unexpected == []
     assert servers.start(root, RARELY).all_listed() == acknowledged
     assert_tidy(root)

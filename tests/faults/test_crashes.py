@@ -205,7 +205,7 @@ def test_an_upload_that_was_cut_by_a_crash_is_there_whole_or_not_at_all(
     marker.write_text(moment)
     with pytest.raises(requests.ConnectionError):
         server.put(*second)
-    assert server.process.wait(timeout=10) == -signal.SIGKILL
+    assert server.process.wait(timeout=60) == -signal.SIGKILL
 
     server = servers.start(root, config, environ=environ)
     eventually(lambda: len(server.listed()) == 1 + is_there, "what was stored whole is listed")
@@ -239,7 +239,7 @@ def test_a_delete_that_was_cut_by_a_crash_holds_or_never_was(
     marker.write_text(moment)
     with pytest.raises(requests.ConnectionError):
         server.change("DELETE", f"demo/{filename}")
-    assert server.process.wait(timeout=10) == -signal.SIGKILL
+    assert server.process.wait(timeout=60) == -signal.SIGKILL
 
     server = servers.start(root, config, environ=environ)
     eventually(

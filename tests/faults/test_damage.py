@@ -17,7 +17,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("a server in a process of its own")
 
-SOON = 3 * INTERVAL + 5  # seconds; servers take turns about an interval
+SOON = 3 * INTERVAL + 20  # seconds; servers take turns about an interval
 PUBLIC = "https://index.example/simple/"
 
 # -- the local index -----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.needs("a server in a process of its own")
 
 # Servers take turns about an interval, and a busy machine takes its time.
-SOON = 3 * INTERVAL + 3
+SOON = 3 * INTERVAL + 20
 
 
 def at_once(calls: list[Callable[[], requests.Response]]) -> list[requests.Response]:

@@ -30,7 +30,7 @@ def served(
 ) -> Iterator[Engine]:
     place = make_place(github, place_type, "acme", ("demo",))
     with engine(place, tmp_path / "root", download=request.param) as server:
-        server.repository.wait_until_ready(10)
+        server.repository.wait_until_ready(30)
         assert server.publish(NAME, CONTENT).status_code == 200
         yield server
 
@@ -43,7 +43,7 @@ def fetch(server: Engine, method: str, **headers: str) -> requests.Response:
         auth=(server.place.name, server.place.reader),
         headers={"Accept-Encoding": "identity", **headers},
         allow_redirects=True,
-        timeout=10,
+        timeout=30,
     )
 
 

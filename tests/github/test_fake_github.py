@@ -568,9 +568,8 @@ def test_closing_does_not_wait_for_those_who_wait() -> None:
         thread.start()
         while not fault.happened:
             time.sleep(0.01)
-        start = time.monotonic()
-    thread.join(5)
-    assert not thread.is_alive() and time.monotonic() - start < 5
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def _ask_in_vain(client: Client) -> None:

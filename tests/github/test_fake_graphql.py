@@ -45,7 +45,7 @@ def ask(fake: FakeGitHub, token: str, query: str, **variables: object) -> dict[s
         fake.graphql_url,
         json={"query": query, "variables": variables},
         headers={"Authorization": f"Bearer {token}"},
-        timeout=10,
+        timeout=30,
     )
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
@@ -72,12 +72,12 @@ def test_an_asset_is_found_by_its_node_id_which_rest_shares(fake: FakeGitHub) ->
     listing = requests.get(
         f"{fake.api_url}/repos/acme/pkgs/releases",
         headers={"Authorization": f"token {token}"},
-        timeout=10,
+        timeout=30,
     ).json()
     answer = ask(fake, token, ASSET, id=listing[0]["assets"][0]["node_id"])
     node = answer["data"]["node"]
     assert node["release"]["repository"]["owner"]["login"] == "acme"
-    assert requests.get(node["url"], timeout=10).content == b"content"
+    assert requests.get(node["url"], timeout=30).content == b"content"
 
 
 def test_what_a_token_may_not_see_is_not_there(fake: FakeGitHub) -> None:
@@ -112,7 +112,7 @@ def test_an_installation_has_no_viewer_and_nobody_asks_without_a_token(fake: Fak
     token = fake.make_token(rights={"acme/pkgs": "write"})
     answer = ask(fake, token, "{ viewer { login } }")
     assert errors(answer) == [("FORBIDDEN", "Resource not accessible by integration")]
-    anonymous = requests.post(fake.graphql_url, json={"query": "{ viewer { login } }"}, timeout=10)
+    anonymous = requests.post(fake.graphql_url, json={"query": "{ viewer { login } }"}, timeout=30)
     assert anonymous.status_code == 401
 
 

@@ -100,7 +100,7 @@ class Replay:
             data=None if as_json else body,
             json=json.loads(self._ours(json.dumps(body))) if as_json else None,
             headers={"Accept": accept},
-            timeout=10,
+            timeout=30,
         )
         assert answer.status_code == recorded["status"], answer.text
         if isinstance(recorded["answer"], str):

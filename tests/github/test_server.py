@@ -54,7 +54,7 @@ class Server:
         self.token = Secret(token)
         self.headers = basic(token)
         (self.repository,) = self.deployment.repositories
-        self.repository.wait_until_ready(10)
+        self.repository.wait_until_ready(30)
 
     def publish(self, filename: str, content: bytes) -> int:
         answer = conftest.publish(self.client, filename, content, headers=self.headers)

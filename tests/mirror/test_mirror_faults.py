@@ -7,6 +7,7 @@ says 404; never a short page or list, other bytes, or half a file.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 from werkzeug.test import TestResponse
@@ -83,11 +84,16 @@ def projects(answer: TestResponse) -> list[str]:
     return [project["name"] for project in answer.get_json(force=True)["projects"]]
 
 
+def impatience_with(fault: str) -> AbstractContextManager[None]:
+    """An upstream that says at once that it has nothing is waited for, on a busy machine too."""
+    return nullcontext() if fault in ABSENT else impatience()
+
+
 @both_formats("page")
 def test_pages(shown: Upstream, mirrored: Mirrored, clock: Clock, fault: str) -> None:
     asking = mirrored()
     shown.fail("page", fault)
-    with impatience():
+    with impatience_with(fault):
         answer = asking.page()
         missing = asking.file(WHEEL[0]).status_code
     if answer.status_code == 200:
@@ -111,14 +117,14 @@ def test_pages_that_are_known(
     assert names(before) == NAMES
     shown.fail("page", fault)
     clock.go(3601)
-    with impatience():
-        answer = asking.page()
-        known, unknown = asking.file(SDIST[0]), asking.file("demo-2.0.tar.gz")
+    with impatience_with(fault):
+        answer, unknown = asking.page(), asking.file("demo-2.0.tar.gz")
+        if fault not in ABSENT:
+            assert comes(lambda: asking.file(SDIST[0])).data == SDIST[1]
     if fault in ABSENT:
         assert answer.status_code == 404
     else:
         assert (answer.status_code, answer.data) == (200, before.data)
-        assert known.data == SDIST[1]
         if "Cache-Status" in answer.headers:
             # What the old page does not have may be there by now.
             assert unknown.status_code in TROUBLE

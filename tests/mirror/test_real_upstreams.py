@@ -197,17 +197,17 @@ def running_nginx(folder: Path, tree: Path) -> Iterator[str]:
 
     def answers() -> bool:
         assert process.poll() is None
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.RequestException):
             requests.get(origin, timeout=5)
             return True
         return False
 
     try:
-        eventually(answers, "nginx answers")
+        eventually(answers, "nginx answers", within=60)
         yield origin
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
 
 @pytest.mark.needs("nginx")

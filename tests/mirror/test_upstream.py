@@ -54,7 +54,7 @@ class Answer:
 
 def connect(upstream: Upstream, origin: str | None = None) -> http.client.HTTPConnection:
     port = urlsplit(origin or upstream.index_url).port
-    return http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
 
 def ask(
@@ -497,7 +497,7 @@ def test_what_is_slow_ends_with_the_block(fault: str) -> None:
         upstream.add(NAME, CONTENT)
         upstream.fail("file", fault)
         port = urlsplit(upstream.index_url).port
-        connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+        connection = socket.create_connection(("127.0.0.1", port), timeout=30)
         connection.sendall(f"GET {FILE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         eventually(lambda: upstream.count("file"))
         head = b""
@@ -545,7 +545,7 @@ def test_a_loop_leads_to_itself(upstream: Upstream) -> None:
 def test_more_than_announced_is_an_answer_that_nobody_asked_for(upstream: Upstream) -> None:
     upstream.fail("file", "longer than announced")
     port = urlsplit(upstream.index_url).port
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(f"GET {FILE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         received = b""
         while not received.endswith(b"more"):

@@ -95,11 +95,11 @@ def _start(at: Path) -> tuple[int, str]:
 
     def answers() -> bool:
         assert process.poll() is None, (at / "log").read_text()[-4000:]
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.RequestException):
             return requests.get(server.url, timeout=5).status_code == 403
         return False
 
-    eventually(answers, "the store answers")
+    eventually(answers, "the store answers", within=120)
 
     def stores() -> bool:
         with contextlib.suppress(obstore.exceptions.BaseError):
@@ -107,5 +107,5 @@ def _start(at: Path) -> tuple[int, str]:
             return True
         return False
 
-    eventually(stores, "the store has room")
+    eventually(stores, "the store has room", within=120)
     return process.pid, server.url

@@ -116,7 +116,7 @@ def test_a_slow_store_and_one_that_hangs_delay_only_what_needs_them(
             assert one.listed()[known[0]] == sha256(known[1])
             assert one.content(known[0]) == known[1]
             assert one.get("/health/").status_code == 200
-            assert time.monotonic() - begun < 10  # of a busy machine
+            assert time.monotonic() - begun < 30  # of a busy machine; what hangs does so for 60
             count += 1
         return count
 

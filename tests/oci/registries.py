@@ -98,11 +98,11 @@ def registry(folder: Path, *, bearer: bool) -> Iterator[Registry]:
 
         def answers() -> bool:
             assert process.poll() is None, log.read_text()
-            with contextlib.suppress(requests.ConnectionError):
+            with contextlib.suppress(requests.RequestException):
                 return requests.get(f"{url}/v2/", timeout=5).status_code == 401
             return False
 
-        eventually(answers, "the registry answers")
+        eventually(answers, "the registry answers", within=60)
         yield running
 
 

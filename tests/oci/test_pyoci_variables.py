@@ -49,7 +49,7 @@ def server(folder: Path, environ: Mapping[str, str]) -> Iterator[str]:
             yield match[0].rstrip("/")
         finally:
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=40)
+            process.communicate(timeout=120)
 
 
 @pytest.mark.needs("docker-registry")

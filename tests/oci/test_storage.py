@@ -345,8 +345,8 @@ def test_what_another_server_deletes_is_not_taken_for_lost(
 def test_locks_of_several_killed_servers_expire_at_the_same_time(
     running: Registry, storage: OciStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("private_pypi_oci.journal._HELD_FOR", 0.5)
-    monkeypatch.setattr("private_pypi_oci.journal._PATIENCE", 2.0)
+    monkeypatch.setattr("private_pypi_oci.journal._HELD_FOR", 2.0)
+    monkeypatch.setattr("private_pypi_oci.journal._PATIENCE", 9.0)  # one by one, it would be 12
     with monkeypatch.context() as killed:
         # A server that is killed leaves its lock as it is.
         killed.setattr(Journals, "_release", lambda journals, project: None)

@@ -261,10 +261,11 @@ def test_what_was_rendered_too_late_for_one_page_is_there_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
+    may_end = threading.Event()
 
     def render(description: Description) -> str:
         asked.append(description.text)
-        time.sleep(0.3)
+        may_end.wait(20)
         return "<p>late</p>"
 
     monkeypatch.setattr(readme, "_render_apart", render)
@@ -272,6 +273,7 @@ def test_what_was_rendered_too_late_for_one_page_is_there_for_the_next(
     readmes = Readmes()
     late = Description(text="late", content_type=MARKDOWN)
     assert readmes.html(late, "mine") == plain("late")
+    may_end.set()
     end = time.monotonic() + 20
     while readmes.html(late, "mine") != "<p>late</p>":
         assert time.monotonic() < end

@@ -29,7 +29,7 @@ RECIPES: Final[Mapping[tuple[str, str], Path]] = {
 """(proxy, prefix) -> its configuration, as users copy it."""
 BALANCER: Final = CHECKOUT / "docker" / "replicas" / "Caddyfile"
 
-_START = 20  # seconds until a proxy must answer
+_START = 60  # seconds until a proxy must answer
 
 # What nginx needs around a file of its conf.d/: nothing is written outside of the test's folder.
 _NGINX = """\

@@ -183,9 +183,12 @@ def test_the_server_knows_the_client_and_believes_only_the_proxy(site: Site) -> 
         site.repository.upload_url, data=body, headers={"Content-Type": content_type} | forged
     )
     assert answer.status_code == 200, answer.text
-    eventually(lambda: filename in site.server.log, "a line of the log")
-    lines = [line for line in site.server.log.splitlines() if filename in line]
-    assert any("127.0.0.77" in line for line in lines), lines
+
+    def is_told() -> bool:
+        lines = [line for line in site.server.log.splitlines() if filename in line]
+        return any("127.0.0.77" in line for line in lines)
+
+    eventually(is_told, lambda: f"a line of the log: {site.server.log}")
     assert "192.0.2.66" not in site.server.log
 
 

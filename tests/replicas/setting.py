@@ -79,12 +79,15 @@ class Replicas:
             self.running[number] = server
         eventually(lambda: is_ready(server), lambda: f"ready: {server.log}", within=60)
 
-    def kill_for(self, seconds: float) -> int:
-        """Kill a server, or two, and start them again, for so long; how many were killed."""
+    def kill_for(self, seconds: float, at_least: int = 1) -> int:
+        """Kill a server, or two, and start them again, for so long; how many were killed.
+
+        On a busy machine it goes on until so many were.
+        """
         choose = random.Random(14)
         end = time.monotonic() + seconds
         killed = 0
-        while time.monotonic() < end:
+        while time.monotonic() < end or killed < at_least:
             time.sleep(choose.uniform(0.5, 1.5))
             chosen = choose.sample(range(COUNT), choose.choice((1, 1, 2)))
             for number in chosen:

@@ -268,7 +268,7 @@ def test_the_probes_tell_a_server_that_starts_serves_or_stops(
     assert answers() == {"startup": 200, "liveness": 200, "readiness": 200}
     server.terminate()
     assert answers() == {"startup": 200, "liveness": 200, "readiness": 503}
-    assert server.process.wait(30) == 0
+    assert server.process.wait(60) == 0
 
 
 # -- systemd -------------------------------------------------------------------------------------

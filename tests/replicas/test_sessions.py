@@ -46,7 +46,7 @@ def test_a_server_with_a_short_key_does_not_start(servers: Servers, tmp_path: Pa
     path = tmp_path / "key"
     path.write_text("hunter2\n")
     server = servers.begin(tmp_path / "root", flags=("--session_key_file", str(path)))
-    assert server.process.wait(30) == 1
+    assert server.process.wait(60) == 1
     assert f"key 1 for sessions ({path}) has 7 characters" in server.log
     assert "hunter2" not in server.log
 

@@ -647,7 +647,7 @@ def local(site: SiteFolder) -> Iterator[str]:
 
 def test_a_served_site_has_the_right_types(local: str) -> None:
     types = {
-        path: requests.get(local + path, timeout=10).headers["Content-Type"]
+        path: requests.get(local + path, timeout=30).headers["Content-Type"]
         for path in (
             *("/", "/demo/", "/demo/index.json", "/nothing"),
             "/packages/demo/demo-1.0-py3-none-any.whl",
@@ -666,6 +666,6 @@ def test_a_served_site_has_the_right_types(local: str) -> None:
 
 @pytest.mark.parametrize("path", ["/nothing", "/packages/", "/../site.toml", "/%2e%2e/site.toml"])
 def test_what_is_not_there_is_not_found(local: str, path: str) -> None:
-    answer = requests.get(local + path, timeout=10)
+    answer = requests.get(local + path, timeout=30)
     assert answer.status_code == 404
     assert "There is no page or file at this address" in answer.text

@@ -311,7 +311,9 @@ def test_everybody_can_use_every_page(visit: Open, public: PublicIndex, scheme: 
     for path in PAGES:
         reader.go(path)
         reader.page.locator("details").evaluate_all("found => found.map(one => one.open = true)")
-        results = Axe().run(reader.page)
+        # The schemes differ in nothing but their colours.
+        only = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
+        results = Axe().run(reader.page, options={"resultTypes": ["violations"], **only})
         found[path] = results.generate_report() if results.violations_count else ""
     assert {path: text for path, text in found.items() if text} == {}
 

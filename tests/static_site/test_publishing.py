@@ -360,10 +360,23 @@ def kill_before_step(number: int) -> None:
             setattr(kind, name, counting(getattr(kind, name)))
 
 
-@pytest.mark.parametrize("change", ["put", "delete", "yank"])
 @pytest.mark.parametrize(
-    "mode",
-    ["files", *(pytest.param(m, marks=pytest.mark.needs("git")) for m in ("commits", "push"))],
+    ("mode", "change"),
+    [
+        ("files", "put"),
+        ("files", "delete"),
+        ("files", "yank"),
+        # A commit that is pushed has every step of one that is not.
+        *(
+            pytest.param(mode, change, marks=pytest.mark.needs("git"))
+            for mode, change in (
+                ("commits", "yank"),
+                ("push", "put"),
+                ("push", "delete"),
+                ("push", "yank"),
+            )
+        ),
+    ],
 )
 def test_a_writer_is_killed_at_any_step(mode: str, change: str, tmp_path: Path) -> None:
     """What others see is one of the two states, also after the next writer has cleaned up."""

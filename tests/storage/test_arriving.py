@@ -92,7 +92,7 @@ def test_a_window_is_as_wide_as_its_slowest_reader_needs(
         for part in (slow, fast):
             if len(part) and not part.is_starved:
                 read[part] += part.read(65536)
-    thread.join(10)
+    thread.join(30)
     assert read == {fast: CONTENT, slow: CONTENT}
 
 
@@ -111,7 +111,7 @@ def test_a_reader_that_stands_still_does_not_hold_up_the_others(
     for piece in PIECES:
         arriving.feed(piece)
     arriving.finish()
-    thread.join(10)
+    thread.join(30)
     assert b"".join(found) == CONTENT
     assert still.is_broken
 
@@ -163,10 +163,10 @@ def test_a_transfer_pauses_until_its_first_byte_is_passed_on(
     thread = threading.Thread(target=feed)
     thread.start()
     if is_waited_for:
-        assert is_there.wait(10)
+        assert is_there.wait(30)
         assert not is_fed.wait(0.1)
         part = arriving.part(0, len(CONTENT))
         assert part.read(10) == CONTENT[:10]
         part.close()
-    assert is_fed.wait(10)
+    assert is_fed.wait(30)
     thread.join()

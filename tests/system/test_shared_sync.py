@@ -26,7 +26,7 @@ class Disk:
     def fsync(self, _descriptor: int) -> None:
         self.begun += 1
         number = self.begun
-        assert self.turns.acquire(timeout=10)
+        assert self.turns.acquire(timeout=30)
         if number in self.fails:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -71,13 +71,13 @@ def test_all_that_came_during_one_sync_share_the_next(
     eventually(lambda: disk.begun == 1, "the first sync has begun")
     others = sync(file, threads, 7)
     disk.turns.release()
-    first[0].result(timeout=10)
+    first[0].result(timeout=30)
     eventually(lambda: disk.begun == 2, "the second sync has begun")
     # What they wrote may have come too late for the first sync.
     assert not any(other.done() for other in others)
     disk.turns.release()
     for other in others:
-        other.result(timeout=10)
+        other.result(timeout=30)
     assert disk.begun == 2
 
 
@@ -89,13 +89,13 @@ def test_an_error_is_told_to_all_whom_the_sync_was_for(
     eventually(lambda: disk.begun == 1, "the first sync has begun")
     others = sync(file, threads, 3)
     disk.turns.release(2)
-    first[0].result(timeout=10)
+    first[0].result(timeout=30)
     for other in others:
         with pytest.raises(OSError, match="Input/output error"):
-            other.result(timeout=10)
+            other.result(timeout=30)
     later = sync(file, threads, 1)
     disk.turns.release()
-    later[0].result(timeout=10)
+    later[0].result(timeout=30)
     assert disk.begun == 3
 
 

@@ -37,13 +37,18 @@ def at(tmp_path: Path) -> Iterator[Place]:
         yield made
 
 
+def waiting_for_files(at: Place) -> int:
+    """How many requests wait for a file to arrive."""
+    return sum(len(each._waiting) for each in [*at.repository.opener.files._arriving.values()])
+
+
 def test_a_file_is_sent_while_it_arrives_and_fetched_once_for_all_who_wait(at: Place) -> None:
     """There are more of them than threads, and other requests are still answered."""
     at.valve.let(1)
     assert at.get(SMALL_PATH) == (200, SMALL_CONTENT)
     with ThreadPoolExecutor(12) as pool:
         waiting = [pool.submit(at.request, BIG_PATH) for _ in range(12)]
-        time.sleep(0.2)
+        eventually(lambda: waiting_for_files(at) == 12, "all of them wait")
         assert not any(each.done() for each in waiting)
         assert at.get(SMALL_PATH) == (200, SMALL_CONTENT)
         assert at.request("/simple/big/").status == 200
@@ -117,8 +122,7 @@ def test_trouble_before_the_first_byte_is_an_answer_for_all_who_wait(at: Place) 
         at.storage.fail_next("open_file", error)
         with ThreadPoolExecutor(6) as pool:
             waiting = [pool.submit(at.get, BIG_PATH) for _ in range(6)]
-            eventually(lambda: at.storage.calls["open_file"] == 1, "the storage is asked")
-            time.sleep(0.2)
+            eventually(lambda: waiting_for_files(at) == 6, "all of them wait")
             held.set()
             found = {each.result() for each in waiting}
         assert found == {(status, f"{error}\n".encode())}
@@ -134,8 +138,9 @@ def test_trouble_before_the_first_byte_is_an_answer_for_all_who_wait(at: Place) 
 def test_a_storage_that_hangs_is_waited_for_only_so_long(
     at: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(growing, "_LONGEST_WAIT", 0.5)
-    status, body = at.get(BIG_PATH)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(growing, "_LONGEST_WAIT", 0.5)
+        status, body = at.get(BIG_PATH)
     assert (status, body) == (503, b"the storage takes too long to send the file\n")
     at.valve.open()
     assert at.get(BIG_PATH) == (200, BIG_CONTENT)
@@ -204,7 +209,7 @@ def test_core_metadata_is_fetched_once_without_holding_threads(at: Place) -> Non
 def test_a_server_that_ends_lets_a_file_arrive(at: Place) -> None:
     at.valve.let(2)
     begun, waiting = at.request(BIG_PATH), at.begin(SMALL_PATH)
-    time.sleep(0.1)
+    eventually(lambda: at.storage.calls["open_file"] == 2, "both files are asked for")
     at.stop.request()
     at.valve.open()
     assert begun.read() == BIG_CONTENT
@@ -251,7 +256,8 @@ def test_every_answer_is_noted_once(tmp_path: Path) -> None:
         at.storage.fail_next("open_file", FileNotFound(BIG))
         missing = at.get(BIG_PATH)
         answer = at.begin(BIG_PATH)
-        time.sleep(0.2)
+        eventually(lambda: waiting_for_files(at) == 1, "it waits")
+        eventually(lambda: noted, "the first one is noted")
         assert noted == [(404, len(missing[1]))]
         at.valve.open()
         content = b""

@@ -309,7 +309,7 @@ def test_while_new_files_are_read_the_old_list_is_not_shown(storage: Memory, ser
     old, new = make_wheel("demo", "1.0"), make_wheel("demo", "2.0")
     storage.drop(*old)
     client = serve(IMPATIENT)
-    assert names(page(client)) == [old[0]]
+    assert names(eventually(lambda: page(client), 200)) == [old[0]]
     storage.drop(*new)
     storage.held["read_part"] = threading.Event()
     assert page(client).status_code == 503

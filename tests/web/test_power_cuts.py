@@ -46,7 +46,7 @@ def test_an_upload_that_was_answered_survives_a_power_cut(
     served = deploy(MINE, extra_index_url=EXTRA)
     client = create_app(served).test_client()
     (repository,) = served.repositories
-    assert repository.wait_until_ready(10)
+    assert repository.wait_until_ready(30)
     disk = forgetful(root)
     first = make_wheel("demo", "1.0")
     assert publish(client, *first).status_code == 200

@@ -12,7 +12,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -37,6 +36,7 @@ _UPLOAD = "POST /repos/{owner}/{repo}/releases/{release_id}/assets"
 _CHUNK = 1024 * 1024
 _API_VERSIONS = ("2022-11-28", "2026-03-10")
 _UNAVAILABLE = "Service unavailable"
+_END_SECONDS = 10.0  # that the end waits for requests that are being answered
 # Faults that happen during an upload, and not before it.
 _BREAKDOWNS = ("timeout", "reset", "500", "502", "503")
 
@@ -164,7 +164,7 @@ class _Server(ThreadingHTTPServer):
         self.front = front
         self.host = host
         self._connections: set[socket.socket] = set()
-        self._guard = threading.Lock()  # guards _connections
+        self._guard = threading.Condition()  # guards _connections
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -175,6 +175,7 @@ class _Server(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         with self._guard:
             self._connections.discard(request)
+            self._guard.notify_all()
         super().shutdown_request(request)
 
     def server_close(self) -> None:
@@ -183,6 +184,8 @@ class _Server(ThreadingHTTPServer):
             for connection in self._connections:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
+            # What a thread still did, for nobody, would happen in the next test.
+            self._guard.wait_for(lambda: not self._connections, timeout=_END_SECONDS)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that close the connection; any other error is a violation."""
@@ -220,8 +223,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = front.faults.take(host, name)
         if front.before_request is not None:
             front.before_request(name)
-        if front.latency:
-            time.sleep(front.latency)
+        if front.closing.wait(front.latency):
+            self._reset()
+            return
         reply: _Reply | None = None
         try:
             reply = self._outcome(fault, host, path, target.query)

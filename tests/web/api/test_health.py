@@ -227,11 +227,11 @@ def test_who_asks_does_not_stand_behind_those_who_wait_for_a_storage(deploy: Dep
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert listening.wait(10)
+        assert listening.wait(20)
         held = http.client.HTTPConnection("127.0.0.1", ports[0], timeout=20)
         held.request("GET", "/simple/demo/demo-1.0-py3-none-any.whl", headers=READER)
-        assert waits.wait(10)
-        asking = http.client.HTTPConnection("127.0.0.1", ports[0], timeout=10)
+        assert waits.wait(20)
+        asking = http.client.HTTPConnection("127.0.0.1", ports[0], timeout=20)
         for path in ("/health", "/health/", "/health/ready", "/metrics"):
             asking.request("GET", path, headers=OPERATOR)
             answer = asking.getresponse()

@@ -355,7 +355,7 @@ def test_prometheus_scrapes_them(server: Server, tmp_path: Path) -> None:
         eventually(
             lambda: listening.search((tmp_path / "log").read_text()),
             "Prometheus listens",
-            within=30,
+            within=60,
         )
         found = listening.search((tmp_path / "log").read_text())
         assert found is not None
@@ -369,7 +369,7 @@ def test_prometheus_scrapes_them(server: Server, tmp_path: Path) -> None:
                 return []
             return result
 
-        eventually(result, "Prometheus has scraped", within=30)
+        eventually(result, "Prometheus has scraped", within=60)
         (only,) = result()
         assert only["metric"] == {
             "__name__": "private_pypi_repository_ready",

@@ -60,7 +60,8 @@ def request_lines(server: Server, count: int) -> list[dict[str, Any]]:
     """The lines of all requests of a server that logs JSON, once there are that many."""
 
     def found() -> list[dict[str, Any]]:
-        lines = [line for line in server.log.splitlines() if line.startswith("{")]
+        whole = server.log.rpartition("\n")[0]  # the last one may be in the middle of its writing
+        lines = [line for line in whole.splitlines() if line.startswith("{")]
         parsed = [json.loads(line) for line in lines]
         return [line for line in parsed if line["logger"] == "private_pypi.requests"]
 

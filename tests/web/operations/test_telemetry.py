@@ -8,7 +8,6 @@ import http.server
 import logging
 import platform
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client import CollectorRegistry
 
+from benchmarks.ports import free_port
 from private_pypi import __version__
 from private_pypi.testing.distributions import make_wheel
 from private_pypi.web.operations import telemetry
@@ -125,12 +125,6 @@ def attributes(of: Any) -> dict[str, Any]:
 def start(servers: Servers, **environ: str) -> Server:
     environ = {"TOKEN": "secret-of-metrics", **environ}
     return servers.start(servers.folder / "root", flags=FLAGS, environ=environ)
-
-
-def closed_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def exchange(status: int = 200) -> Exchange:
@@ -265,7 +259,7 @@ def test_the_standard_variables_are_enough(servers: Servers, collector: Collecto
 def test_a_collector_that_others_wrote_understands_it(servers: Servers) -> None:
     from oteltap import OtelTapHttpProtobufReceiver, OtelTapHttpProtobufReceiverSettings
 
-    port = closed_port()
+    port = free_port()
 
     async def receive() -> None:
         settings = OtelTapHttpProtobufReceiverSettings(http_port=port)
@@ -335,7 +329,7 @@ def test_log_records_are_cleaned(collector: Collector) -> None:
 @pytest.mark.needs("a server in a process of its own")
 def test_a_collector_that_is_away_slows_nothing(servers: Servers) -> None:
     server = start(
-        servers, OTLP_ENDPOINT=f"http://u:secret-1@127.0.0.1:{closed_port()}", OTLP_AUTH=AUTH
+        servers, OTLP_ENDPOINT=f"http://u:secret-1@127.0.0.1:{free_port()}", OTLP_AUTH=AUTH
     )
     began = time.monotonic()
     for _ in range(20):
@@ -350,16 +344,20 @@ def test_a_collector_that_is_away_slows_nothing(servers: Servers) -> None:
 
 
 @pytest.mark.needs("time")
-def test_a_collector_that_hangs_is_left_after_five_seconds() -> None:
+def test_a_collector_that_hangs_is_left_after_five_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert telemetry._CLOSE_SECONDS + telemetry._GIVE_UP_SECONDS == 5
+    monkeypatch.setattr(telemetry, "_CLOSE_SECONDS", 1.0)
     with contextlib.closing(Collector(hangs=True)) as collector:
         sends = Telemetry(settings_for(collector.url))
         sends.start(CollectorRegistry())
         sends.answered(exchange(), "GET", "/simple/", "")
         began = time.monotonic()
         sends.close()
-        assert time.monotonic() - began < 7
+        assert time.monotonic() - began < 20  # it hangs for 60
     for sender in sends._senders:  # so that the next test does not see what they log
-        sender.join(10)
+        sender.join(20)
         assert not sender.is_running
 
 
@@ -400,8 +398,11 @@ def test_a_full_queue_drops_what_is_new(
 
 
 @pytest.mark.needs("time")
-def test_the_reason_of_a_failure_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    port = closed_port()
+def test_the_reason_of_a_failure_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry, "_CLOSE_SECONDS", 1.0)
+    port = free_port()
     sends = Telemetry(settings_for(f"http://127.0.0.1:{port}/secret", OTLP_AUTH=AUTH))
     sends.start(CollectorRegistry())
     sends.answered(exchange(), "GET", "/simple/", "")

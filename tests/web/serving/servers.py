@@ -17,8 +17,10 @@ from private_pypi.errors import InvalidUpload, PrivatePypiError, TooLarge
 from private_pypi.web.serving import (
     Answer,
     AtOnce,
+    Exchange,
     Gate,
     Kind,
+    Load,
     ReceiveForm,
     RequestHead,
     RequestObserver,
@@ -87,6 +89,23 @@ def serve_with(engine: str) -> Callable[..., None]:
     return serve if engine == "waitress" else granian_engine.serve
 
 
+class LoadObserver:
+    """Tells how many connections are open."""
+
+    def __init__(self) -> None:
+        self.load: Callable[[], Load] = lambda: Load(0, 0)
+
+    def serving(self, load: Callable[[], Load]) -> None:
+        self.load = load
+
+    def answered(self, exchange: Exchange) -> None:
+        pass
+
+    @property
+    def connections(self) -> int:
+        return self.load().connections
+
+
 class Server:
     """`serve` in a thread, with an application that answers with what it got of a form."""
 
@@ -137,10 +156,10 @@ class Server:
             },
         )
         self._thread.start()
-        assert listening.wait(10)
+        assert listening.wait(30)
         return self
 
-    def end(self, timeout: float = 15) -> None:
+    def end(self, timeout: float = 20) -> None:
         self.stop.request()
         if self._thread is not None:
             self._thread.join(timeout)

@@ -15,6 +15,7 @@ from private_pypi.web.serving import (
     PassOn,
     RequestHead,
     Verdict,
+    timeouts,
 )
 from tests.waiting import eventually
 from tests.web.serving.servers import (
@@ -35,7 +36,10 @@ from tests.web.serving.servers import (
 )
 
 
-def test_a_refusal_comes_before_100_continue_and_before_the_body(server: Server) -> None:
+def test_a_refusal_comes_before_100_continue_and_before_the_body(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeouts, "LINGER_SECONDS", 0.5)
     server.start(gate=refuse)
     with server.connect() as sock:
         sock.sendall(head(10**9, "Expect: 100-continue"))

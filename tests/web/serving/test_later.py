@@ -29,7 +29,7 @@ class Door:
         self.is_awaited.set()
 
     def open(self) -> None:
-        assert self.is_awaited.wait(10)
+        assert self.is_awaited.wait(20)
         for callback in [*self._callbacks]:
             callback()
 
@@ -115,10 +115,10 @@ def test_a_client_that_leaves_while_it_waits_leaves_nothing_behind(server: Serve
         return PREPARED
 
     door = Door(prepare)
-    server.start(door.application, at_once=door.at_once)
+    server.start(door.application, at_once=door.at_once, drain_seconds=1)
     with server.connect() as sock:
         sock.sendall(b"GET /loop HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert door.is_awaited.wait(10)
+        assert door.is_awaited.wait(20)
     assert server.get("/other") == b"called"
     server.end()
     assert prepared == []

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,7 +36,10 @@ PROGRAM = """
             print("child of worker", number, "is", child.pid, flush=True)
         on_serving()
         print("worker", number, "is there", flush=True)
+        told = False
         while not stop.requested or "stay" in text:
+            if stop.requested and not told:
+                told = print("worker", number, "shall end", flush=True) is None
             sockets[0].settimeout(0.05)
             with contextlib.suppress(TimeoutError):
                 connection, _ = sockets[0].accept()
@@ -116,7 +118,7 @@ class Parent:
         """The number and the process of the worker that answers."""
         found = re.search(r"serves (\d+)", self.said)
         assert found is not None
-        with socket.create_connection(("127.0.0.1", int(found[1])), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", int(found[1])), timeout=20) as connection:
             number, process = connection.recv(100).split()
         return int(number), int(process)
 
@@ -139,7 +141,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         for process in [parent.process.pid, *parent.workers, *children]:
             if runs(process):
                 os.kill(process, signal.SIGKILL)
-        parent.process.wait(10)
+        parent.process.wait(20)
 
 
 def parent_of(process: int) -> int:
@@ -276,8 +278,8 @@ def test_the_second_signal_kills_at_once(start: Start) -> None:
     parent = start("stay").served()
     eventually(lambda: parent.ask())
     parent.process.terminate()
-    time.sleep(0.3)
+    eventually(lambda: parent.said.count("shall end") == 2, "the first signal has arrived")
     assert parent.process.poll() is None
     parent.process.terminate()
-    assert parent.process.wait(5) == -signal.SIGTERM
-    eventually(lambda: not any(runs(process) for process in parent.workers), within=5)
+    assert parent.process.wait(20) == -signal.SIGTERM
+    eventually(lambda: not any(runs(process) for process in parent.workers))

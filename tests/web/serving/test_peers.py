@@ -44,7 +44,7 @@ class Workers:
         self.stops.append(stop)
         self._threads.append(thread)
         thread.start()
-        assert listening.wait(10)
+        assert listening.wait(30)
 
     @staticmethod
     def _application(number: int):  # type: ignore[no-untyped-def]

@@ -48,11 +48,11 @@ def test_a_share_that_hangs_takes_only_its_own_threads(pool: Pool) -> None:
         pool.add(task.service, "hangs")
     for task in others:
         pool.add(task.service, "other")
-    assert all(task.begun.wait(10) for task in others)
+    assert all(task.begun.wait(20) for task in others)
     assert begun(hanging) == [True, True, False, False, False]
     assert pool.busy == 7
     hanging[0].may_end.set()
-    assert hanging[2].begun.wait(10)
+    assert hanging[2].begun.wait(20)
     for task in hanging + others:
         task.may_end.set()
     eventually(lambda: pool.busy == 0)
@@ -81,7 +81,7 @@ def test_shares_take_turns() -> None:
         pool.add(task.service, f"blocking {number}")
     for share in ("a", "a", "a", "b", "c", "b"):
         pool.add(partial(order.append, share), share)
-    assert all(task.begun.wait(10) for task in blocking)
+    assert all(task.begun.wait(20) for task in blocking)
     blocking[0].may_end.set()  # one thread for all of them
     eventually(lambda: len(order) == 6)
     assert order == ["a", "b", "c", "a", "b", "a"]
@@ -99,7 +99,7 @@ def test_a_task_that_fails_costs_no_thread(pool: Pool, caplog: pytest.LogCapture
     task = Task()
     task.may_end.set()
     pool.add(task.service)
-    assert task.begun.wait(10)
+    assert task.begun.wait(20)
     eventually(lambda: pool.busy == 0)
     assert "detail" in caplog.text
 
@@ -109,7 +109,7 @@ def test_work_that_comes_at_once_gets_a_thread_each(pool: Pool) -> None:
     for tasks in (first, [Task(), Task()]):  # the second time the threads are idle
         for task in tasks:
             pool.add(task.service)
-        assert all(task.begun.wait(10) for task in tasks)
+        assert all(task.begun.wait(20) for task in tasks)
         for task in tasks:
             task.may_end.set()
         eventually(lambda: pool.busy == 0)

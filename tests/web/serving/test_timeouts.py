@@ -16,9 +16,7 @@ import pytest
 
 from private_pypi.web.serving import (
     LET_IN,
-    Exchange,
     Kind,
-    Load,
     PassOn,
     ReceiveForm,
     RequestHead,
@@ -38,6 +36,7 @@ from tests.web.serving.servers import (
     FORM_START,
     HELLO,
     LIMITS,
+    LoadObserver,
     Server,
     answer,
     digest,
@@ -152,27 +151,11 @@ def test_strangers_hold_no_more_memory_than_they_may(monkeypatch: pytest.MonkeyP
 # -- with real sockets ---------------------------------------------------------------------------
 
 
-class LoadObserver:
-    """Tells how many connections are open."""
-
-    def __init__(self) -> None:
-        self.load: Callable[[], Load] = lambda: Load(0, 0)
-
-    def serving(self, load: Callable[[], Load]) -> None:
-        self.load = load
-
-    def answered(self, exchange: Exchange) -> None:
-        pass
-
-    @property
-    def connections(self) -> int:
-        return self.load().connections
-
-
 def gate(server: Server) -> Callable[[RequestHead], Verdict]:
     """Refuses small bodies, and lets in all other clients."""
 
     def decide(head: RequestHead) -> Verdict:
+        server.heads.append(head)
         if head.path == "/small":
             return PassOn(max_body_bytes=10**6)
         return ReceiveForm(server.folder, LIMITS)
@@ -330,9 +313,9 @@ def test_connections_that_are_idle_make_room_first(
     server.start(gate=gate(server), connection_limit=2)
     with server.connect() as idle, server.connect() as sending:
         sending.sendall(STRANGER)
+        eventually(lambda: len(server.heads) == 1)
         idle.sendall(GET)
         assert read_answer(idle) == ("200 OK", HELLO)
-        time.sleep(0.1)
         assert server.get() == HELLO
         assert idle.recv(1) == b""
         sending.sendall(b"x" * 1000)
@@ -354,7 +337,8 @@ def test_a_download_of_somebody_who_was_let_in_goes_on_when_the_server_is_full(
     with server.connect() as reader, server.connect() as stranger:
         reader.sendall(b"GET /page?secret HTTP/1.1\r\nHost: x\r\n\r\n")
         stranger.sendall(b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n")
-        time.sleep(0.5)
+        for sock in (reader, stranger):  # both of them are answered, and it is known who they are
+            assert sock.recv(1, socket.MSG_PEEK)
         for _ in range(3):
             assert server.get() == HELLO
         assert read_answer(reader) == ("200 OK", page)

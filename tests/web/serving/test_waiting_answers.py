@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from private_pypi.web.serving import WAITING, Later, Waiting
+from tests.waiting import eventually
 from tests.web.serving.servers import HELLO, Server, answer
 
 
@@ -86,7 +87,7 @@ def test_a_file_is_sent_while_it_arrives(server: Server, size: int) -> None:
         assert server.get() == HELLO  # it holds no thread
         file.arrive(content[at : at + size // 4 + 1])
     assert client.getresponse().read() == content
-    assert file.is_closed.wait(5)
+    assert file.is_closed.wait(20)
 
 
 def test_the_beginning_of_a_long_file_does_not_wait_for_its_end(server: Server) -> None:
@@ -112,7 +113,7 @@ def test_a_file_that_breaks_off_is_not_taken_for_whole(server: Server, arrived: 
     file.break_off()
     with pytest.raises((http.client.HTTPException, ConnectionError)):
         client.getresponse().read()
-    assert file.is_closed.wait(5)
+    assert file.is_closed.wait(20)
     assert server.get() == HELLO
 
 
@@ -125,7 +126,7 @@ def test_a_file_is_released_when_its_client_goes(server: Server) -> None:
         assert sock.recv(10)
     time.sleep(0.1)
     file.arrive(b"x" * 700_000)
-    assert file.is_closed.wait(5)
+    assert file.is_closed.wait(20)
 
 
 @pytest.mark.parametrize("engine", ["granian"])  # waitress does not notice that it has gone
@@ -138,7 +139,7 @@ def test_a_file_of_which_nothing_arrives_is_released_when_its_client_goes(server
         received = 0
         while received < 300_000:
             received += len(sock.recv(65536))
-    assert file.is_closed.wait(10)
+    assert file.is_closed.wait(20)
 
 
 def test_a_request_waits_for_its_answer_without_a_thread(server: Server) -> None:
@@ -160,6 +161,7 @@ def test_a_request_waits_for_its_answer_without_a_thread(server: Server) -> None
     client = server.client()
     client.request("GET", "/later")
     assert server.get() == HELLO
+    eventually(lambda: ready)
     ready[0]()
     response = client.getresponse()
     assert (response.status, response.read()) == (200, b"at last")
@@ -180,5 +182,5 @@ def test_a_client_that_goes_is_not_waited_for(server: Server) -> None:
     server.start(application)
     with server.connect() as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert asked.wait(5)
-    assert forgotten.wait(5)
+        assert asked.wait(20)
+    assert forgotten.wait(20)
