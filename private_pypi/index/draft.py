@@ -462,6 +462,22 @@ class Draft:
         """How many entries the document had when the run began."""
         return int(self._rows("SELECT count(*) FROM at_begin")[0][0])
 
+    def count_documented(self, *, whole: bool) -> dict[str, int]:
+        """How many entries the new document has if nothing was found, by what they are.
+
+        `there`: the document had one of this name when the run began; `added`: it had none;
+        `unchanged`: pages say the same of it as then, or it is not examined.
+        """
+        [(there, entries, unchanged)] = self._rows(
+            "SELECT count(at_begin.filename), count(*),"
+            " coalesce(sum(documented.facts IS NULL OR documented.facts IS at_begin.facts), 0)"
+            " FROM documented LEFT JOIN at_begin USING (filename) LEFT JOIN kept USING (filename)"
+            " WHERE filename NOT IN (SELECT filename FROM burnt)"
+            " AND (NOT ? OR kept.filename IS NOT NULL OR at_begin.filename IS NULL)",
+            (whole,),
+        )
+        return {"there": there, "added": entries - there, "unchanged": unchanged}
+
     # -- statements ------------------------------------------------------------------------------
 
     @contextmanager

@@ -237,8 +237,8 @@ class _Process:
             logging.getLogger(name).log(level, "%s", message)
         if isinstance(answer, Exception):
             raise answer
-        found: list[tuple[StoredFile, Any]] = answer
-        return found
+        found: list[tuple[StoredFile | None, Any]] = answer
+        return [(file or asked, each) for asked, (file, each) in zip(batch, found, strict=True)]
 
     def _ask(self, batch: list[StoredFile]) -> tuple[Any, list[tuple[str, int, str]]]:
         if self._child is None:
@@ -310,7 +310,11 @@ def main() -> None:
             return
         answer: object
         try:
-            answer = read.together(batch)
+            # A file that has got no record is not sent back.
+            answer = [
+                (None if stored is asked else stored, found)
+                for asked, (stored, found) in zip(batch, read.together(batch), strict=True)
+            ]
         except PrivatePypiError as error:
             answer = error
         pickle.dump((answer, log.take()), answers)
