@@ -36,6 +36,7 @@ from typing import BinaryIO
 from private_pypi.backend import (
     NO_INDEX,
     Access,
+    AnyStorage,
     Backend,
     Folders,
     Secret,
@@ -64,6 +65,7 @@ from private_pypi.model import (
     Unlisted,
     Upload,
 )
+from private_pypi_file_system.kept_open import KeptOpen
 from private_pypi_file_system.listing import (
     CLOCK_TICK,
     list_distributions,
@@ -124,6 +126,7 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
         self.settings, self.folders = backend.settings, backend.folders
         path = self.settings.path
         self._storage = (self.folders.cache / "storage" if path is None else path).absolute()
+        self._kept: KeptOpen | None = None  # None: each method opens the folders itself
 
     def access(self, project: str | None = None) -> Access:
         return self.settings.access_of(self.secret)
@@ -141,7 +144,7 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
             before, after = storage.status(), self._storage.stat()
             if (before.st_dev, before.st_ino) != (after.st_dev, after.st_ino):
                 raise BackendUnavailable(
-                    f"the storage {self._name} was replaced while it was listed"
+                    f"the storage {self.name} was replaced while it was listed"
                 )
             if not is_empty:
                 with ignoring(NOT_WRITABLE):
@@ -154,14 +157,24 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
             self._check_identity(storage)
             return mark_of(storage)
 
+    @contextlib.contextmanager
+    def kept_open(self) -> Iterator[AnyStorage]:
+        view = FileSystemStorage(self.backend, self.secret)
+        with KeptOpen(self._storage) as view._kept:
+            yield view
+
     def read_record(self, file: StoredFile) -> Record | None:
         folder_name = file.project or ""  # a listing takes the project from the folder
         if not is_distribution(file.filename) or not (folder_name == "" or is_plain(folder_name)):
             return None
-        with self._trouble(f"read the record of {file.filename!r}"), self._opened() as storage:
-            if storage is None:
-                return None
-            with contextlib.ExitStack() as stack:
+        with self._trouble(f"read the record of {file.filename!r}"):
+            kept = None if self._kept is None else self._kept.folder(folder_name)
+            if kept is not None:
+                record = read_record(kept, file.filename, file.stamp)
+                return None if record is None else record.values
+            with self._opened() as storage, contextlib.ExitStack() as stack:
+                if storage is None:
+                    return None
                 try:
                     folder = _entered(stack, storage, folder_name)
                 except (FileNotFoundError, WrongKind):
@@ -176,8 +189,14 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
                 sweep_stages(storage)
 
     def open_file(self, file: FileHandle) -> Download:
-        with self._trouble(f"open {file.filename!r}"), self._opened() as storage:
-            return LocalFile(self._open(storage, file))
+        with self._trouble(f"open {file.filename!r}"):
+            names = _folder_names(file)
+            if self._kept is not None and names:
+                kept = self._kept.open(names[0], file.filename)
+                if kept is not None:
+                    return LocalFile(kept)
+            with self._opened() as storage:
+                return LocalFile(self._open(storage, file))
 
     def open_core_metadata(self, file: DistributionFile) -> Download:
         name = f"{file.filename}.metadata"
@@ -275,7 +294,8 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
     # Where things are.
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """Which storage it is, for messages."""
         return f"{str(self._storage)!r} of repository {self.settings.name!r}"
 
     def _has_revision(self, document: BinaryIO, revision: str) -> bool:
@@ -293,7 +313,7 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
         size = os.fstat(document.fileno()).st_size
         if size > _LARGEST_INDEX:
             raise BackendError(
-                f"{_INDEX} in {self._name} has {size} bytes; at most {_LARGEST_INDEX} are read: "
+                f"{_INDEX} in {self.name} has {size} bytes; at most {_LARGEST_INDEX} are read: "
                 "remove it, and let `private_pypi update_index` write a new one"
             )
 
@@ -365,10 +385,10 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
                 storage = self._existing()
                 if storage is None:
                     raise BackendError(
-                        f"the storage folder {self._name} does not exist; mount it, or create it"
+                        f"the storage folder {self.name} does not exist; mount it, or create it"
                     )
         except NotADirectoryError as error:
-            raise BackendError(f"the storage folder {self._name} is not a folder") from error
+            raise BackendError(f"the storage folder {self.name} is not a folder") from error
         if storage is None:
             yield None
             return
@@ -388,7 +408,7 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
             return False
         if self._read_id(storage) != remembered:
             raise BackendError(
-                f"the storage folder {self._name} is not the one that was used before "
+                f"the storage folder {self.name} is not the one that was used before "
                 f"({str(self._storage / OWN_FOLDER / 'id')!r} differs); mount the right one, "
                 f"or remove {str(self._memory)!r} to use this one from now on"
             )
@@ -552,14 +572,32 @@ class FileSystemStorage(Storage["FileSystemBackend"]):
         values = upload.record if record is None or sealed is None else record.values
         return replace(stored_file(folder, filename, status), record=values)
 
-    @contextlib.contextmanager
-    def _trouble(self, what: str) -> Iterator[None]:
+    def _trouble(self, what: str) -> _Trouble:
         """Turn errors of the operating system, and `WrongKind`, into errors of private_pypi."""
-        with system_errors(f"cannot {what} in {self._name}"):
-            try:
-                yield
-            except WrongKind as error:
-                raise BackendError(f"cannot {what} in {self._name}: {error}; remove it") from error
+        return _Trouble(self, what)
+
+
+class _Trouble:
+    """The context of `FileSystemStorage._trouble`: a generator takes longer."""
+
+    __slots__ = ("_storage", "_what")
+
+    def __init__(self, storage: FileSystemStorage, what: str) -> None:
+        self._storage = storage
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        if isinstance(error, (OSError, WrongKind)):
+            failed = f"cannot {self._what} in {self._storage.name}"
+            if isinstance(error, WrongKind):
+                raise BackendError(f"{failed}: {error}; remove it") from error
+            with system_errors(failed):
+                raise error
 
 
 class FileSystemBackend(Backend[FileSystemSettings]):
@@ -600,8 +638,8 @@ def _folder_names(file: FileHandle) -> list[str]:
     """The names of the folders that may have a file; "" is the storage folder itself."""
     if not is_distribution(file.filename):
         return []
-    listed = Path(file.location)
-    folders = [listed.parent.name] if listed.name == file.filename else []
+    *_, listed_in, name = ["", *file.location.rsplit("/", 2)]
+    folders = [listed_in] if name == file.filename else []
     return [
         folder
         for folder in dict.fromkeys([*folders, file.project, ""])

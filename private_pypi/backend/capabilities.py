@@ -10,13 +10,14 @@ storage needs a way to list or look up the files that were uploaded.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from private_pypi.backend.settings import BackendSettings, Folders
-from private_pypi.backend.storage import AnyBackend, can
+from private_pypi.backend.storage import AnyBackend, AnyStorage, can
 from private_pypi.backend.upstream import SupportsUpstream
 from private_pypi.model import (
     DistributionFile,
@@ -60,6 +61,18 @@ class SupportsListingMark(SupportsList, Protocol):
 
         It need not change when a file is written to without being replaced: the storage is listed
         from time to time all the same.
+        """
+
+
+@runtime_checkable
+class SupportsKeepOpen(Protocol):
+    """A storage of which many files can be read in less time if it is kept open meanwhile."""
+
+    def kept_open(self) -> AbstractContextManager[AnyStorage]:
+        """A view of the same that keeps open what it opened, until the end; for one thread.
+
+        It is used for some files that were listed a moment ago, and must not call a file gone that
+        is there: something may have been moved or replaced since it was opened.
         """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from private_pypi.backend.access import Access
 from private_pypi.backend.settings import BackendSettings, Folders, Secret
@@ -127,9 +127,9 @@ AnyStorage = Storage[Any]
 
 def capability(storage: AnyStorage, protocol: type[P]) -> P | None:
     """The same storage, typed as the protocol; None if it does not support the protocol."""
-    if isinstance(storage, protocol) and protocol not in storage.lacks:
-        return storage
-    return None
+    # `isinstance` looks for each method again and again, and the class nearly always has them.
+    has = issubclass(type(storage), protocol) or isinstance(storage, protocol)
+    return cast(P, storage) if has and protocol not in storage.lacks else None
 
 
 def can(backend_class: type[AnyBackend], protocol: type) -> bool:

@@ -16,16 +16,17 @@ import os
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from private_pypi.distributions import zip_members
+from private_pypi.distributions import tar_members, zip_members
 from private_pypi.distributions.archives import most_unpacked, place_to_read
 from private_pypi.distributions.filenames import (
     ParsedFilename,
@@ -42,21 +43,13 @@ logger = logging.getLogger(__name__)
 LARGEST_METADATA = 16 * 2**20
 """The size in bytes up to which METADATA or PKG-INFO is read. A larger one is an error."""
 
-_FIELDS = {
-    "metadata-version",
-    "name",
-    "version",
-    "requires-python",
-    "summary",
-    "keywords",
-    "dynamic",
-}
+_FIELDS = rb"(?i:metadata-version|name|version|requires-python|summary|keywords|dynamic)"
 _FOR_PEOPLE = ("summary", "keywords")  # shown on one line; a second one is ignored
 _LONGEST_VALUE = 16 * 2**10  # characters of a field
 _MAX_DIRECTORY = 64 * 2**20  # bytes of the central directory of a zip file
 _MAX_GLOBAL = 10_000  # records of global pax headers
 _MAX_HEADER = 2**20  # bytes of a pax header or a long name of a tar file
-_SMALL = 256 * 2**10  # bytes of a file that is hashed in one piece
+_SMALL = 256 * 2**10  # bytes of a file that is read in one piece
 _LONGEST_REQUIRES_PYTHON = 1000  # characters; it is on every page
 # The fields that installers need to choose versions. If an sdist declares one of them dynamic, a
 # wheel built from it may have another value (PEP 643).
@@ -73,8 +66,12 @@ _RESOLUTION_FIELDS = {
 # standard library accepts. That parser needs seconds and hundreds of megabytes for some texts in
 # small archives. The time and memory of these expressions grow in proportion to the text.
 _HEADERS = re.compile(rb"(?:(?:From |[!-9;-~]*+:|[ \t])[^\r\n]*+(?:\r\n|\r|\n|\Z))*+")
-_FIELD = re.compile(
-    rb"(?:\A|(?<=[\r\n]))([!-9;-~]++):([^\r\n]*+(?:(?:\r\n|\r|\n)[ \t][^\r\n]*+)*+)"
+_LINE_END = rb"(?:\r\n|\r|\n)"
+_VALUE = rb"([^\r\n]*+(?:" + _LINE_END + rb"[ \t][^\r\n]*+)*+)"
+_FIELD = re.compile(rb"(?:\A|(?<=[\r\n]))([!-9;-~]++):" + _VALUE)
+# The next header that an index needs, after the lines of all others.
+_NEEDED_FIELD = re.compile(
+    rb"(?:(?!" + _FIELDS + rb":)[^\r\n]*+" + _LINE_END + rb")*+(" + _FIELDS + rb"):" + _VALUE
 )
 _METADATA_VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 
@@ -116,9 +113,7 @@ def parse_core_metadata(content: bytes) -> CoreMetadata:
     found: dict[str, str] = {}
     repeated: set[str] = set()
     dynamic: set[str] = set()
-    for field, raw in read_fields(split_headers(content)[0]):
-        if field not in _FIELDS:
-            continue
+    for field, raw in _needed_fields(split_headers(content)[0]):
         value = raw.decode(errors="replace")
         if field in _FOR_PEOPLE:
             value = one_line(value) or ""
@@ -163,6 +158,14 @@ def read_fields(headers: bytes) -> Iterator[tuple[str, bytes]]:
         yield match[1].decode().lower(), match[2]
 
 
+def _needed_fields(headers: bytes) -> Iterator[tuple[str, bytes]]:
+    """Those of `read_fields` that an index needs."""
+    at = 0
+    while match := _NEEDED_FIELD.match(headers, at):
+        yield match[1].decode().lower(), match[2]
+        at = match.end()
+
+
 def parse_requires_python(text: str) -> SpecifierSet:
     """Parse a Requires-Python, such as ">=3.9,<4"; raises `InvalidSpecifier`."""
     if len(text) > _LONGEST_REQUIRES_PYTHON:
@@ -178,9 +181,14 @@ def read_core_metadata(source: Path | BinaryIO, filename: str) -> bytes | None:
     """
     opened = source.open("rb") if isinstance(source, Path) else nullcontext(source)
     with _damage_is_invalid(filename), opened as file, _place_for(file):
-        if filename.endswith(".tar.gz"):
-            return _from_tar(file)
-        return _from_zip(file, ".dist-info/METADATA" if filename.endswith(".whl") else "/PKG-INFO")
+        # Parts of a file that is elsewhere are not asked for twice.
+        if not isinstance(file, io.RawIOBase):
+            with suppress(InvalidUpload):
+                found = _from_strict(file, filename)
+                if found is not None:
+                    return found
+            file.seek(0)
+        return _from_library(file, filename)
 
 
 @contextmanager
@@ -238,13 +246,16 @@ def examine(stored: StoredFile, file: BufferedReader) -> Examined:
     cannot be read.
     """
     parsed = parse_filename(stored.filename)
-    content = read_core_metadata(file, stored.filename)
-    file.seek(0)
-    # For each file, `file_digest` makes a buffer that is much larger than most distributions.
-    is_small = os.fstat(file.fileno()).st_size <= _SMALL
-    digest = (
-        hashlib.sha256(file.read(_SMALL + 1)) if is_small else hashlib.file_digest(file, "sha256")
-    )
+    size = os.fstat(file.fileno()).st_size
+    if size <= _SMALL:
+        with place_to_read(size):
+            whole = file.read(_SMALL + 1)
+            content = read_core_metadata(io.BytesIO(whole), stored.filename)
+        digest = hashlib.sha256(whole)
+    else:
+        content = read_core_metadata(file, stored.filename)
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256")
     return _examined(stored, parsed, content, digest.hexdigest())
 
 
@@ -309,12 +320,14 @@ def _examined(
 
 
 def _check_release(metadata: CoreMetadata, filename: str, parsed: ParsedFilename) -> None:
-    if metadata.name is None or normalize(metadata.name) != parsed.project:
+    if metadata.name != parsed.project and (
+        metadata.name is None or normalize(metadata.name) != parsed.project
+    ):
         raise InvalidUpload(
             f"{filename}: its metadata has the project name {metadata.name!r:.100}, "
             f"but the project in the filename is {parsed.project}"
         )
-    if not is_version(metadata.version, parsed.version):
+    if metadata.version != str(parsed.version) and not is_version(metadata.version, parsed.version):
         raise InvalidUpload(
             f"{filename}: its metadata has the version {metadata.version!r:.100}, "
             f"but the version in the filename is {parsed.version}"
@@ -324,12 +337,65 @@ def _check_release(metadata: CoreMetadata, filename: str, parsed: ParsedFilename
 def _requires_python(metadata: CoreMetadata | None, filename: str) -> str | None:
     if metadata is None or metadata.requires_python is None:
         return None
-    try:
-        parse_requires_python(metadata.requires_python)
-    except InvalidSpecifier:
+    if not _is_requires_python(metadata.requires_python):
         logger.warning("%s: invalid Requires-Python %.100r", filename, metadata.requires_python)
         return None
     return metadata.requires_python
+
+
+@lru_cache(maxsize=256)  # most files of an index have one of a few
+def _is_requires_python(text: str) -> bool:
+    try:
+        parse_requires_python(text)
+    except InvalidSpecifier:
+        return False
+    return True
+
+
+# Nearly all archives are read by the strict readers, in a fraction of the time that the standard
+# library needs. Only what they refuse, or find nothing in, is left to the standard library, which
+# tolerates more. What they accept, the standard library would read in the same way.
+
+
+def _from_strict(file: BinaryIO, filename: str) -> bytes | None:
+    """The core metadata as the strict readers find them. Raises `InvalidUpload`."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if filename.endswith(".tar.gz"):
+        for member, content in tar_members.read_members(
+            tar_members.Gunzip(file, most_unpacked(size))
+        ):
+            if member.kind == "file" and _is_metadata(member.name, "/PKG-INFO"):
+                return _joined(content, member.size)
+        return None
+    found = zip_members.find_member(file, size, partial(_is_metadata, ending=_ending(filename)))
+    return None if found is None else _joined(zip_members.unpack(file, found), found.size)
+
+
+def _from_library(file: BinaryIO, filename: str) -> bytes | None:
+    """The core metadata as the standard library finds them. Raises many types of errors."""
+    if filename.endswith(".tar.gz"):
+        return _from_tar(file)
+    return _from_zip(file, _ending(filename))
+
+
+def _is_metadata(name: str, ending: str) -> bool:
+    if "\0" in name:  # the standard library ends the name there
+        raise InvalidUpload("the name of a member has a null character")
+    return name.endswith(ending) and name.count("/") == 1
+
+
+def _joined(content: Iterable[bytes], size: int) -> bytes:
+    if size > LARGEST_METADATA:
+        raise InvalidUpload(f"its core metadata are larger than {LARGEST_METADATA} bytes")
+    found = b"".join(content)
+    if len(found) != size:
+        raise InvalidUpload("its core metadata are cut off")
+    return found
+
+
+def _ending(filename: str) -> str:
+    return ".dist-info/METADATA" if filename.endswith(".whl") else "/PKG-INFO"
 
 
 def _from_zip(file: BinaryIO, ending: str) -> bytes | None:
@@ -380,6 +446,12 @@ class _Bounded:
         if data.count(b"PK\x01\x02") > zip_members.MAX_MEMBERS:
             raise ValueError(f"it has more than {zip_members.MAX_MEMBERS} members")
         return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """The same as `seek` of the file; a negative position is an error of the archive."""
+        if offset < 0 and whence == io.SEEK_SET:
+            raise OSError(errno.EINVAL, "negative position")
+        return self._file.seek(offset, whence)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

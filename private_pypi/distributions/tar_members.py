@@ -22,6 +22,9 @@ from private_pypi.errors import InvalidUpload
 _BLOCK = 512
 _CHUNK = 2**20
 _PACKED_CHUNK = 2**16
+# Bytes that are unpacked at a time: first few, because what is sought is often at the beginning.
+_FIRST_CHUNK = 2**12
+_LARGEST_CHUNK = 2**18
 _MAX_HEADERS = 600_000  # headers of members and of extensions; each takes time to read
 _MAX_EXTENSION = 2**20  # bytes of a pax header or a GNU long name
 _MAX_RECORDS = 1_000_000  # values in all pax headers together; reading them takes a second or two
@@ -66,9 +69,14 @@ class Gunzip:
         self._left = limit
         self._unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
         self._chunk = memoryview(b"")
+        self._most = _FIRST_CHUNK
 
     def read(self, size: int) -> bytes:
         """The next `size` bytes; fewer only at the end."""
+        if size <= len(self._chunk):  # as nearly always
+            some = bytes(self._chunk[:size])
+            self._chunk = self._chunk[size:]
+            return some
         found = []
         while size and (self._chunk or self._fill()):
             found.append(bytes(self._chunk[:size]))
@@ -91,9 +99,10 @@ class Gunzip:
             if not data:
                 raise InvalidUpload("the gzip file is incomplete")
             try:
-                unpacked = self._unpacker.decompress(data, _CHUNK)
+                unpacked = self._unpacker.decompress(data, self._most)
             except zlib.error as error:
                 raise InvalidUpload(f"the gzip file is damaged: {error}") from error
+            self._most = min(_LARGEST_CHUNK, 8 * self._most)
             self._left -= len(unpacked)
             if self._left < 0:
                 raise InvalidUpload(

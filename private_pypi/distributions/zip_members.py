@@ -13,9 +13,9 @@ from __future__ import annotations
 import stat
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from private_pypi.errors import InvalidUpload
 
@@ -38,6 +38,7 @@ _UNREADABLE = 0x1 | 0x20 | 0x40 | 0x2000  # encrypted, patched, strongly encrypt
 _NEWEST = 63  # ten times the version of the format (4.4.3)
 _ZIP64_EXTRA = 0x0001  # 4.5.3
 _UNICODE_PATH_EXTRA = 0x7075  # 4.6.9
+_FILES_AND_FOLDERS = (0, stat.S_IFREG, stat.S_IFDIR)
 _UNSET16 = 0xFFFF
 _UNSET32 = 0xFFFFFFFF
 
@@ -69,19 +70,27 @@ def read_members(file: BinaryIO, size: int) -> list[ZipMember]:
     `size` is the size of the file in bytes. Raises `InvalidUpload` if the headers contradict each
     other, or if some bytes of the file belong to no member or header.
     """
-    start, length, count = _find_directory(file, size)
-    entries = _read_directory(_read(file, start, length))
-    if len(entries) != count:
-        raise InvalidUpload(
-            f"the zip file has {len(entries)} members in its central directory, but {count} "
-            "according to its end record"
-        )
+    entries, start = _read_entries(file, size)
     entries.sort(key=lambda entry: entry.offset)
     # Each member ends where the next begins; the last ends where the central directory begins.
     borders = [*(entry.offset for entry in entries), start]
     if borders[0] != 0:
         raise InvalidUpload(_not_adjacent(borders[0], 0))
     return [_locate(file, entry, end) for entry, end in zip(entries, borders[1:], strict=True)]
+
+
+def find_member(file: BinaryIO, size: int, is_wanted: Callable[[str], bool]) -> ZipMember | None:
+    """The first member in the central directory whose name is wanted; None if there is none.
+
+    Only the central directory and the local header of this member are read and checked, so that
+    this is quick. `size` is the size of the file in bytes. Raises `InvalidUpload`.
+    """
+    entries, start = _read_entries(file, size)
+    for entry in entries:
+        if is_wanted(entry.name):
+            later = (other.offset for other in entries if other.offset > entry.offset)
+            return _locate(file, entry, min(later, default=start))
+    return None
 
 
 def unpack(file: BinaryIO, member: ZipMember) -> Iterator[bytes]:
@@ -133,6 +142,18 @@ def _find_directory(file: BinaryIO, size: int) -> tuple[int, int, int]:
     return start, length, count
 
 
+def _read_entries(file: BinaryIO, size: int) -> tuple[list[_Entry], int]:
+    """The members as the central directory has them, and where it starts."""
+    start, length, count = _find_directory(file, size)
+    entries = _read_directory(_read(file, start, length))
+    if len(entries) != count:
+        raise InvalidUpload(
+            f"the zip file has {len(entries)} members in its central directory, but {count} "
+            "according to its end record"
+        )
+    return entries, start
+
+
 def _read_end64(file: BinaryIO, end: int) -> tuple[int, ...] | None:
     """The fields of the zip64 end record, in the order of the short end record at `end`.
 
@@ -154,8 +175,7 @@ def _read_end64(file: BinaryIO, end: int) -> tuple[int, ...] | None:
     return tuple(fields)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
+class _Entry(NamedTuple):  # which is made faster than a dataclass
     """A member as the central directory describes it."""
 
     name: str
@@ -180,36 +200,27 @@ def _read_directory(data: bytes) -> list[_Entry]:
         at = extra_at + extra_size + comment_size
         if at > len(data):
             raise InvalidUpload("the central directory of the zip file is damaged")
-        raw_name = data[name_at:extra_at]
-        name = _decode(raw_name, flags)
-        zip64 = _read_extra(data[extra_at : extra_at + extra_size], name)
-        unset = (size, packed, offset).count(_UNSET32)
-        size, packed, offset = _with_zip64(zip64, name, size, packed, offset)
-        if len(zip64 or b"") != 8 * unset:
-            raise InvalidUpload(
-                f"the zip64 extra field of {name!r} has {len(zip64 or b'')} bytes in the central "
-                f"directory; it must have {8 * unset}, otherwise uv cannot open the zip file"
-            )
+        name = _decode(data[name_at:extra_at], flags)
+        if extra_size or _UNSET32 in (size, packed, offset):  # hardly any wheel has these
+            zip64 = _read_extra(data[extra_at : extra_at + extra_size], name)
+            unset = (size, packed, offset).count(_UNSET32)
+            size, packed, offset = _with_zip64(zip64, name, size, packed, offset)
+            if len(zip64 or b"") != 8 * unset:
+                raise InvalidUpload(
+                    f"the zip64 extra field of {name!r} has {len(zip64 or b'')} bytes in the "
+                    f"central directory; it must have {8 * unset}, otherwise uv cannot open the "
+                    "zip file"
+                )
         _check_version(name, needed)
         if disk:
             raise InvalidUpload(_SEVERAL)
-        if stat.S_IFMT(attributes >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        if stat.S_IFMT(attributes >> 16) not in _FILES_AND_FOLDERS:
             raise InvalidUpload(
                 f"{name!r} is a link or a device; only files and folders are accepted in zip files"
             )
         if name.endswith("/") and size:
             raise InvalidUpload(f"{name!r} is a folder, but has {size} bytes of content")
-        entries.append(
-            _Entry(
-                name=name,
-                flags=flags,
-                method=method,
-                crc=crc,
-                size=size,
-                packed_size=packed,
-                offset=offset,
-            )
-        )
+        entries.append(_Entry(name, flags, method, crc, size, packed, offset))
     return entries
 
 

@@ -240,7 +240,7 @@ def entry_text(entry: IndexEntry | UnexaminedEntry, *, backend_type: str, locati
         facts = _head(
             backend_type, project, entry.filename, entry.sha256, location_key, entry.location
         )
-    return f"{facts}{_META}{_lines(entry.meta)}"
+    return _without_delete(f"{facts}{_META}{_lines(entry.meta)}")
 
 
 def _facts(backend_type: str, location_key: str, entry: IndexEntry) -> str:
@@ -252,17 +252,15 @@ def _facts(backend_type: str, location_key: str, entry: IndexEntry) -> str:
     if file.uploaded_at is not None:
         text += f'uploaded_at = "{file.upload_time}"\n'
     if file.requires_python is not None:
-        text += f"requires_python = {_quoted(file.requires_python)}\n"
+        text += f"requires_python = {_json(file.requires_python)}\n"
     if file.yanked is not None:
-        text += f"yanked = {_quoted(file.yanked) if file.yanked else 'true'}\n"
+        text += f"yanked = {_json(file.yanked) if file.yanked else 'true'}\n"
     if file.core_metadata_sha256 is not None:
-        text += f"core_metadata_sha256 = {_quoted(file.core_metadata_sha256)}\n"
+        text += f"core_metadata_sha256 = {_json(file.core_metadata_sha256)}\n"
     if entry.stamp is not None:
-        text += f"stamp = {_quoted(entry.stamp)}\n"
+        text += f"stamp = {_json(entry.stamp)}\n"
     for key, value in sorted(entry.extra.items()):
-        text += (
-            f"{_quoted(key)} = {_quoted(value) if isinstance(value, str) else str(value).lower()}\n"
-        )
+        text += f"{_json(key)} = {_json(value) if isinstance(value, str) else str(value).lower()}\n"
     return text
 
 
@@ -276,23 +274,31 @@ def _head(
 ) -> str:
     package, ext = split_suffix(filename)
     return (
-        f"type = {_quoted(backend_type)}\n"
-        f"distrib = {_quoted(project)}\n"
-        f"package = {_quoted(package)}\n"
-        f"ext = {_quoted(ext)}\n"
-        f"sha256 = {_quoted(sha256)}\n"
-        f"{location_key} = {_quoted(location)}\n"
+        f"type = {_json(backend_type)}\n"
+        f"distrib = {_json(project)}\n"
+        f"package = {_json(package)}\n"
+        f"ext = {_json(ext)}\n"
+        f"sha256 = {_json(sha256)}\n"
+        f"{location_key} = {_json(location)}\n"
     )
 
 
 def _lines(meta: Record) -> str:
     return "".join(
-        f"{_quoted(key)} = {_quoted(value)}\n"
+        f"{_json(key)} = {_json(value)}\n"
         for key, value in meta.items()
         if key not in NEVER_WRITTEN
     )
 
 
 def _quoted(text: str) -> str:
-    # A JSON string is a TOML basic string, except for one control character.
-    return encode_basestring(text).replace("\x7f", "\\u007F")
+    return _without_delete(_json(text))
+
+
+# A JSON string is a TOML basic string, except for one control character, which is replaced in the
+# text of a whole entry.
+_json = encode_basestring
+
+
+def _without_delete(text: str) -> str:
+    return text.replace("\x7f", "\\u007F")

@@ -28,6 +28,7 @@ from private_pypi.index.document import (
     Scalar,
     UnexaminedEntry,
 )
+from private_pypi.index.exact_entries import ExactEntries, ExactEntry
 from private_pypi.index.written_entries import WrittenEntries
 from private_pypi.model import BurntName, DistributionFile
 
@@ -111,7 +112,18 @@ class DocumentReader:
 
     def entries(self) -> Iterator[IndexEntry | UnexaminedEntry]:
         """All entries that are not broken. Raises `InvalidIndex`."""
-        for number, tables in enumerate(_tables(self._path, self._location_key)):
+        for entry in self.entries_or_exact(None):
+            assert not isinstance(entry, ExactEntry)
+            yield entry
+
+    def entries_or_exact(
+        self, exact: ExactEntries | None
+    ) -> Iterator[IndexEntry | UnexaminedEntry | ExactEntry]:
+        """The same, with many of them as `exact` gives them."""
+        for number, tables in enumerate(_tables(self._path, self._location_key, exact)):
+            if isinstance(tables, list):
+                yield from self._not_twice(tables)
+                continue
             if number == 0:
                 self._head = tables
                 self._check_head()
@@ -162,6 +174,15 @@ class DocumentReader:
         for number, table in enumerate(found, first):
             yield f"[[{key}]] number {number}", table
 
+    def _not_twice(self, entries: list[ExactEntry]) -> Iterator[ExactEntry]:
+        for entry in entries:
+            number = self._counts[entry.array] = self._counts.get(entry.array, 0) + 1
+            if self._names.add(entry.filename):
+                yield entry
+            else:
+                table = {"package": entry.package, "ext": entry.ext, "distrib": entry.project}
+                self._skip(f"[[{entry.array}]] number {number}", table, _twice(entry.filename))
+
     def _skip(self, place: str, table: dict[str, Any], error: _Broken) -> None:
         """Remember the names in a broken entry: the project belongs to this repository."""
         package, ext, project = (table.get(key) for key in ("package", "ext", "distrib"))
@@ -201,8 +222,13 @@ class DocumentReader:
 # -- pieces --------------------------------------------------------------------------------------
 
 
-def _tables(path: Path, location_key: str) -> Iterator[dict[str, Any]]:
-    """The document as tables: its beginning, and then some entries at a time."""
+def _tables(
+    path: Path, location_key: str, exact: ExactEntries | None
+) -> Iterator[dict[str, Any] | list[ExactEntry]]:
+    """The document as tables: its beginning, and then some entries at a time.
+
+    Entries that `exact` can read are given as it reads them.
+    """
     size = path.stat().st_size
     if size > _LARGEST:
         raise InvalidIndex(f"{path.name} has {size} bytes; at most {_LARGEST} can be read")
@@ -212,6 +238,11 @@ def _tables(path: Path, location_key: str) -> Iterator[dict[str, Any]]:
         line = 1
         for piece in pieces:
             text = _decoded(path.name, piece)
+            entries = None if exact is None or not text else exact.entries(text)
+            if entries is not None:
+                yield entries
+                line += piece.count(b"\n")
+                continue
             tables = written.tables(text)
             if tables is None:
                 try:
@@ -348,7 +379,11 @@ class _Entries:
     def _check_name(self, filename: str) -> None:
         # At last, so that a broken entry does not take the name of one that is not.
         if not self._names.add(filename):
-            raise _Broken(f"{filename!r} is there twice")
+            raise _twice(filename)
+
+
+def _twice(filename: str) -> _Broken:
+    return _Broken(f"{filename!r} is there twice")
 
 
 def _text(table: dict[str, Any], key: str) -> str:

@@ -12,7 +12,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -29,6 +29,7 @@ from private_pypi.index.document import (
     entry_text,
 )
 from private_pypi.index.document_reader import DocumentReader, read_entry
+from private_pypi.index.exact_entries import ExactEntries, ExactEntry
 from private_pypi.index.rows import from_microseconds, microseconds
 from private_pypi.index.staging import NamesOnDisk
 from private_pypi.model import DistributionFile, StoredFile, StoredName
@@ -92,10 +93,6 @@ _STAYS: Final = (
     " OR filename NOT IN (SELECT filename FROM at_begin))"
 )
 
-_shown_of = attrgetter(
-    *(field.name for field in fields(DistributionFile) if field.name != "location")
-)
-
 EntryRow = tuple[str, str, str | None, str | None, str, str | None, str | None, bytes | None, str]
 """The columns of an entry."""
 
@@ -114,30 +111,55 @@ class Merged:
 
 
 def entry_row(
-    entry: IndexEntry | UnexaminedEntry, backend_type: str, location_key: str
+    entry: IndexEntry | UnexaminedEntry | ExactEntry, backend_type: str, location_key: str
 ) -> EntryRow:
     """The columns of an entry."""
+    if isinstance(entry, ExactEntry):
+        return (
+            entry.filename,
+            entry.project,
+            entry.stamp,
+            entry.sha256,
+            entry.location,
+            entry.uploaded_at,
+            entry.yanked,
+            _facts(entry, entry.uploaded_at, entry.size),
+            entry.text,
+        )
     text = entry_text(entry, backend_type=backend_type, location_key=location_key)
     if isinstance(entry, UnexaminedEntry):
         project = parse_filename(entry.filename).project
         return entry.filename, project, None, None, entry.location, None, None, None, text
     file = entry.file
+    at = file.upload_time
     return (
         file.filename,
         file.project,
         entry.stamp,
         file.sha256,
         file.location,
-        file.upload_time,
+        at,
         file.yanked,
-        _facts_of(file),
+        _facts(file, at, str(file.size)),
         text,
     )
 
 
-def _facts_of(file: DistributionFile) -> bytes:
-    """A hash of what pages show of a file, apart from where it is."""
-    return hashlib.blake2b(repr(_shown_of(file)).encode(), digest_size=16).digest()
+_shown_of = attrgetter(
+    "sha256",
+    "requires_python",
+    "yanked",
+    "core_metadata_sha256",
+    "summary",
+    "published_name",
+    "keywords",
+)
+
+
+def _facts(file: DistributionFile | ExactEntry, uploaded_at: str | None, size: str) -> bytes:
+    """A hash of what pages show of a file, apart from where it is and what its name says."""
+    shown = repr((uploaded_at, size, _shown_of(file)))
+    return hashlib.blake2b(shown.encode(), digest_size=16).digest()
 
 
 class Draft:
@@ -214,7 +236,8 @@ class Draft:
                 location_key=self._location_key,
                 names=NamesOnDisk(self._connection, "scratch.names"),
             )
-            entries = reader.entries()
+            exact = ExactEntries(self._backend_type, self._location_key)
+            entries = reader.entries_or_exact(exact)
             while some := list(islice(entries, _SOME)):
                 self._put("documented", [self.row(entry) for entry in some])
             rest = reader.rest()
@@ -224,7 +247,7 @@ class Draft:
             )
             return rest, reader.problems()
 
-    def row(self, entry: IndexEntry | UnexaminedEntry) -> EntryRow:
+    def row(self, entry: IndexEntry | UnexaminedEntry | ExactEntry) -> EntryRow:
         """The columns of an entry."""
         return entry_row(entry, self._backend_type, self._location_key)
 
@@ -439,6 +462,22 @@ class Draft:
     def count_at_begin(self) -> int:
         """How many entries the document had when the run began."""
         return int(self._rows("SELECT count(*) FROM at_begin")[0][0])
+
+    def count_documented(self, *, whole: bool) -> dict[str, int]:
+        """How many entries the new document has if nothing was found, by what they are.
+
+        `there`: the document had one of this name when the run began; `added`: it had none;
+        `unchanged`: pages say the same of it as then, or it is not examined.
+        """
+        [(there, entries, unchanged)] = self._rows(
+            "SELECT count(at_begin.filename), count(*),"
+            " coalesce(sum(documented.facts IS NULL OR documented.facts IS at_begin.facts), 0)"
+            " FROM documented LEFT JOIN at_begin USING (filename) LEFT JOIN kept USING (filename)"
+            " WHERE filename NOT IN (SELECT filename FROM burnt)"
+            " AND (NOT ? OR kept.filename IS NOT NULL OR at_begin.filename IS NULL)",
+            (whole,),
+        )
+        return {"there": there, "added": entries - there, "unchanged": unchanged}
 
     # -- statements ------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import queue
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
@@ -21,7 +21,15 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from private_pypi.backend import AnyBackend, AnyStorage, BackendSettings, Folders, Secret
+from private_pypi.backend import (
+    AnyBackend,
+    AnyStorage,
+    BackendSettings,
+    Folders,
+    Secret,
+    SupportsKeepOpen,
+    capability,
+)
 from private_pypi.distributions.records import file_from_record
 from private_pypi.errors import (
     BackendError,
@@ -89,6 +97,15 @@ class _Read:
     folder: Path
     into: Into[Any]
     use_records: bool
+
+    def together(self, batch: Sequence[StoredFile]) -> list[tuple[StoredFile, Any]]:
+        """What a call gives for each of these files."""
+        keeping = capability(self.storage, SupportsKeepOpen)
+        if keeping is None:
+            return [self(stored) for stored in batch]
+        with keeping.kept_open() as storage:
+            read = replace(self, storage=storage)
+            return [read(stored) for stored in batch]
 
     def __call__(self, stored: StoredFile) -> tuple[StoredFile, Any]:
         try:
@@ -220,8 +237,8 @@ class _Process:
             logging.getLogger(name).log(level, "%s", message)
         if isinstance(answer, Exception):
             raise answer
-        found: list[tuple[StoredFile, Any]] = answer
-        return found
+        found: list[tuple[StoredFile | None, Any]] = answer
+        return [(file or asked, each) for asked, (file, each) in zip(batch, found, strict=True)]
 
     def _ask(self, batch: list[StoredFile]) -> tuple[Any, list[tuple[str, int, str]]]:
         if self._child is None:
@@ -293,7 +310,11 @@ def main() -> None:
             return
         answer: object
         try:
-            answer = [read(stored) for stored in batch]
+            # A file that has got no record is not sent back.
+            answer = [
+                (None if stored is asked else stored, found)
+                for asked, (stored, found) in zip(batch, read.together(batch), strict=True)
+            ]
         except PrivatePypiError as error:
             answer = error
         pickle.dump((answer, log.take()), answers)

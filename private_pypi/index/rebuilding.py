@@ -139,6 +139,7 @@ class _Update:
         self._mend = False
         self._is_whole = False  # whether what was written last is all that is stored
         self._yanks: dict[str, str | None] = {}  # of the document that this run wrote last
+        self._counts: Counter[str] | None = None  # of its entries, as `_counted` counts them
         self._skipped.extend(self._read())
         self._base = self._current  # the document before this run
         self._rows: list[EntryRow] = []  # entries that are not in the draft yet
@@ -292,19 +293,21 @@ class _Update:
 
         def attempt() -> str:
             rest = self._rest(whole=whole)
+            self._counts = None
             if not self._mend and self._is_same(rest, whole=whole):
                 return self._revision
             path = self._folder / "new.toml"
             yanks: dict[str, str | None] = {}
-            entries = ((each.filename, each.text) for each in self._merged(yanks, whole=whole))
-            write_texts(rest, entries, path)
+            counts: Counter[str] = Counter()
+            merged = self._counted(self._merged(yanks, whole=whole), counts)
+            write_texts(rest, ((each.filename, each.text) for each in merged), path)
             try:
                 revision = replace_index(self._storage, path, self._revision)
             except StaleIndex:
                 self._read()
                 raise
             self._current, self._mend = rest, not whole
-            self._yanks = yanks
+            self._yanks, self._counts = yanks, counts
             return revision
 
         self._revision = until_first(attempt)
@@ -342,14 +345,25 @@ class _Update:
             restored=self._current.restored,
         )
 
-    def _update(self, name: str) -> IndexUpdate:
-        before = self._draft.count_at_begin()
-        counts: Counter[str] = Counter()
-        # The document that was written, or that says the same already, is what is merged now.
-        for each in self._merged({}, whole=self._is_whole):
+    def _counted(self, merged: Iterator[Merged], counts: Counter[str]) -> Iterator[Merged]:
+        """The same entries; what they are is added to `counts`."""
+        for each in merged:
             counts["there"] += each.was_there
             counts["added"] += not each.was_there
             counts["unchanged"] += each.is_as_before or not each.is_examined
+            yield each
+
+    def _update(self, name: str) -> IndexUpdate:
+        before = self._draft.count_at_begin()
+        counts = self._counts
+        if counts is None:
+            # The document says the same already as what is merged now.
+            counts = Counter()
+            if self._in_trouble or self._draft.has_found():
+                for _ in self._counted(self._merged({}, whole=self._is_whole), counts):
+                    pass
+            else:
+                counts.update(self._draft.count_documented(whole=self._is_whole))
         return IndexUpdate(
             name=name,
             added=counts["added"],

@@ -21,17 +21,22 @@ from private_pypi.backend.open_folder import OpenFolder
 from private_pypi.distributions.records import file_from_record
 from private_pypi.errors import (
     BackendUnavailable,
+    FileNotFound,
     InvalidFilename,
+    InvalidUpload,
 )
+from private_pypi.index.examining import handle_of
 from private_pypi.model import StoredFile, Unlisted
 from private_pypi.testing.contract import (
     BackendContract,
     DeletingContract,
+    KeepOpenContract,
     ListingMarkContract,
     RecordsContract,
     SweepContract,
 )
 from private_pypi.testing.contract.helpers import (
+    content_of,
     document,
     make_upload,
     new_folders,
@@ -49,7 +54,12 @@ from tests.backends.folders import (
 
 
 class TestFileSystemBackend(
-    BackendContract, DeletingContract, ListingMarkContract, RecordsContract, SweepContract
+    BackendContract,
+    DeletingContract,
+    KeepOpenContract,
+    ListingMarkContract,
+    RecordsContract,
+    SweepContract,
 ):
     @pytest.fixture(autouse=True)
     def fine_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,6 +443,29 @@ def test_a_storage_made_since_the_look_for_it_has_not_vanished(
     first.put_file(make_upload(folders.tmp, "a-1.0.tar.gz"))
     stored = [file for file in first.list_files() if isinstance(file, StoredFile)]
     assert {file.filename for file in stored} == {"a-1.0.tar.gz", "b-1.0.tar.gz"}
+
+
+def test_a_folder_that_is_replaced_while_it_is_kept_open_has_its_new_files(
+    storage: Path, backend: Any
+) -> None:
+    (storage / "demo").mkdir(parents=True)
+    for name in ("demo-1.0.tar.gz", "demo-2.0.tar.gz", "demo-3.0.tar.gz"):
+        (storage / "demo" / name).write_bytes(b"old")
+    one, two, three = sorted(backend.list_files(), key=lambda each: each.filename)
+    with backend.kept_open() as kept:
+        assert content_of(kept.open_file(handle_of(one))) == b"old"
+        (storage / "demo").rename(storage / ".away")
+        (storage / "demo").mkdir()
+        (storage / ".away" / two.filename).unlink()
+        (storage / "demo" / two.filename).write_bytes(b"new")
+        assert content_of(kept.open_file(handle_of(two))) == b"new"
+        (storage / ".away" / three.filename).unlink()
+        (storage / "demo" / three.filename).symlink_to("/etc/passwd")
+        with pytest.raises(InvalidUpload, match="is a symbolic link"):
+            kept.open_file(handle_of(three))
+        (storage / "demo" / three.filename).unlink()
+        with pytest.raises(FileNotFound):
+            kept.open_file(handle_of(three))
 
 
 def test_a_mark_changes_with_each_file_that_comes_or_goes(

@@ -222,6 +222,7 @@ FOREIGN: dict[str, tuple[str, Callable[[], bytes], int, str]] = {
     "many global pax headers": (
         SDIST,
         lambda: make_tar_gz(
+            tar_member(b"demo-1.0/a", kind=b"7"),  # which only the standard library reads
             *(
                 pax(*((b"%x" % (n * 999 + m), b"") for m in range(999)), kind=b"g")
                 + tar_member(b"demo-1.0/a")

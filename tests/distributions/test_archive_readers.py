@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from private_pypi.distributions import zip_members
+from private_pypi.distributions import core_metadata, zip_members
 from private_pypi.distributions.archives import check_archive
 from private_pypi.distributions.core_metadata import read_core_metadata
 from private_pypi.errors import InvalidUpload
@@ -146,6 +146,65 @@ def test_a_tar_file_is_refused_or_read_as_tarfile_reads_it(
         return
     assert seen_by_us(content) == seen_by_tarfile(content)
     assert read_core_metadata(path, SDIST) == metadata
+
+
+@pytest.mark.needs("time")
+@settings(max_examples=1500, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_core_metadata_that_are_read_strictly_are_those_of_the_standard_library(
+    data: st.DataObject,
+) -> None:
+    filename = data.draw(st.sampled_from([WHEEL, SDIST]))
+    if filename == WHEEL:
+        content = GOOD_ZIPS[data.draw(st.sampled_from(FUZZED_ZIPS))]
+        content = mutate(content, data.draw(mutations(len(content))))
+    else:
+        content = gzip.decompress(GOOD_TARS[data.draw(st.sampled_from(FUZZED_TARS))])
+        content = gzip.compress(with_checksums(mutate(content, data.draw(mutations(len(content))))))
+    try:
+        found = core_metadata._from_strict(io.BytesIO(content), filename)
+    except InvalidUpload:
+        return
+    if found is not None:
+        assert found == core_metadata._from_library(io.BytesIO(content), filename)
+
+
+def zip_with(method: int, before: bytes = b"") -> bytes:
+    file = io.BytesIO(before)
+    with zipfile.ZipFile(file, "a", method) as archive:
+        archive.writestr("demo-1.0.dist-info/METADATA", METADATA)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("filename", "content"),
+    [
+        (WHEEL, zip_with(zipfile.ZIP_BZIP2)),
+        (WHEEL, zip_with(zipfile.ZIP_STORED, before=b"#!/usr/bin/python\n")),
+        (SDIST, make_tar_gz(tar_member(b"demo-1.0/a", kind=b"7"), pkg_info())),
+        (SDIST, make_tar_gz(pkg_info()) + gzip.compress(b"more")),
+    ],
+    ids=["bzip2", "data before the members", "a contiguous file", "two streams"],
+)
+def test_a_dropped_archive_that_no_upload_may_be_is_read_all_the_same(
+    tmp_path: Path, filename: str, content: bytes
+) -> None:
+    path = tmp_path / "dropped"
+    path.write_bytes(content)
+    with pytest.raises(InvalidUpload):
+        check_archive(path, filename)
+    assert read_core_metadata(path, filename) == (METADATA if filename == WHEEL else PKG_INFO)
+
+
+def test_a_name_with_a_null_character_ends_there_as_for_the_standard_library(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "dropped"
+    member = Zipped(name=b"demo-1.0.dist-info/METADATA\0.txt", content=b"Name: other\n")
+    path.write_bytes(make_zip([member, *wheel_members()]))
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist()[0] == "demo-1.0.dist-info/METADATA"
+    assert read_core_metadata(path, WHEEL) == b"Name: other\n"
 
 
 @settings(max_examples=200, suppress_health_check=list(HealthCheck))

@@ -50,6 +50,7 @@ from private_pypi.testing.contract.index_document import (
 )
 from private_pypi.testing.contract.listing import (
     FindContract,
+    KeepOpenContract,
     ListContract,
     ListingMarkContract,
     ListPartsContract,
@@ -93,6 +94,7 @@ __all__ = [
     "DeletingContract",
     "FindContract",
     "InProcessContract",
+    "KeepOpenContract",
     "KeptRecordsContract",
     "ListContract",
     "ListPartsContract",

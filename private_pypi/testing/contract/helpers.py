@@ -28,6 +28,7 @@ from private_pypi.backend import (
     SupportsDelete,
     SupportsFind,
     SupportsIndex,
+    SupportsKeepOpen,
     SupportsList,
     SupportsListingMark,
     SupportsListParts,
@@ -130,6 +131,7 @@ def calls_of(
     calls: dict[type, dict[str, Callable[[], object]]] = {
         SupportsList: {"list_files": lambda: list(storage.list_files())},
         SupportsListingMark: {"listing_mark": lambda: storage.listing_mark()},
+        SupportsKeepOpen: {"kept_open": lambda: content_of(opened_by_kept(storage, file))},
         SupportsListParts: {"list_parts": lambda: listed_in_parts(storage)},
         SupportsFind: {"find_file": lambda: storage.find_file(file.filename)},
         SupportsLookup: {"project_files": lambda: list(storage.project_files("demo"))},
@@ -168,6 +170,13 @@ def calls_of(
         if capability(storage, protocol) is not None:
             found |= verbs
     return found
+
+
+def opened_by_kept(storage: Tested, file: DistributionFile) -> Download:
+    """A file as the view gives it that keeps the storage open."""
+    with storage.kept_open() as kept:
+        opened: Download = kept.open_file(file)
+        return opened
 
 
 def listed_in_parts(storage: Tested) -> list[StoredFile]:

@@ -9,9 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
+
 from private_pypi.backend import (
     SupportsDelete,
     SupportsFind,
+    SupportsKeepOpen,
     SupportsList,
     SupportsListingMark,
     SupportsListParts,
@@ -19,6 +22,7 @@ from private_pypi.backend import (
     SupportsSweep,
     capability,
 )
+from private_pypi.errors import FileNotFound
 from private_pypi.index.examining import find_named, with_record
 from private_pypi.model import StoredFile, StoredName
 from private_pypi.testing.contract.base import StorageContract
@@ -118,6 +122,31 @@ class ListingMarkContract(StorageContract):
             deleting.delete_file(published(upload, stored))
             marks.append(self.mark(storage))
         assert len(set(marks)) == len(marks)
+
+
+class KeepOpenContract(StorageContract):
+    """`SupportsKeepOpen`: the storage can be kept open while many files are read."""
+
+    protocol: ClassVar[type | None] = SupportsKeepOpen
+
+    def test_what_is_kept_open_reads_what_is_there_now(
+        self, storage: Tested, tmp_path: Path
+    ) -> None:
+        names = ["demo-1.0.tar.gz", "demo-2.0.tar.gz", "other-1.0.tar.gz", "demo-3.0.tar.gz"]
+        uploads = [make_upload(tmp_path, name, name.encode()) for name in names]
+        files = [published(each, self.put(storage, each)) for each in uploads[:3]]
+        with storage.kept_open() as kept:
+            assert [content_of(kept.open_file(each)) for each in files] == [
+                name.encode() for name in names[:3]
+            ]
+            files.append(published(uploads[3], self.put(storage, uploads[3])))
+            assert content_of(kept.open_file(files[3])) == names[3].encode()
+            deleting = capability(storage, SupportsDelete)
+            if deleting is not None:
+                deleting.delete_file(files[2])
+                with pytest.raises(FileNotFound):
+                    kept.open_file(files[2])
+            assert content_of(kept.open_file(files[0])) == names[0].encode()
 
 
 class FindContract(StorageContract):
