@@ -92,6 +92,12 @@ class MirroredFiles:
         """Whether a file is in the disk cache."""
         return file.sha256 is not None and self._files.has(file.sha256)
 
+    def has_to_fetch(self, file: MirroredFile, core_metadata: bool) -> bool:
+        """Whether a file (or its core metadata) is known by its hash and not in the disk cache."""
+        sha256 = file.core_metadata_sha256 if core_metadata else file.sha256
+        cache = self._metadata if core_metadata else self._files
+        return sha256 is not None and not cache.has(sha256)
+
     def open_file(self, file: MirroredFile, awaited: Arriving | None) -> Opened:
         """The content of a file; see `Repository.open_file`."""
 
