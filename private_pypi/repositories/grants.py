@@ -137,9 +137,7 @@ class Grant:
         self, project: NormalizedName, filename: str, *, core_metadata: bool
     ) -> ToFetch | None:
         """A file that has to be fetched before any of it can be sent; see `Repository`."""
-        return self.repository.to_fetch(
-            project, filename, self.secret, core_metadata=core_metadata
-        )
+        return self.repository.to_fetch(project, filename, self.secret, core_metadata=core_metadata)
 
     def release(
         self, project: NormalizedName, version: str, need: Access = Access.READ
