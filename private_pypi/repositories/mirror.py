@@ -523,8 +523,10 @@ class Mirror(Repository):
         if self._own.offline or not self.mirrors(project):
             return None
         page, _ = self._pages.look_up(project, ask=False)
-        file = None if page is None else self._pages.file(project, page, filename)
-        if page is None or file is None or not self._files.has_to_fetch(file, core_metadata):
+        if page is None or not page.is_there:  # of such a project, files may still be known
+            return None
+        file = self._pages.file(project, page, filename)
+        if file is None or not self._files.has_to_fetch(file, core_metadata):
             return None
         if not self._lets_all_through(page):
             judged = self._judge(project, page, [file])

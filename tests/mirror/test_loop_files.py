@@ -216,6 +216,20 @@ def test_a_page_that_is_too_old_is_asked_for_first(
     assert (index.count("page"), index.count("file")) == (2, 0)
 
 
+def test_the_files_of_a_project_that_is_gone_are_not_fetched(
+    index: Upstream, watched: Callable[..., Watched], clock: Clock
+) -> None:
+    """The local index keeps what it knows of them, in case the project comes back."""
+    mirror = watched().knows()
+    index.fail("page", "404")
+    clock.go(3601)
+    assert mirror.get("demo/", Accept="text/html")[0] == 404
+    assert mirror.asking.mirror.index.file("demo", WHEEL[0]) is not None
+    for name in (WHEEL[0], METADATA):
+        assert mirror.get(f"demo/{name}")[0] == 404
+    assert index.count("file") == index.count("metadata") == 0
+
+
 def test_a_file_without_a_hash_is_left_to_the_application(
     index: Upstream, watched: Callable[..., Watched]
 ) -> None:
