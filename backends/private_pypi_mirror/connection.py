@@ -39,6 +39,7 @@ _READS: Final = 3  # in which they have to arrive
 _LONGEST_VALIDATOR: Final = 1000  # characters
 _BROKEN: Final = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
 """What is raised if there is no connection, or if it breaks off."""
+_NEVER_AGAIN: Final = urllib3.Retry(False, redirect=False)  # made once, not for each request
 _NO_TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})")
 _VALIDATORS: Final = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
 
@@ -122,7 +123,7 @@ class Connection:
                 headers=headers,
                 preload_content=False,
                 decode_content=False,
-                retries=False,
+                retries=_NEVER_AGAIN,
                 timeout=self.timeout,
             )
         except ValueError:  # also errors of urllib3 and of Unicode

@@ -6,7 +6,7 @@ storage (`stored`) are of two kinds, `synchronized` and `looked_up`. A `mirror` 
 a repository together with the rights of one caller.
 """
 
-from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList, ToFetch
 from private_pypi.repositories.choosing import Credentials, Repositories
 from private_pypi.repositories.explaining import Explanation
 from private_pypi.repositories.folders import has_state, make_folders
@@ -39,6 +39,7 @@ __all__ = [
     "RepositoryState",
     "StoredRepository",
     "Synchronized",
+    "ToFetch",
     "has_state",
     "make_folders",
     "make_repository",

@@ -10,6 +10,7 @@ from packaging.utils import NormalizedName
 from private_pypi.index.local import LocalIndex
 from private_pypi.index.rows import file_order
 from private_pypi.model import Freshness, ListedFile, ProjectPage, ProjectStatus, ShownFile
+from private_pypi.repositories.opening import Opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,15 @@ class Found:
             return self.read.shown(), None
         page = self.read()
         return page.files, page.status
+
+
+@dataclass(frozen=True, slots=True)
+class ToFetch:
+    """A file, or its core metadata, that is not on this machine and has to be fetched."""
+
+    file: ListedFile
+    begin: Callable[[], Opened]
+    """Begins to fetch the content, or joins those who wait for it. It waits for nothing."""
 
 
 @dataclass(frozen=True, slots=True)

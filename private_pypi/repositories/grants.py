@@ -11,7 +11,7 @@ from packaging.utils import NormalizedName
 from private_pypi.backend import Access, Secret
 from private_pypi.index.local import ProjectLine
 from private_pypi.model import DistributionFile, ListedFile, Upload
-from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList, ToFetch
 from private_pypi.repositories.explaining import Explanation
 from private_pypi.repositories.opening import Opened
 from private_pypi.repositories.repository import Repository, RepositoryState
@@ -132,6 +132,12 @@ class Grant:
     ) -> ListedFile:
         """A file of a project. Raises `FileNotFound` only if it is known to be absent."""
         return self.repository.file(project, filename, self.secret, need)
+
+    def to_fetch(
+        self, project: NormalizedName, filename: str, *, core_metadata: bool
+    ) -> ToFetch | None:
+        """A file that has to be fetched before any of it can be sent; see `Repository`."""
+        return self.repository.to_fetch(project, filename, self.secret, core_metadata=core_metadata)
 
     def release(
         self, project: NormalizedName, version: str, need: Access = Access.READ

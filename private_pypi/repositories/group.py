@@ -44,7 +44,14 @@ from private_pypi.errors import (
 )
 from private_pypi.index.local import ProjectLine
 from private_pypi.model import DistributionFile, ListedFile, Upload
-from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList, mixed_found
+from private_pypi.repositories.answers import (
+    Absent,
+    Elsewhere,
+    Found,
+    ProjectList,
+    ToFetch,
+    mixed_found,
+)
 from private_pypi.repositories.explaining import Explanation
 from private_pypi.repositories.group_explaining import answered, unanswered
 from private_pypi.repositories.group_lists import GroupLists
@@ -430,6 +437,23 @@ class Group(Repository):
             else:
                 return replace(file, source=answer.path)
         raise missing
+
+    def to_fetch(
+        self,
+        project: NormalizedName,
+        filename: str,
+        secret: Secret,
+        *,
+        core_metadata: bool,
+    ) -> ToFetch | None:
+        """The same of the only member that answers for the project; see `Repository`."""
+        answers = self._answering(project, secret, ask=False)
+        if len(answers) != 1:
+            return None
+        (answer,) = answers
+        return answer.repository.to_fetch(
+            project, filename, answer.secret, core_metadata=core_metadata
+        )
 
     def release(
         self,

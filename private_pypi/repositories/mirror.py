@@ -58,7 +58,7 @@ from private_pypi.model import (
 )
 from private_pypi.policy import FILENAME as ALLOWANCES
 from private_pypi.policy import AllowanceFile, HiddenFile, Judged, Policy, Sighting, make_policy
-from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList, ToFetch
 from private_pypi.repositories.explaining import Explanation, KeptExplanations, hidden_file, ordered
 from private_pypi.repositories.fetching_ahead import likely_wanted
 from private_pypi.repositories.mirrored_files import MirroredFiles
@@ -510,6 +510,30 @@ class Mirror(Repository):
             raise FileHidden(filename, judged.hidden[0].rule, judged.hidden[0].reason)
         allowance = judged.allowed.get(filename)
         return file if allowance is None else replace(file, allowance=allowance.entry())
+
+    def to_fetch(
+        self,
+        project: NormalizedName,
+        filename: str,
+        secret: Secret,
+        *,
+        core_metadata: bool,
+    ) -> ToFetch | None:
+        """A file that is let through and not in the disk cache; see `Repository`."""
+        if self._own.offline or not self.mirrors(project):
+            return None
+        page, _ = self._pages.look_up(project, ask=False)
+        if page is None or not page.is_there:  # of such a project, files may still be known
+            return None
+        file = self._pages.file(project, page, filename)
+        if file is None or not self._files.has_to_fetch(file, core_metadata):
+            return None
+        if not self._lets_all_through(page):
+            judged = self._judge(project, page, [file])
+            if judged.hidden or judged.allowed:  # a use of an allowance is written down
+                return None
+        open_it = self._files.open_core_metadata if core_metadata else self._files.open_file
+        return ToFetch(file, partial(open_it, file, None))
 
     def release(
         self,

@@ -7,8 +7,10 @@ remembered in the local index: other bytes under this name are refused from then
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
+from io import BytesIO
 from typing import BinaryIO, cast
 
 from private_pypi.backend import (
@@ -43,6 +45,8 @@ from private_pypi.storage.remote_files import ReadPart, RemoteFile
 _log = logging.getLogger(__name__)
 
 _MOST_FETCHES = 32  # files that are fetched at the same time
+_MOST_AHEAD = 100  # core metadata that are in memory until somebody asks
+_LARGEST_AHEAD = 32 * 1024  # bytes of each of them
 _LARGEST_UNKNOWN = 8 * 2**30  # bytes of a file whose size the upstream does not say
 
 
@@ -71,6 +75,8 @@ class MirroredFiles:
         self._trouble = trouble
         self._offline = offline
         self._write_pages = write_pages
+        self._ahead: dict[str, bytes] = {}  # core metadata by hash, for the first who asks
+        self._ahead_lock = threading.Lock()  # guards them
         self._files = FileCache(
             folders.cache / "files",
             folders.tmp,
@@ -91,6 +97,15 @@ class MirroredFiles:
     def is_kept(self, file: ListedFile) -> bool:
         """Whether a file is in the disk cache."""
         return file.sha256 is not None and self._files.has(file.sha256)
+
+    def has_to_fetch(self, file: MirroredFile, core_metadata: bool) -> bool:
+        """Whether a file (or its core metadata) is known by its hash and not in the disk cache.
+
+        It may be in memory, because it was fetched ahead.
+        """
+        sha256 = file.core_metadata_sha256 if core_metadata else file.sha256
+        cache = self._metadata if core_metadata else self._files
+        return sha256 is not None and (sha256 in self._ahead or not cache.has(sha256))
 
     def open_file(self, file: MirroredFile, awaited: Arriving | None) -> Opened:
         """The content of a file; see `Repository.open_file`."""
@@ -129,9 +144,17 @@ class MirroredFiles:
             raise BackendError(f"the upstream sent a damaged file: {error}") from None
         self._learn(file, self._index.learn_file, sha256, size)
 
-    def open_core_metadata(self, file: MirroredFile, awaited: Arriving | None) -> Opened:
-        """The core metadata, from the disk cache, from the upstream, or read from the wheel."""
+    def open_core_metadata(
+        self, file: MirroredFile, awaited: Arriving | None, *, ahead: bool = False
+    ) -> Opened:
+        """The core metadata, from the disk cache, from the upstream, or read from the wheel.
+
+        `ahead`: nobody has asked for them yet.
+        """
         sha256 = file.core_metadata_sha256
+        content = self._taken(sha256) if sha256 is not None and awaited is None else None
+        if content is not None:
+            return CachedFile(BytesIO(content), len(content))
 
         def ask(arriving: Arriving) -> Download:
             if file.has_upstream_metadata and not self._offline:
@@ -155,6 +178,7 @@ class MirroredFiles:
                 raise BackendError(f"the upstream has wrong core metadata: {error}") from None
             self._learn(file, self._index.learn_metadata, digest, size)
 
+        arrived = learn if sha256 is None else self._keep_ahead if ahead else _accept
         key: Hashable = sha256 or ("metadata", file.location)
         return self._metadata.fetch(
             key,
@@ -162,10 +186,7 @@ class MirroredFiles:
             sha256=sha256,
             size=None,
             awaited=awaited,
-            check=Check(
-                arrived=learn if sha256 is None else _accept,
-                largest=LARGEST_METADATA,
-            ),
+            check=Check(arrived=arrived, largest=LARGEST_METADATA),
         )
 
     def fetch_core_metadata(self, file: MirroredFile) -> None:
@@ -176,9 +197,26 @@ class MirroredFiles:
         sha256 = file.core_metadata_sha256
         if sha256 is None or self._metadata.fetching >= _MOST_FETCHES or self._metadata.has(sha256):
             return
-        opened = self.open_core_metadata(file, None)
+        opened = self.open_core_metadata(file, None, ahead=True)
         if isinstance(opened, CachedFile):
             opened.file.close()
+
+    def _keep_ahead(self, sha256: str, size: int, read: ReadPart | None) -> None:
+        """Keep what nobody has asked for yet in memory as well, until somebody does."""
+        if read is None or size > _LARGEST_AHEAD:
+            return
+        with self._ahead_lock:
+            self._ahead[sha256] = read(0, size)
+            if len(self._ahead) > _MOST_AHEAD:
+                del self._ahead[next(iter(self._ahead))]
+
+    def _taken(self, sha256: str) -> bytes | None:
+        """Core metadata that were kept in memory, which they are no longer; None: they were not."""
+        with self._ahead_lock:
+            content = self._ahead.pop(sha256, None)
+        if content is not None:
+            self._metadata.note_hit()
+        return content
 
     def _core_metadata_in(self, file: MirroredFile) -> bytes:
         """The core metadata from the file, of which only some parts are fetched if possible."""

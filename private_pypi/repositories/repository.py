@@ -19,7 +19,7 @@ from private_pypi.errors import BackendUnavailable, FileNotFound, PrivatePypiErr
 from private_pypi.index.local import ProjectLine
 from private_pypi.index.synchronizing import SyncCounts
 from private_pypi.model import DistributionFile, ListedFile, Upload
-from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
+from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList, ToFetch
 from private_pypi.repositories.explaining import Explanation
 from private_pypi.repositories.opening import Opened
 from private_pypi.storage.arriving import Arriving
@@ -286,6 +286,21 @@ class Repository(abc.ABC):
         need: Access = Access.READ,
     ) -> ListedFile:
         """A file of a project. Raises `FileNotFound` only if it is known to be absent."""
+
+    def to_fetch(
+        self,
+        project: NormalizedName,
+        filename: str,
+        secret: Secret,
+        *,
+        core_metadata: bool,
+    ) -> ToFetch | None:
+        """A file (or its core metadata) that has to be fetched before any of it can be sent.
+
+        No storage is asked, and no file is opened. None: it is here, or only a thread that may wait
+        finds out what the answer is. Raises `NotAtHand` for the same reason.
+        """
+        return None
 
     @abc.abstractmethod
     def release(

@@ -474,6 +474,15 @@ class ArrivingPart:
             self.cut()  # another program has shortened the temporary file
         return found
 
+    def take(self, size: int) -> bytes:
+        """The same, and go on to the bytes after them.
+
+        It does not count as progress, because the thread that fetches may do it for the reader.
+        """
+        found = self.peek(size)
+        self.position += len(found)
+        return found
+
     def skip(self, size: int) -> None:
         """Go on to the bytes after the next `size` ones."""
         self.position += size

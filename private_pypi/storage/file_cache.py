@@ -116,6 +116,10 @@ class FileCache:
         self._count(hit=found is not None)
         return found
 
+    def note_hit(self) -> None:
+        """Count a file that was here, and of which the caller had the content in memory."""
+        self._count(hit=True)
+
     def has(self, sha256: str) -> bool:
         """Whether a file with this hash is here; it is not opened, and does not count as a hit."""
         return self._path(sha256).is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from private_pypi.backend import Secret
 from private_pypi.model import FRESH
 from private_pypi.pages.simple_api import Representation, project_list
 from private_pypi.repositories import ProjectList
+from private_pypi.repositories.repository import NotAtHand
 from private_pypi.testing.distributions import encode_multipart, form_for, make_wheel
 from private_pypi.web.api.legacy import make_gate
 from private_pypi.web.serving import Answer, PassOn, ReceiveForm, RequestHead
@@ -35,6 +37,34 @@ def test_attacks_never_win(served: Served, upstream: Upstream) -> None:
         assert served.status(f"/simple/{name}/{filename}") == 404
         assert served.status(f"/simple/{name}/{filename}.metadata") == 404
     assert {each.project for each in upstream.asked} == {"public"}
+
+
+@pytest.mark.parametrize("core_metadata", [False, True])
+def test_the_loop_begins_to_fetch_only_what_a_mirror_alone_answers_for(
+    served: Served, upstream: Upstream, core_metadata: bool
+) -> None:
+    """Even if the mirror knows the page, because somebody has asked it directly."""
+    group, mirror = (
+        next(each for each in served.repositories if each.name == name) for name in ("all", "pypi")
+    )
+    found: dict[str, list[bool]] = {}
+    for project in map(NormalizedName, ("public", "tool", "acme-core", "torch")):
+        mirror.find(project, Secret(""))
+        filename, _ = make_wheel(project, "1.0" if project == "public" else "99.0")
+        found[project] = []
+        for repository, secret in ((mirror, Secret("")), (group, Secret("boss"))):
+            with contextlib.suppress(NotAtHand):
+                to_fetch = repository.to_fetch(
+                    project, filename, secret, core_metadata=core_metadata
+                )
+                found[project].append(to_fetch is not None)
+    assert found == {
+        "public": [True, True],
+        "tool": [True, False],
+        "acme-core": [True, False],
+        "torch": [True, False],  # it is in `mix`
+    }
+    assert upstream.count("file") == upstream.count("metadata") == 0
 
 
 def test_a_name_that_was_private_once_stays_private(served: Served, upstream: Upstream) -> None:

@@ -25,6 +25,7 @@ from private_pypi.repositories import Absent, Elsewhere, Found, Grant, Repositor
 from private_pypi.repositories.repository import NotAtHand
 from private_pypi.web.api.simple_content import (
     begin_to_wait,
+    content_to_fetch,
     file_of,
     found_content,
     list_content,
@@ -84,8 +85,8 @@ class HotPath:
     def at_once(self, environ: dict[str, Any]) -> Answer | None:
         """What is in memory, for a caller who was let in before (see `serving.gate.AtOnce`).
 
-        Raises `Later` if a mirror has to be asked for a page first. Then the thread that asks
-        renders the page as well.
+        Raises `Later` if the upstream of a mirror has to be asked for a page or a file first. Then
+        the thread that asks makes the answer as well.
         """
         repositories = self._served.known_repositories
         if repositories is None:
@@ -115,7 +116,7 @@ class HotPath:
             environ[ROUTE] = "/simple/<name>/<filename>"
             if in_loop:
                 if not granted.has_everything:
-                    return None
+                    return content_to_fetch(granted, project, filename, conditions)
                 return file_of(granted, project, filename, conditions, self._files.find)
             if not granted.is_at_hand(project):
                 return None

@@ -169,12 +169,7 @@ def file_of(
     if not file.offers_core_metadata:
         raise FileNotFound(filename)
     return file_content(
-        FileFacts(
-            sha256=file.core_metadata_sha256,
-            size=None,
-            content_type="text/plain; charset=utf-8",
-            last_modified=file.uploaded_at,
-        ),
+        _facts_of_core_metadata(file),
         lambda: open_small(
             granted,
             file.core_metadata_sha256,
@@ -190,11 +185,42 @@ def file_content_of(
 ) -> Content:
     """The content of a file that was found; see `file_of`."""
     return file_content(
-        FileFacts(sha256=file.sha256, size=file.size, last_modified=file.uploaded_at),
+        _facts_of(file),
         lambda: open_small(
             granted, file.sha256, lambda: granted.open_file(file, conditions.awaited)
         ),
         conditions,
         public=granted.is_public,
         opens_for_head=granted.opens_files_here,
+    )
+
+
+def content_to_fetch(
+    granted: Grant, project: NormalizedName, filename: str, conditions: Conditions
+) -> Content | None:
+    """The same of a file that has to be fetched from another index, without waiting.
+
+    None: a thread has to find out what the answer is. Raises `Later` when the transfer has begun.
+    """
+    if conditions.waiting is None:
+        return None
+    of_metadata = filename.endswith(_METADATA)
+    name = filename.removesuffix(_METADATA) if of_metadata else filename
+    found = granted.to_fetch(project, name, core_metadata=of_metadata)
+    if found is None:
+        return None
+    facts = _facts_of_core_metadata(found.file) if of_metadata else _facts_of(found.file)
+    return file_content(facts, found.begin, conditions, public=granted.is_public)
+
+
+def _facts_of(file: ListedFile) -> FileFacts:
+    return FileFacts(sha256=file.sha256, size=file.size, last_modified=file.uploaded_at)
+
+
+def _facts_of_core_metadata(file: ListedFile) -> FileFacts:
+    return FileFacts(
+        sha256=file.core_metadata_sha256,
+        size=None,
+        content_type="text/plain; charset=utf-8",
+        last_modified=file.uploaded_at,
     )

@@ -130,6 +130,13 @@ class Content:
             return None
         return Answer(int(self.status[:3]), self.status[4:], self.headers, self.body)
 
+    def as_growing_answer(self) -> Answer | None:
+        """The same, with the beginning of a file that still arrives."""
+        part = self.body
+        if isinstance(part, ArrivingPart) and (first := part.take(_WORTH_STREAMING)):
+            return Answer(int(self.status[:3]), self.status[4:], self.headers, first, part)
+        return self.as_answer()
+
 
 # -- pages ---------------------------------------------------------------------------------------
 
@@ -233,15 +240,18 @@ def file_content(
     make = partial(_opened_content, facts, headers, conditions, answer_to_head)
     opened = open_it()
     if isinstance(opened, Arriving):
-        prepare = partial(_small_answer, opened, make) if conditions.is_plain else None
+        prepare = partial(_prepared_answer, opened, make) if conditions.is_plain else None
         opened = outcome(opened, conditions, _first_byte(facts, conditions), prepare)
     return make(opened)
 
 
-def _small_answer(arriving: Arriving, make: Callable[[Opened], Content]) -> Answer | None:
-    """The answer with a small file that has arrived meanwhile."""
-    is_small = arriving.is_whole and (arriving.size or 0) <= _WORTH_STREAMING
-    return make(arriving).as_answer() if is_small else None
+def _prepared_answer(arriving: Arriving, make: Callable[[Opened], Content]) -> Answer | None:
+    """The answer with what has arrived meanwhile; None: the application has to find out."""
+    if arriving.size is None or not arriving.can_be_joined:
+        return None
+    if arriving.size > _WORTH_STREAMING:
+        return make(arriving).as_growing_answer()
+    return make(arriving).as_answer() if arriving.is_whole else None
 
 
 def _opened_content(

@@ -10,9 +10,12 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from private_pypi.web.serving.receiving import FormLimits
+
+if TYPE_CHECKING:
+    from private_pypi.web.serving.growing import GrowingFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,14 @@ class Answer:
     reason: str  # latin-1
     headers: Sequence[tuple[str, str]] = ()
     body: bytes = b""
+    rest: GrowingFile | None = None
+    """What follows the body while it arrives, only in an answer that was prepared (see `Later`).
+    Whoever does not send it closes it."""
+
+    @property
+    def length(self) -> int:
+        """The bytes of all that is sent after the head."""
+        return len(self.body) + (0 if self.rest is None else len(self.rest))
 
 
 @dataclass(frozen=True, slots=True)

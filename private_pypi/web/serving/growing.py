@@ -52,7 +52,8 @@ class Later(BaseException):
         of waiting (None: a minute), the application is called in any case.
 
         `prepare` is called in that thread, before. If it returns an answer to the GET request, it
-        is sent without calling the application, which saves a change of threads.
+        is sent without calling the application, which saves a change of threads. Only this answer
+        may have a `rest`.
         """
         super().__init__("an answer comes later")
         self.awaited = awaited

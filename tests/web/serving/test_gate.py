@@ -216,6 +216,20 @@ def test_an_answer_at_hand_is_sent_though_the_next_request_is_malformed(server: 
     assert re.findall(rb"HTTP/1.. (\d+)", data) == [b"200", b"400"]
 
 
+def test_the_gate_is_asked_about_an_upload_behind_an_answer_at_hand(server: Server) -> None:
+    def at_once(environ: dict[str, Any]) -> Answer | None:
+        return Answer(200, "OK", [("Content-Length", "5")], b"quick")
+
+    server.start(at_once=at_once)
+    body = form(b"x" * 800)
+    head = f"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in FORM.items())
+    with server.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + head.encode() + b"\r\n" + body)
+        data = read_all(sock)
+    assert data.index(b"quick") < data.index(digest(b"x" * 800))
+
+
 def test_a_connection_lives_on_after_answers_at_hand(server: Server) -> None:
     def at_once(environ: dict[str, Any]) -> Answer | None:
         return Answer(304, "Not Modified", [("ETag", '"x"')])

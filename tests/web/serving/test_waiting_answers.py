@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from private_pypi.web.serving import WAITING, Later, Waiting
+from private_pypi.web.serving import WAITING, Answer, Later, Waiting
 from tests.waiting import eventually
 from tests.web.serving.servers import HELLO, Server, answer
 
@@ -184,3 +184,119 @@ def test_a_client_that_goes_is_not_waited_for(server: Server) -> None:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert asked.wait(20)
     assert forgotten.wait(20)
+
+
+class Prepared:
+    """An answer of which the beginning is prepared while a request for `/file` waits for it."""
+
+    def __init__(self, size: int, begin: bytes) -> None:
+        self.size = size
+        self.begin = begin
+        self.rest = Arriving(size - len(begin))
+        self.asked: list[str] = []  # of the application
+        self._callbacks: list[Callable[[], object]] = []
+        self._is_awaited = threading.Event()
+
+    def start(self, server: Server) -> None:
+        server.start(self._application, at_once=self._at_once)
+
+    def get_ready(self) -> None:
+        assert self._is_awaited.wait(20)
+        for callback in [*self._callbacks]:
+            callback()
+
+    def arrive(self, data: bytes) -> None:
+        """More of the file arrives, whoever reads it."""
+        self.rest.arrive(data)
+
+    def _at_once(self, environ: dict[str, Any]) -> Answer | None:
+        if environ["PATH_INFO"] != "/file":
+            return None
+
+        def wait(callback: Callable[[], object]) -> None:
+            self._callbacks.append(callback)
+            self._is_awaited.set()
+
+        raise Later(self, wait, lambda callback: None, prepare=self._prepare)
+
+    def _prepare(self) -> Answer:
+        headers = [("Content-Length", str(self.size)), ("X-Prepared", "yes")]
+        return Answer(200, "OK", headers, self.begin, self.rest)
+
+    def _application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        self.asked.append(environ["PATH_INFO"])
+        return answer(start_response, "200 OK", HELLO)
+
+
+@pytest.mark.parametrize("engine", ["waitress"])
+@pytest.mark.parametrize("begun", [1, 60_000])
+def test_the_rest_of_a_prepared_answer_is_sent_while_it_arrives(server: Server, begun: int) -> None:
+    content = bytes(number % 251 for number in range(3_000_000))
+    file = Prepared(len(content), content[:begun])
+    file.start(server)
+    client = server.client()
+    client.request("GET", "/file")
+    file.get_ready()
+    response = client.getresponse()
+    assert response.read(begun) == content[:begun]
+    assert (response.getheader("Content-Length"), response.status) == (str(len(content)), 200)
+    file.arrive(content[begun:1_000_000])
+    assert response.read(1_000_000 - begun) == content[begun:1_000_000]
+    file.arrive(content[1_000_000:])
+    assert response.read() == content[1_000_000:]
+    assert file.rest.is_closed.wait(20)
+    assert file.asked == []
+    client.request("GET", "/other")  # the connection lives on
+    assert client.getresponse().read() == HELLO
+    client.close()
+
+
+@pytest.mark.parametrize("engine", ["waitress"])
+def test_a_prepared_answer_that_breaks_off_is_not_taken_for_whole(server: Server) -> None:
+    file = Prepared(10**6, b"x" * 1000)
+    file.start(server)
+    client = server.client()
+    client.request("GET", "/file")
+    file.get_ready()
+    response = client.getresponse()
+    assert response.read(1000) == b"x" * 1000
+    file.rest.break_off()
+    with pytest.raises((http.client.HTTPException, ConnectionError)):
+        response.read()
+    assert file.rest.is_closed.wait(20)
+    assert server.get() == HELLO
+
+
+@pytest.mark.parametrize("engine", ["waitress"])
+def test_the_rest_of_a_prepared_answer_is_released_when_its_client_goes(server: Server) -> None:
+    file = Prepared(10**7, b"x" * 1000)
+    file.start(server)
+    with server.connect() as sock:
+        sock.sendall(b"GET /file HTTP/1.1\r\nHost: x\r\n\r\n")
+        file.get_ready()
+        assert sock.recv(10)
+    file.arrive(b"x" * (10**7 - 1000))
+    assert file.rest.is_closed.wait(20)
+    assert server.get() == HELLO
+
+
+@pytest.mark.parametrize("why", ["the connection ends", "another request follows"])
+def test_a_prepared_answer_that_is_not_sent_is_released(server: Server, why: str) -> None:
+    """Then the application is called; granian always does so, if there is a rest."""
+    file = Prepared(10**6, b"x" * 1000)
+    file.start(server)
+    ends = "Connection: close\r\n"
+    with server.connect() as sock:
+        request = "GET /file HTTP/1.1\r\nHost: x\r\n"
+        if why == "the connection ends":
+            sock.sendall(f"{request}{ends}\r\n".encode())
+        else:
+            sock.sendall(f"{request}\r\nGET / HTTP/1.1\r\nHost: x\r\n{ends}\r\n".encode())
+        file.get_ready()
+        data = b""
+        while piece := sock.recv(65536):
+            data += piece
+    assert file.rest.is_closed.wait(20)
+    assert file.asked == (["/file"] if why == "the connection ends" else ["/file", "/"])
+    assert b"X-Prepared" not in data
+    assert data.count(HELLO) == len(file.asked)

@@ -413,7 +413,11 @@ class RunningExchange:
         def wake() -> None:
             if later.prepare is not None and not gone.done():
                 try:
-                    prepared.append(later.prepare())
+                    answer = later.prepare()
+                    if answer is not None and answer.rest is not None:
+                        answer.rest.close()  # only a thread of a pool can send it
+                        answer = None
+                    prepared.append(answer)
                 except Exception:
                     logger.exception("an answer could not be prepared")
             _call_soon(loop, ready.set)

@@ -26,7 +26,7 @@ from private_pypi.web.serving.gate import (
     RequestHead,
     Verdict,
 )
-from private_pypi.web.serving.growing import Later
+from private_pypi.web.serving.growing import GrowingFile, Later
 from private_pypi.web.serving.pools import Pools
 from private_pypi.web.serving.receiving import READ_SIZE, FormReceiver
 from private_pypi.web.serving.refusals import plain_answer, too_large, too_slow
@@ -333,7 +333,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         head = task.head_of_answer() if len(self.requests) == 1 else None
         if head is None or not self.connected:
             return False
-        body = b"" if answer.status in (204, 304) else answer.body
+        has_body = answer.status not in (204, 304)
+        body, length = (answer.body, answer.length) if has_body else (b"", 0)
         first, rest = head + body[:LARGE], memoryview(body)[LARGE:]  # the rest is not copied
         self._turn = _TURN
         sent = self.send(first)
@@ -343,13 +344,28 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.total_outbufs_len += len(first) - sent + len(rest)
             if sent == len(first):
                 self._flush_exception(self._flush_some)
+        if answer.rest is not None:
+            self._send_rest(answer.rest)
         self.answered(request)
         task.environ = request.environ
-        task.tell(answer.status, len(body))
+        task.tell(answer.status, length)
         request.close()
         with self.requests_lock:
             self.requests.remove(request)
+        self._ask_gate_next()
         return True
+
+    def _send_rest(self, rest: GrowingFile) -> None:
+        """Queue the rest of a body, which a worker reads and sends as it arrives."""
+        buffer = GrowingBuffer(rest, self)
+        with self.outbuf_lock:
+            if self.connected:
+                # As waitress' `write_soon`, but that would read some of it.
+                self.outbufs += [buffer, OverflowableBuffer(self.adj.outbuf_overflow)]
+                self.current_outbuf_count = 0
+                self.total_outbufs_len += len(buffer)
+                return
+        buffer.close()
 
     def _have_at_hand(self, request: Request) -> bool:
         """Whether no worker is needed: the loop can answer this itself, or it has to wait.
@@ -436,15 +452,21 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def resume(self, parked: Parked) -> None:
         """Answer a request that waits, if its answer was prepared; else call the application."""
         if self._parked is not parked:
+            parked.drop()
             return
         self._parked = None
         parked.end()
         request = self.requests[0]
         if parked.answer is not None and self.connected and self._may_answer(request):
             request.answer = parked.answer
-            self.service()
-        else:
-            self.server.add_task(self)
+            if self._send_at_once():
+                return
+            if parked.answer.rest is None:
+                self.service()
+                return
+            request.answer = None
+        parked.drop()
+        self.server.add_task(self)
 
     def resume_if_overdue(self) -> None:
         """Do the same when the request has waited too long."""
@@ -562,6 +584,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             if parked is not None and not self.connected:  # the loop has closed it meanwhile
                 self.server.trigger.pull_trigger(partial(self.resume, parked))
             return
+        self._ask_gate_next()
+
+    def _ask_gate_next(self) -> None:
+        """Ask the gate about the request after one that was answered, if that waits for it."""
         with self.requests_lock:
             request = self.request
             if request is not None and request.awaits_verdict and not self.close_when_flushed:

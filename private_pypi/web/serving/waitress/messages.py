@@ -419,7 +419,7 @@ class Task(_ObservedTask, WSGITask):  # type: ignore[misc]
         lines = [f"HTTP/1.1 {answer.status} {answer.reason}"]
         lines += [f"{name}: {value}" for name, value in answer.headers if name != "Content-Length"]
         if answer.status not in (204, 304):
-            lines.append(f"Content-Length: {len(answer.body)}")
+            lines.append(f"Content-Length: {answer.length}")
         lines += [
             f"Date: {_http_date(int(time.time()))}",
             f"Server: {self.channel.server.adj.ident}",

@@ -92,10 +92,19 @@ class Parked:
         """Stop waiting; for the loop."""
         self._later.forget(self._call)
 
+    def drop(self) -> None:
+        """Release what was prepared, because it is not sent."""
+        answer, self.answer = self.answer, None
+        if answer is not None and answer.rest is not None:
+            answer.rest.close()
+
     def _ready(self) -> None:
         if self._later.prepare is not None and self._channel.connected:
             try:
                 self.answer = self._later.prepare()
             except Exception:
                 logger.exception("an answer could not be prepared")
-        _wake(self._channel, partial(self._channel.resume, self))
+        if self._channel.connected:
+            _wake(self._channel, partial(self._channel.resume, self))
+        else:
+            self.drop()
