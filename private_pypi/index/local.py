@@ -107,6 +107,8 @@ class SyncState:
     revision: str | None  # of that document
     error: str | None  # why the last synchronisation failed; None: it did not fail
     listing_seconds: float | None = None  # how long it took to read the last complete listing
+    listed_at: float | None = None  # when that began, unix seconds; None: there was none
+    ready: bool = False  # see `LocalIndex.ready`
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,16 +307,17 @@ class LocalIndex(IndexFile):
 
     def sync_state(self) -> SyncState:
         """When and from what the copy was taken."""
-        return SyncState(*self._state("synced_at, index_mtime, revision, error, listing_seconds"))
+        columns = "synced_at, index_mtime, revision, error, listing_seconds, listed_at, ready"
+        return SyncState(*self._state(columns))
 
-    def age(self) -> float | None:
+    def age(self, state: SyncState | None = None) -> float | None:
         """Seconds since the last complete listing of the storage began.
 
         What was not listed was absent at that moment. None: unknown, because there was no listing,
         or because its time is in the future after the clock was set back. Once this process has
-        seen a time, it uses the monotonic clock, which nobody sets.
+        seen a time, it uses the monotonic clock, which nobody sets. `state`: as it was read last.
         """
-        listed_at: float | None = self._state("listed_at")[0]
+        listed_at = (state or self.sync_state()).listed_at
         if listed_at is None:
             return None
         by_clock = time.time() - listed_at

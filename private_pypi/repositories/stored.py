@@ -262,7 +262,9 @@ class StoredRepository(Repository):
     def require_fresh(self) -> None:
         """Raise an error unless what the local index lacks is absent in the storage as well."""
         self.require_ready()
-        stale = self._stale()
+        self._require_believed(self._stale())
+
+    def _require_believed(self, stale: str | None) -> None:
         if stale is not None:
             raise BackendUnavailable(stale, retry_after=30)
 
@@ -415,6 +417,8 @@ class StoredRepository(Repository):
 
     def missing(self, project: NormalizedName) -> Elsewhere | Absent:
         """Whether a project that is absent here may be looked for elsewhere."""
+        if not self.extra_index.url:
+            return Absent()
         was_ours = self.has_index() and self.index.project_serial(project) is not None
         url = self.extra_index.page_of(project, was_ours=was_ours)
         return Absent() if url is None else Elsewhere(url)

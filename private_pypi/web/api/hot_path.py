@@ -169,7 +169,8 @@ class HotPath:
             content = _content_without(found, asked, project)
             return None if content is None else self._asked.keep(asked, made_of, content)
         is_quick = found.count is not None and found.count <= _FEW
-        page = rendered(self._pages if is_quick else self._short_pages, found, representation)
+        pages = self._pages if is_quick else self._short_pages
+        page = rendered(pages, found, representation)
         return self._page_answer(granted, asked, page, found.freshness)
 
     def _page_answer(

@@ -13,7 +13,7 @@ from werkzeug.test import create_environ
 
 from private_pypi.testing.distributions import make_wheel
 from private_pypi.web import HOT_PATH, create_app
-from private_pypi.web.api import asked
+from private_pypi.web.api import asked, hot_path
 from private_pypi.web.http import content
 from private_pypi.web.operations import logs
 from private_pypi.web.serving import Answer, Exchange
