@@ -129,9 +129,7 @@ class HotPath:
                 return None
             found = granted.find(asked.project, ask=False)
             if isinstance(found, Found):
-                return found_content(
-                    self._pages, granted, found, asked.representation, conditions
-                )
+                return found_content(self._pages, granted, found, asked.representation, conditions)
             return _content_without(found, asked, asked.project)
         except PrivatePypiError:
             return None

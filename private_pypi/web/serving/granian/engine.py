@@ -147,8 +147,6 @@ def serve(
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """What makes the loop: uvloop, or asyncio itself (None) where that is not installed."""
     try:
-        import os
-        if os.environ.get("GP_NOUV"): return None
         import uvloop
     except ImportError:
         return None
