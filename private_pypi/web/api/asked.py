@@ -30,7 +30,8 @@ _PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/(?:([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]
 _negotiate = functools.lru_cache(maxsize=256)(negotiate)
 
 _BYTES = 16 * 2**20
-_OF_ONE = 2000  # bytes; about what one entry takes without the body of its answer
+_LARGEST = 256 * 1024  # bytes; a larger answer would displace too many others
+_OF_ONE = 2000  # bytes; about what one entry takes without content
 
 Key = tuple[Hashable, ...]
 
@@ -104,15 +105,19 @@ class AskedBefore:
         match = _PLAIN.fullmatch(environ["PATH_INFO"])
         return None if match is None else Asked(match, environ, key)
 
-    def keep(self, asked: Asked, made_of: Key, content: Content) -> Answer | None:
-        """Keep the answer and return it; None if a thread has to send it."""
+    def keep(self, asked: Asked, made_of: Key, content: Content, *, held: int = 0) -> Answer | None:
+        """Keep the answer and return it; None if a thread has to send it.
+
+        `held`: how much memory `made_of` takes, in bytes.
+        """
         answer = content.as_answer()
         if answer is None:
             return None
-        asked.last = made_of, answer
-        size = sum(len(text) for text in asked.key if isinstance(text, str))
-        if size <= LONGEST_KEPT:
-            self._kept.keep(asked.key, asked, _OF_ONE + size + len(answer.body))
+        named = sum(len(text) for text in asked.key if isinstance(text, str))
+        size = _OF_ONE + named + held + len(answer.body)
+        if named <= LONGEST_KEPT and size <= _LARGEST:
+            asked.last = made_of, answer
+            self._kept.keep(asked.key, asked, size)
         return answer
 
 

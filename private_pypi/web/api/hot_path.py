@@ -180,7 +180,7 @@ class HotPath:
         content = page_content(
             page, asked.conditions, public=granted.is_public, freshness=freshness
         )
-        return self._asked.keep(asked, made_of, content)
+        return self._asked.keep(asked, made_of, content, held=page.size)
 
     def _file_at_once(
         self, granted: Grant, asked: Asked, project: NormalizedName, filename: str
@@ -188,11 +188,12 @@ class HotPath:
         if not granted.has_everything:
             return None
         file, sha256 = file_with_hash(granted, project, filename)
-        made_of = (file, self._files.content(granted, sha256), granted.is_public)
+        in_memory = self._files.content(granted, sha256)
+        made_of = (file, in_memory, granted.is_public)
         if asked.last is not None and asked.last[0] == made_of:
             return asked.last[1]
         content = content_of_file(granted, file, filename, asked.conditions, self._files.find)
-        return self._asked.keep(asked, made_of, content)
+        return self._asked.keep(asked, made_of, content, held=len(in_memory or b""))
 
     def _begin_to_wait(
         self,
