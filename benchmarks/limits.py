@@ -1,9 +1,9 @@
 """Every kind of request beside its limits: `python -m benchmarks limits`.
 
-Ours is measured on each of its engines. The limits are nginx, with two workers and the same pages
-and files as a static tree, and for each engine a bare callable with a constant answer, which shows
-what the engine costs without our application. The peers are those in Python that serve files or
-mirror an index.
+Ours is measured on each of its engines, and on granian with two worker processes as well. The
+limits are nginx, with two workers and the same pages and files as a static tree, and for each
+engine a bare callable with a constant answer, which shows what the engine costs without our
+application. The peers are those in Python that serve files or mirror an index.
 
 Every server has the same files, but devpi takes them as uploads only, and so has some of them.
 """
@@ -38,12 +38,17 @@ from private_pypi.web.serving.engines import GRANIAN, WAITRESS
 
 GROUPS = ("start", "first", "requests", "many")
 ON_GRANIAN = "private_pypi-granian"
+ON_TWO = "private_pypi-granian-2"
 BARE, BARE_GRANIAN = "bare", "bare-granian"
 NGINX, SRS, PROXPI = "nginx", "simple-repository-server", "proxpi"
 DEVPI, PYPISERVER = Devpi.name, Pypiserver.name
-SERVERS = (OURS, ON_GRANIAN, BARE, BARE_GRANIAN, NGINX, SRS, PROXPI, DEVPI, PYPISERVER)
+SERVERS = (OURS, ON_GRANIAN, ON_TWO, BARE, BARE_GRANIAN, NGINX, SRS, PROXPI, DEVPI, PYPISERVER)
 BARE_OF = {OURS: BARE, ON_GRANIAN: BARE_GRANIAN}
-ENGINE_OF = {OURS: WAITRESS, ON_GRANIAN: GRANIAN, BARE: WAITRESS, BARE_GRANIAN: GRANIAN}
+ENGINE_OF = {
+    **{OURS: WAITRESS, ON_GRANIAN: GRANIAN, ON_TWO: GRANIAN},
+    **{BARE: WAITRESS, BARE_GRANIAN: GRANIAN},
+}
+WORKERS_OF = {ON_TWO: 2}  # worker processes; the others have one process
 EXECUTABLES = {SRS: "simple-repository-server", PROXPI: "gunicorn", **OF_INDEXES}
 _MANY = "many-files"
 _SLOW = 0.15  # seconds for one answer
@@ -51,6 +56,7 @@ _AFTER_START = 1.5  # seconds; our server loads what pages do not need a second 
 _CONSTANT = b"<a>constant</a>\n" * 100  # as long as a usual page
 _COLOURS = {
     **{OURS: "#1f6feb", BARE: "#79b0fc", ON_GRANIAN: "#1a7f37", BARE_GRANIAN: "#7fcf96"},
+    **{ON_TWO: "#0b4f1e"},
     **{NGINX: "#c9d1d9", SRS: "#d29922", PROXPI: "#8b949e"},
     **{DEVPI: "#bf3989", PYPISERVER: "#8250df"},
 }
@@ -75,6 +81,10 @@ MEASURES = (
 )
 
 
+_WITH_WORKERS = (PAGES, METADATA)
+"""What is measured with more than one process."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How much is measured."""
@@ -96,6 +106,11 @@ class OnEngine(PrivatePypi):
     def __init__(self, folder: Path, name: str) -> None:
         super().__init__(folder, engine=ENGINE_OF[name])
         self.name = name
+
+    def command(self) -> Sequence[str]:
+        workers = WORKERS_OF.get(self.name)
+        more = [] if workers is None else ["--workers", str(workers)]
+        return [*super().command(), *more]
 
 
 class Bare(PrivatePypi):
@@ -230,7 +245,7 @@ def _make(name: str, folder: Path, tools: Path | None, upstream: Upstream) -> Se
         return SimpleRepository(folder / SRS, tools)
     if name in PEERS:
         return PEERS[name](folder / name, tools)
-    return (OnEngine if name in BARE_OF else Bare)(folder / name, name)
+    return (Bare if name in BARE_OF.values() else OnEngine)(folder / name, name)
 
 
 def _make_many(folder: Path, files: int) -> Corpus:
@@ -255,7 +270,11 @@ class _Measuring:
 
     def start(self) -> None:
         """Seconds from the start of a process to its first page."""
-        others = [each for each in self._subjects if each.server.processes is None]
+        others = [
+            each
+            for each in self._subjects
+            if each.server.processes is None and each.name not in WORKERS_OF
+        ]
         can_drop = os.access("/proc/sys/vm/drop_caches", os.W_OK)
         if not can_drop:
             self._results.remark("Only root can drop the machine's cache, so no start was cold.")
@@ -315,6 +334,8 @@ class _Measuring:
         asked: dict[str, Sequence[Request]] = {}
         slowness: dict[str, float] = {}
         for subject in self._running():
+            if subject.name in WORKERS_OF and measure not in _WITH_WORKERS:
+                continue
             planned = requests(subject)
             probe = subject.ask(planned[-1]) if planned else None
             # The constant answer is the limit for unknown projects as well.
@@ -393,11 +414,17 @@ def _targets(results: Results, plan: Plan) -> Iterator[Target]:
     def ratio(measure: Measure, other: str) -> float | None:
         return results.times_better(measure, other, plan.files)
 
-    for measure in (METADATA, WHEELS, UNKNOWN, LIST):
+    for measure in (PAGES, METADATA, WHEELS, UNKNOWN, LIST):
         for ours, bare in BARE_OF.items():
             beside = results.times_better(measure, bare, plan.files, ours=ours)
             promise = f"{measure.title}, against a constant answer of {ENGINE_OF[ours]}"
             yield Target(promise, beside, 0.5, True, "{:.2f} ×")
+        if measure in _WITH_WORKERS:
+            beside = results.times_better(measure, NGINX, plan.files, ours=ON_TWO)
+            promise = f"{measure.title}, on granian with two workers, against nginx"
+            yield Target(promise, beside, 0.25, True, "{:.2f} ×")
+        if measure is PAGES:
+            continue  # below
         peers = [found for peer in EXECUTABLES if (found := ratio(measure, peer)) is not None]
         least = min(peers, default=None)
         yield Target(f"{measure.title}, against the best peer", least, 1.5, True, "{:.2f} ×")
@@ -433,6 +460,7 @@ def _report(results: Results, setting: Setting[Plan], versions: dict[str, str]) 
     if DEVPI in versions:
         yield f"- devpi has {plan.uploaded:,} of these files and that project, all as uploads."
     yield "- `private_pypi` and `bare` run on waitress, those with `-granian` on granian."
+    yield "- Each is one process, except for `private_pypi-granian-2`, which has two workers."
     yield f"- `bare` is a callable that gives a constant answer of {len(_CONSTANT):,} bytes."
     yield "- nginx has two workers, and the same pages and files as a static tree."
     yield "- A figure is the median over the rounds; a ratio that of the ratios of the rounds."

@@ -440,8 +440,9 @@ def test_the_document_shows_the_figures_that_were_committed() -> None:
 def test_a_run_beside_the_limits_measures_each_engine_and_its_bare_callable(tmp_path: Path) -> None:
     own = {"private_pypi", "private_pypi-granian"}
     servers = own | {"bare", "bare-granian", "nginx"}
+    two = "private_pypi-granian-2"
     command = [sys.executable, "-m", "benchmarks", "limits", "--quick", "--out", str(tmp_path)]
-    command += ["--servers", ",".join(servers), "--only", "first,requests"]
+    command += ["--servers", ",".join([*servers, two]), "--only", "first,requests"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "limits.json").read_text())
@@ -449,12 +450,17 @@ def test_a_run_beside_the_limits_measures_each_engine_and_its_bare_callable(tmp_
     rates = {(row["measure"], row["server"]) for row in rows if row["value"] > 0}
     rates = {(kind, server) for kind, server in rates if kind not in costs}
     kinds = ("pages", "pages_json", "metadata", "wheels", "unknown", "list")
-    assert rates == {(kind, server) for kind in kinds for server in servers}
+    of_two = {("pages", two), ("metadata", two)}
+    assert rates == {(kind, server) for kind in kinds for server in servers} | of_two
     costly = {(row["measure"], row["server"]) for row in rows if row["measure"] in costs}
     assert costly == {(cost, server) for cost in costs for server in own}
     report = (tmp_path / "LIMITS.md").read_text()
     assert report in done.stdout
-    assert "| Core metadata, against a constant answer of granian" in report
+    for measure in ("Random pages, HTML", "Core metadata"):
+        for limit in ("against a constant answer of granian", "on granian with two workers"):
+            row = re.search(rf"^\| {measure}, {limit}.*$", report, re.MULTILINE)
+            assert row is not None
+            assert "not measured" not in row[0]
     engines = report.partition("## Engines")[2]
     assert len(re.findall(r"^\| [\w ].*\|(?: +\d+\.\d\d × \|){3}$", engines, re.MULTILINE)) == 6
     ElementTree.fromstring((tmp_path / "limits.svg").read_text())

@@ -47,6 +47,7 @@ KEPT_TO = {
     "werkzeug": "web/",
     "waitress": "web/serving/",
     "granian": "web/serving/",
+    "uvloop": "web/serving/",
     "fire": "commands/command_line.py",
     "opentelemetry": "web/operations/telemetry.py",
     "prometheus_client": ("web/api/metrics.py", "web/api/worker_metrics.py"),

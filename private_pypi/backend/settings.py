@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +15,23 @@ from private_pypi.backend.access import Access
 class Secret:
     """A secret text that is not shown when it is printed or logged by mistake."""
 
-    __slots__ = ("_raw",)
+    __slots__ = ("_digest", "_raw")
 
     def __init__(self, raw: str) -> None:
         self._raw = raw
+        self._digest: bytes | None = None
 
     def reveal(self) -> str:
         """The secret itself. Use it only to send it to the storage or to compare it."""
         return self._raw
+
+    @property
+    def digest(self) -> bytes:
+        """A hash of it, to be remembered instead of it."""
+        if self._digest is None:
+            raw = self._raw.encode("utf-8", "surrogatepass")
+            self._digest = hashlib.blake2b(raw).digest()
+        return self._digest
 
     def __bool__(self) -> bool:
         return bool(self._raw)

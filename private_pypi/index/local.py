@@ -47,6 +47,7 @@ from private_pypi.index.rows import (
     version_key,
 )
 from private_pypi.model import BurntName, DistributionFile
+from private_pypi.storage.bounded import BoundedBytes
 from private_pypi.system.boots import boot_id
 
 _CLOCKS_DIFFER = 24 * 60 * 60.0  # seconds, at most
@@ -73,6 +74,11 @@ _NEWEST = """
 SELECT filename FROM files WHERE project = name
 ORDER BY yanked IS NOT NULL, version_key NOT LIKE '%!~%~%', version_key DESC, filename LIMIT 1
 """
+# These change with every change of a file. The location alone changes without a new serial.
+_CHANGES = "files.serial, files.sha256, files.location"
+_IF_READY = "FROM files, state WHERE filename = ? AND state.ready"
+_CHANGES_OF = f"SELECT {_CHANGES} {_IF_READY}"
+_LAST_FILES, _OF_ONE_FILE = 4 * 2**20, 2000  # bytes, about: of all files in memory, and of one
 _NEWEST_FILES = 500  # among which the newest releases are searched for
 
 
@@ -101,6 +107,8 @@ class SyncState:
     revision: str | None  # of that document
     error: str | None  # why the last synchronisation failed; None: it did not fail
     listing_seconds: float | None = None  # how long it took to read the last complete listing
+    listed_at: float | None = None  # when that began, unix seconds; None: there was none
+    ready: bool = False  # see `LocalIndex.ready`
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,8 @@ class LocalIndex(IndexFile):
         super().__init__(path, identity=identity)
         self._always_ready = always_ready
         self._sight: _Sight | None = None
+        # Lately found, each with its `_CHANGES`. To read them takes half the time of the whole row.
+        self._last_files: BoundedBytes[tuple[object, DistributionFile]] = BoundedBytes(_LAST_FILES)
 
     def _create(self, connection: sqlite3.Connection, old: Path) -> None:
         schema.create(connection, self._identity, ready=self._always_ready, old=old)
@@ -254,6 +264,21 @@ class LocalIndex(IndexFile):
         row = self._first(f"SELECT {FILE} FROM files WHERE filename = ?", (filename,))
         return None if row is None else file_from_row(row)
 
+    def file_if_ready(self, filename: str) -> DistributionFile | None:
+        """The same once the index is ready, else None.
+
+        It is the same object as before, if nothing of the file has changed.
+        """
+        last = self._last_files.find(filename)
+        if last is not None and last[0] == self._first(_CHANGES_OF, (filename,)):
+            return last[1]
+        row = self._first(f"SELECT {FILE}, {_CHANGES} {_IF_READY}", (filename,))
+        if row is None:
+            return None
+        file = file_from_row(row)
+        self._last_files.keep(filename, (row[-3:], file), _OF_ONE_FILE)
+        return file
+
     def same_files(self, filename: str) -> tuple[DistributionFile, ...]:
         """The published files that installers take for this one: of this name in any spelling.
 
@@ -282,16 +307,17 @@ class LocalIndex(IndexFile):
 
     def sync_state(self) -> SyncState:
         """When and from what the copy was taken."""
-        return SyncState(*self._state("synced_at, index_mtime, revision, error, listing_seconds"))
+        columns = "synced_at, index_mtime, revision, error, listing_seconds, listed_at, ready"
+        return SyncState(*self._state(columns))
 
-    def age(self) -> float | None:
+    def age(self, state: SyncState | None = None) -> float | None:
         """Seconds since the last complete listing of the storage began.
 
         What was not listed was absent at that moment. None: unknown, because there was no listing,
         or because its time is in the future after the clock was set back. Once this process has
-        seen a time, it uses the monotonic clock, which nobody sets.
+        seen a time, it uses the monotonic clock, which nobody sets. `state`: as it was read last.
         """
-        listed_at: float | None = self._state("listed_at")[0]
+        listed_at = (state or self.sync_state()).listed_at
         if listed_at is None:
             return None
         by_clock = time.time() - listed_at

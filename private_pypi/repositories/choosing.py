@@ -77,6 +77,8 @@ class Repositories:
         for name, group in configuration.groups.items():  # each comes after its members
             repositories[name] = Group(group, [repositories[each] for each in group.members])
         self._repositories: Mapping[str, Repository] = repositories
+        self._places = {name: _Place(table, None) for name, table in repositories.items()}
+        self._have_root_addresses = any(each.has_root_addresses() for each in self)
         self._nobody = Verdicts("", expiry, background=None)  # for all names without a repository
 
     def __iter__(self) -> Iterator[Repository]:
@@ -95,7 +97,7 @@ class Repositories:
 
     def have_root_addresses(self) -> bool:
         """Whether tenants have addresses at the root of the server (`SupportsRootAddresses`)."""
-        return any(table.has_root_addresses() for table in self)
+        return self._have_root_addresses
 
     def tenant_at(self, host: str, path: str) -> str | None:
         """The name of the tenant with this address at the root of the server; None: there is none.
@@ -221,7 +223,7 @@ class Repositories:
             if bound is None:
                 raise WrongSecret
             return bound, secret
-        if name is None or bound is None:
+        if name is None or bound is None or named is bound:
             return named, secret
         # ~/.netrc has one entry for each host, which may be that of a member.
         if named.user is None and _has_member(bound.table, named.table):
@@ -235,16 +237,14 @@ class Repositories:
         """The repository that the path names, or the only one of this server; None: neither."""
         if name is not None:
             return self._find(name)
-        if len(self._repositories) == 1:
-            return _Place(next(iter(self._repositories.values())), None)
-        return None
+        return next(iter(self._places.values())) if len(self._places) == 1 else None
 
     def _find(self, name: str) -> _Place | None:
         """The table of this name, or else the table with a tenant of this name."""
         name = name.lower()
-        table = self._repositories.get(name)
-        if table is not None:
-            return _Place(table, None)
+        place = self._places.get(name)
+        if place is not None:
+            return place
         for table in self._repositories.values():
             if table.has_tenant(name):
                 return _Place(table, name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -180,15 +179,17 @@ class StoredRepository(Repository):
         """
         if not self.backend.may_be_secret(secret):
             return Access.NONE
+        question = Question(key_of(secret), project)
+        known = self._verdicts.known(question, need)
+        if known is not None:
+            return known
         # A storage on this machine compares secrets, which takes no longer than to remember them.
         may_ask = ask or self._background is None
         call = partial(self._ask_access, secret, project) if may_ask else None
         # A refusal is forgotten when the project changes, such as by an upload in any process.
         version = partial(self._project_serial, project)
         try:
-            return self._verdicts.access(
-                Question(key_of(secret), project), need, call, client=client, version=version
-            )
+            return self._verdicts.access(question, need, call, client=client, version=version)
         except WrongSecret:
             self.forget(secret)
             raise
@@ -259,7 +260,9 @@ class StoredRepository(Repository):
     def require_fresh(self) -> None:
         """Raise an error unless what the local index lacks is absent in the storage as well."""
         self.require_ready()
-        stale = self._stale()
+        self._require_believed(self._stale())
+
+    def _require_believed(self, stale: str | None) -> None:
         if stale is not None:
             raise BackendUnavailable(stale, retry_after=30)
 
@@ -412,6 +415,8 @@ class StoredRepository(Repository):
 
     def missing(self, project: NormalizedName) -> Elsewhere | Absent:
         """Whether a project that is absent here may be looked for elsewhere."""
+        if not self.extra_index.url:
+            return Absent()
         was_ours = self.has_index() and self.index.project_serial(project) is not None
         url = self.extra_index.page_of(project, was_ours=was_ours)
         return Absent() if url is None else Elsewhere(url)
@@ -473,14 +478,15 @@ class StoredRepository(Repository):
         need: Access = Access.READ,
     ) -> DistributionFile:
         """A file of the index. Raises `FileNotFound` only if it is known to be absent."""
-        with self._looked_up(project, secret, need, filename):
-            self.require_ready()
-            file = self.index.file(filename) if self.has_index() else None
-            if file is None or file.project != project:
-                self.require_fresh()
-                self.require_shown(project, filename)
-                raise FileNotFound(filename)
+        self.check_project(project, secret, need)
+        freshness = self.look_up(project, secret)
+        file = self.index.file_if_ready(filename) if self.has_index() else None
+        if file is not None and file.project == project:
             return file
+        with _as_of(freshness, filename):
+            self.require_fresh()
+            self.require_shown(project, filename)
+            raise FileNotFound(filename)
 
     def release(
         self,
@@ -490,26 +496,11 @@ class StoredRepository(Repository):
         need: Access = Access.READ,
     ) -> Sequence[DistributionFile]:
         """The files of a version, which is compared as PEP 440 says; raises `NotFound`."""
-        with self._looked_up(project, secret, need, f"{project} {version}"):
-            self.require_fresh()
-            return files_of_release(self.index.project_files(project), project, version)
-
-    @contextmanager
-    def _looked_up(
-        self, project: NormalizedName, secret: Secret, need: Access, what: str
-    ) -> Iterator[None]:
-        """Bring the project up to date; unless that succeeds, `NotFound` becomes trouble."""
         self.check_project(project, secret, need)
         freshness = self.look_up(project, secret)
-        try:
-            yield
-        except NotFound as error:
-            if freshness == FRESH:
-                raise
-            raise BackendUnavailable(
-                f"whether {what!r} exists is not known now, because the storage is in trouble",
-                retry_after=30,
-            ) from error
+        with _as_of(freshness, f"{project} {version}"):
+            self.require_fresh()
+            return files_of_release(self.index.project_files(project), project, version)
 
     def at(self, instant: datetime) -> Frozen:
         """The same repository as it was at an instant (UTC); see `Repository.at`."""
@@ -563,6 +554,20 @@ class StoredRepository(Repository):
         """Find out which names other servers have burnt, if that is quick."""
 
 
+@contextmanager
+def _as_of(freshness: Freshness, what: str) -> Iterator[None]:
+    """Unless a project was brought up to date, `NotFound` becomes trouble."""
+    try:
+        yield
+    except NotFound as error:
+        if freshness == FRESH:
+            raise
+        raise BackendUnavailable(
+            f"whether {what!r} exists is not known now, because the storage is in trouble",
+            retry_after=30,
+        ) from error
+
+
 def new_background(name: str) -> Background:
     """Threads that ask the storage of a repository, so that a request need not wait for the end."""
     return Background(f"repository {name!r}", most=_MAX_CALLS)
@@ -570,4 +575,4 @@ def new_background(name: str) -> Background:
 
 def key_of(secret: Secret) -> bytes:
     """A hash of a secret, which is remembered instead of the secret."""
-    return hashlib.blake2b(secret.reveal().encode("utf-8", "surrogatepass")).digest()
+    return secret.digest

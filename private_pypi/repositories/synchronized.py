@@ -15,7 +15,7 @@ from packaging.utils import NormalizedName
 from private_pypi.backend import AnyBackend, Secret, SupportsIndex, capability
 from private_pypi.configuration.config import RepositorySettings
 from private_pypi.errors import BackendUnavailable, NotConfigured, PrivatePypiError
-from private_pypi.index.local import ProjectLine
+from private_pypi.index.local import ProjectLine, SyncState
 from private_pypi.index.synchronizing import Pace, SyncCounts, Synchronizer
 from private_pypi.model import FRESH, Freshness
 from private_pypi.repositories.answers import ProjectList
@@ -145,14 +145,23 @@ class Synchronized(StoredRepository):
                 retry_after=5,
             )
 
-    def _stale(self) -> str | None:
+    def require_fresh(self) -> None:
+        """See `StoredRepository`; in one query, because each unknown project asks this."""
+        state = self.index.sync_state()
+        if not state.ready:
+            self.require_ready()
+        self._require_believed(self._stale(state))
+
+    def _stale(self, state: SyncState | None = None) -> str | None:
         """Why nothing may be called absent; None: it may. The beginning and the end are logged.
 
         The reason is that the last synchronisation failed, or that the last listing is too old
-        (`synchronizing.Pace`). The files of the local index are served all the same.
+        (`synchronizing.Pace`). The files of the local index are served all the same. `state`: that
+        of the index, as it was read last.
         """
         pace = Pace(self.settings.sync_index_interval.total_seconds())
-        error, age = self.index.sync_state().error, self.index.age()
+        state = state or self.index.sync_state()
+        error, age = state.error, self.index.age(state)
         sentence = None
         if error:
             sentence = f"repository {self.name!r} could not be synchronised: {error}"

@@ -71,7 +71,8 @@ class Verdicts:
         the caller's thread, also about unknown secrets.
         """
         self._name = name
-        self._expiry = expiry
+        self._read_expires = expiry.read.total_seconds()
+        self._write_expires = expiry.write.total_seconds()
         self._background = background
         self._wait = wait
         # Separate, so that made-up secrets never displace those that were accepted.
@@ -116,6 +117,15 @@ class Verdicts:
                 )
         return verdict.access
 
+    def known(self, question: Question, need: Access) -> Access | None:
+        """What `access` would return at once, if it is at least `need`; None: call that."""
+        with self._lock:
+            verdict = self._granted.get(question)
+            if verdict is None or verdict.access < need:
+                return None
+            self._granted.move_to_end(question)
+        return verdict.access if self._counts(verdict, need) else None
+
     def is_granted(self, question: Question) -> bool:
         """Whether a verdict that still counts gives the right to read."""
         verdict = self._fresh(question, Access.READ, lambda: None)
@@ -142,14 +152,18 @@ class Verdicts:
             if verdict is None:
                 return None
             (self._granted if verdict.access else self._refused).move_to_end(question)
-        age = time.monotonic() - verdict.checked_at
         if verdict.access < need:
+            age = time.monotonic() - verdict.checked_at
             is_fresh = age < _refusal_expires(question, verdict)
             if not verdict.access:
                 is_fresh = is_fresh and verdict.version == version()
             return verdict if is_fresh else None
-        expires = self._expiry.write if need is Access.WRITE else self._expiry.read
-        return verdict if age < expires.total_seconds() else None
+        return verdict if self._counts(verdict, need) else None
+
+    def _counts(self, verdict: _Verdict, need: Access) -> bool:
+        """Whether a verdict that gives the right `need` is fresh enough for it."""
+        expires = self._write_expires if need is Access.WRITE else self._read_expires
+        return time.monotonic() - verdict.checked_at < expires
 
     def _ask(
         self, question: Question, ask: Callable[[], Access], client: str, version: object

@@ -255,7 +255,7 @@ def test_an_error_is_remembered_until_a_synchronisation_succeeds(
     index.note_error("the storage is down")
     assert index.sync_state() == SyncState(None, None, None, "the storage is down")
     finish(index, tmp_path / "scratch")
-    assert index.sync_state() == SyncState(5.0, None, "r1", None)
+    assert index.sync_state() == SyncState(5.0, None, "r1", None, ready=True)
     assert index.ready()
 
 

@@ -57,7 +57,7 @@ def test_a_project_becomes_what_was_seen_of_it(index: LocalIndex) -> None:
         for name in ("demo-2.0.tar.gz", "demo-3.0.tar.gz")
     }
     assert index.project_files("other") == (other,)
-    assert index.sync_state() == SyncState(5.0, None, None, None)
+    assert index.sync_state() == SyncState(5.0, None, None, None, ready=True)
 
 
 def test_a_lookup_that_sees_the_same_takes_no_serial(index: LocalIndex) -> None:

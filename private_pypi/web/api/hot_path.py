@@ -11,47 +11,44 @@ thread and back takes about as long as to answer it. Everything else is answered
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, cast
 
 from packaging.utils import NormalizedName
 
 from private_pypi.backend import Access
 from private_pypi.errors import PrivatePypiError, ProjectNotFound
-from private_pypi.pages.simple_api import Representation, negotiate
+from private_pypi.model import Freshness
+from private_pypi.pages.simple_api import Representation
 from private_pypi.repositories import Absent, Elsewhere, Found, Grant, Repositories
 from private_pypi.repositories.repository import NotAtHand
+from private_pypi.web.api.asked import Asked, AskedBefore
 from private_pypi.web.api.simple_content import (
+    Pages,
     begin_to_wait,
+    content_of_file,
     content_to_fetch,
     file_of,
+    file_with_hash,
     found_content,
     list_content,
     open_any,
     redirect,
     rendered,
+    rendered_list,
 )
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.http.answers import answer_error
 from private_pypi.web.http.content import (
-    LONGEST_KEPT,
     Conditions,
     Content,
-    conditions_of,
     page_content,
 )
-from private_pypi.web.http.credentials import parse_credentials
 from private_pypi.web.http.page_cache import BLOCK, Page, PageCache, PageKey
 from private_pypi.web.http.small_files import NotInMemory, SmallFiles
 from private_pypi.web.operations.request_statistics import REPOSITORY, ROUTE
 from private_pypi.web.serving import LET_IN, WAITING, Answer
-
-# Only with normalized names, because others are redirected (protocol 7).
-_PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/(?:([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]*))?")
-
-_negotiate = functools.lru_cache(maxsize=256)(negotiate)
 
 _LARGE = 64 * 1024  # bytes, compressed; no larger page is prepared for a request that waits
 _FEW = 20  # files; a page of so few is rendered in less time than another thread takes to begin
@@ -66,14 +63,16 @@ class HotPath:
         self._application = application
         self._served = served
         self._pages = pages
+        self._in_memory = _Kept(pages)
         self._files = SmallFiles()
+        self._asked = AskedBefore()
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         content = None
         if environ["REQUEST_METHOD"] == "GET":
-            content = self._content(environ, self._served.repositories, in_loop=False)
+            content = self._content(environ)
         if content is None:
             return self._application(environ, start_response)
         start_response(content.status, content.headers)
@@ -89,83 +88,122 @@ class HotPath:
         the thread that asks makes the answer as well.
         """
         repositories = self._served.known_repositories
-        if repositories is None:
+        if repositories is None or not self._is_plain(environ):
             return None
-        content = self._content(environ, repositories, in_loop=True)
-        return None if content is None else content.as_answer()
-
-    def _content(
-        self, environ: dict[str, Any], repositories: Repositories, *, in_loop: bool
-    ) -> Content | None:
-        """The answer; None: the application has to give it, or `in_loop` a thread."""
-        if environ.get("QUERY_STRING") or not self._served.serves(environ.get("HTTP_HOST")):
+        asked = self._asked.read(environ)
+        if asked is None:
             return None
-        match = _PLAIN.fullmatch(environ["PATH_INFO"])
-        if match is None:
-            return None
-        name, project, filename = match[1], cast("NormalizedName | None", match[2]), match[3]
-        conditions = conditions_of(environ, is_plain=True)
         try:
-            granted = _authorize(repositories, environ, name)
-            if project is None:
-                environ[ROUTE] = "/simple/"
-                return self._list(environ, granted, conditions, in_loop=in_loop)
-            if not filename:
-                environ[ROUTE] = "/simple/<name>/"
-                return self._page(environ, granted, project, conditions, in_loop=in_loop)
-            environ[ROUTE] = "/simple/<name>/<filename>"
-            if in_loop:
-                if not granted.has_everything:
-                    return content_to_fetch(granted, project, filename, conditions)
-                return file_of(granted, project, filename, conditions, self._files.find)
-            if not granted.is_at_hand(project):
-                return None
-            # What is kept is only looked at by the loop.
-            open_small = self._files.open if granted.has_everything else open_any
-            return file_of(granted, project, filename, conditions, open_small)
+            granted = _authorize(repositories, environ, asked)
+            if asked.project is None:
+                return self._list_at_once(granted, asked)
+            if asked.filename:
+                return self._file_at_once(environ, granted, asked, asked.project, asked.filename)
+            return self._page_at_once(environ, granted, asked, asked.project)
         except PrivatePypiError:
             return None  # the view raises the same error, and it is answered there
 
-    def _list(
-        self, environ: dict[str, Any], granted: Grant, conditions: Conditions, *, in_loop: bool
-    ) -> Content | None:
-        representation = _representation(environ)
+    def _content(self, environ: dict[str, Any]) -> Content | None:
+        """The answer in a thread; None: the application has to give it."""
+        repositories = self._served.repositories
+        if not self._is_plain(environ):
+            return None
+        asked = self._asked.read(environ)
+        if asked is None:
+            return None
+        conditions = replace(asked.conditions, waiting=environ.get(WAITING))
+        try:
+            granted = _authorize(repositories, environ, asked)
+            if asked.project is None:
+                if asked.representation is None or not granted.has_everything:
+                    return None
+                return list_content(self._pages, granted, asked.representation, conditions)
+            if asked.filename:
+                if not granted.is_at_hand(asked.project):
+                    return None
+                # What is kept is only looked at by the loop.
+                open_small = self._files.open if granted.has_everything else open_any
+                return file_of(granted, asked.project, asked.filename, conditions, open_small)
+            if asked.representation is None:
+                return None
+            found = granted.find(asked.project, ask=False)
+            if isinstance(found, Found):
+                return found_content(self._pages, granted, found, asked.representation, conditions)
+            return _content_without(found, asked, asked.project)
+        except PrivatePypiError:
+            return None
+
+    def _is_plain(self, environ: dict[str, Any]) -> bool:
+        return not environ.get("QUERY_STRING") and self._served.serves(environ.get("HTTP_HOST"))
+
+    def _list_at_once(self, granted: Grant, asked: Asked) -> Answer | None:
+        representation = asked.representation
         if representation is None or not granted.has_everything:
             return None
-        pages = _Kept(self._pages) if in_loop else self._pages
-        return list_content(pages, granted, representation, conditions)
+        listed = granted.list_projects()
+        page = rendered_list(self._in_memory, listed, representation)
+        return self._page_answer(granted, asked, self._in_memory, page, listed.freshness)
 
-    def _page(
+    def _page_at_once(
         self,
         environ: dict[str, Any],
         granted: Grant,
+        asked: Asked,
         project: NormalizedName,
-        conditions: Conditions,
-        *,
-        in_loop: bool,
-    ) -> Content | None:
-        representation = _representation(environ)
+    ) -> Answer | None:
+        representation = asked.representation
         if representation is None:
             return None
         try:
             found = granted.find(project, ask=False)
         except NotAtHand:
-            if in_loop:
-                self._begin_to_wait(environ, granted, project, representation, conditions)
+            self._begin_to_wait(environ, granted, project, representation, asked.conditions)
             return None
-        match found:
-            case Found(count=count):
-                is_quick = not in_loop or (count is not None and count <= _FEW)
-                pages = self._pages if is_quick else _Kept(self._pages)
-                return found_content(pages, granted, found, representation, conditions)
-            case Elsewhere(url):
-                return redirect(url)
-            case Absent():
-                if _may_be_browser(environ):
-                    return None  # a person gets a page
-                answer = answer_error(ProjectNotFound(project), environ.get("HTTP_ACCEPT"))
-                status = f"{answer.status} {answer.reason}"
-                return Content(status, list(answer.headers), answer.body)
+        if not isinstance(found, Found):
+            made_of = (found,)
+            if asked.last is not None and asked.last[0] == made_of:
+                return asked.last[1]
+            content = _content_without(found, asked, project)
+            return None if content is None else self._asked.keep(asked, made_of, content)
+        is_quick = found.count is not None and found.count <= _FEW
+        pages = self._pages if is_quick else self._in_memory
+        page = rendered(pages, found, representation)
+        return self._page_answer(granted, asked, pages, page, found.freshness)
+
+    def _page_answer(
+        self, granted: Grant, asked: Asked, pages: Pages, page: Page, freshness: Freshness
+    ) -> Answer | None:
+        made_of = (page, freshness, granted.is_public)
+        if asked.last is not None and asked.last[0] == made_of:
+            return asked.last[1]
+        content = page_content(
+            page,
+            asked.conditions,
+            public=granted.is_public,
+            freshness=freshness,
+            text_of=pages.text,
+        )
+        return self._asked.keep(asked, made_of, content, held=page.size)
+
+    def _file_at_once(
+        self,
+        environ: dict[str, Any],
+        granted: Grant,
+        asked: Asked,
+        project: NormalizedName,
+        filename: str,
+    ) -> Answer | None:
+        if not granted.has_everything:
+            conditions = replace(asked.conditions, waiting=environ.get(WAITING))
+            to_fetch = content_to_fetch(granted, project, filename, conditions)
+            return None if to_fetch is None else to_fetch.as_answer()
+        file, sha256 = file_with_hash(granted, project, filename)
+        in_memory = self._files.content(granted, sha256)
+        made_of = (file, in_memory, granted.is_public)
+        if asked.last is not None and asked.last[0] == made_of:
+            return asked.last[1]
+        content = content_of_file(granted, file, filename, asked.conditions, self._files.find)
+        return self._asked.keep(asked, made_of, content, held=len(in_memory or b""))
 
     def _begin_to_wait(
         self,
@@ -224,31 +262,30 @@ class _Kept:
         return text
 
 
-def _authorize(repositories: Repositories, environ: dict[str, Any], name: str | None) -> Grant:
+def _authorize(repositories: Repositories, environ: dict[str, Any], asked: Asked) -> Grant:
     """The grant to read, without asking a storage. Notes in the environment what is known."""
     granted = repositories.authorize(
-        parse_credentials(environ.get("HTTP_AUTHORIZATION")),
-        name=name,
+        asked.credentials,
+        name=asked.name,
         need=Access.READ,
         ask=False,  # for a new secret the storage is asked once, by the view
     )
     environ[LET_IN] = "HTTP_AUTHORIZATION" in environ
     environ[REPOSITORY] = granted.name
+    environ[ROUTE] = asked.route
     return granted
 
 
-def _may_be_browser(environ: dict[str, Any]) -> bool:
-    """Whether the view has to decide whether this is a browser (see `browsers.is_browser`)."""
-    return not environ.get("HTTP_AUTHORIZATION") and (
-        "HTTP_SEC_FETCH_MODE" in environ
-        or environ.get("HTTP_USER_AGENT", "").startswith("Mozilla/")
-    )
-
-
-def _representation(environ: dict[str, Any]) -> Representation | None:
-    """The representation to send; None if there is none, or the header is too long to cache."""
-    accept = environ.get("HTTP_ACCEPT")
-    return None if accept is not None and len(accept) > LONGEST_KEPT else _negotiate(accept)
+def _content_without(
+    found: Elsewhere | Absent, asked: Asked, project: NormalizedName
+) -> Content | None:
+    """The answer if the repository does not have the project; None: a person gets a page."""
+    if isinstance(found, Elsewhere):
+        return redirect(found.url)
+    if asked.may_be_browser:
+        return None
+    answer = answer_error(ProjectNotFound(project), asked.accept)
+    return Content(f"{answer.status} {answer.reason}", list(answer.headers), answer.body)
 
 
 def _blocks(file: Any, size: int) -> Iterable[bytes]:

@@ -13,7 +13,7 @@ from packaging.utils import NormalizedName
 from private_pypi.errors import FileNotFound
 from private_pypi.model import ListedFile
 from private_pypi.pages.simple_api import Representation, project_detail, project_list
-from private_pypi.repositories import Found, Grant, Opened
+from private_pypi.repositories import Found, Grant, Opened, ProjectList
 from private_pypi.system.background import Pending
 from private_pypi.web.http.content import (
     Conditions,
@@ -47,19 +47,23 @@ def list_content(
 ) -> Content:
     """The list of the projects that the caller may see."""
     listed = granted.list_projects()
-
-    def render() -> Page:
-        pieces = project_list(listed.read(), representation, serial=listed.serial)
-        return make_page(pieces, representation.content_type, listed.serial)
-
-    key = PageKey(listed.kept_in, None, listed.serial, representation, "")
     return page_content(
-        pages.get(key, render),
+        rendered_list(pages, listed, representation),
         conditions,
         public=granted.is_public,
         freshness=listed.freshness,
         text_of=pages.text,
     )
+
+
+def rendered_list(pages: Pages, listed: ProjectList, representation: Representation) -> Page:
+    """A list of projects as it is kept in memory, rendered if it is not there."""
+
+    def render() -> Page:
+        pieces = project_list(listed.read(), representation, serial=listed.serial)
+        return make_page(pieces, representation.content_type, listed.serial)
+
+    return pages.get(PageKey(listed.kept_in, None, listed.serial, representation, ""), render)
 
 
 def found_content(
@@ -163,11 +167,35 @@ def file_of(
     `open_small` is called to open the file, and may know the content already. Raises
     `FileNotFound`, and what `Grant.file` and `file_content` raise.
     """
-    if not filename.endswith(_METADATA):
-        return file_content_of(granted, granted.file(project, filename), conditions, open_small)
+    file, _ = file_with_hash(granted, project, filename)
+    return content_of_file(granted, file, filename, conditions, open_small)
+
+
+def file_with_hash(
+    granted: Grant, project: NormalizedName, filename: str
+) -> tuple[ListedFile, str | None]:
+    """The file that `filename` names, and the hash of what is to be sent: it or its core metadata.
+
+    Raises `FileNotFound`, and what `Grant.file` raises.
+    """
     file = granted.file(project, filename.removesuffix(_METADATA))
+    if not filename.endswith(_METADATA):
+        return file, file.sha256
     if not file.offers_core_metadata:
         raise FileNotFound(filename)
+    return file, file.core_metadata_sha256
+
+
+def content_of_file(
+    granted: Grant,
+    file: ListedFile,
+    filename: str,
+    conditions: Conditions,
+    open_small: OpenSmall = open_any,
+) -> Content:
+    """What `filename` names: the file, or its core metadata; see `file_of`."""
+    if not filename.endswith(_METADATA):
+        return file_content_of(granted, file, conditions, open_small)
     return file_content(
         _facts_of_core_metadata(file),
         lambda: open_small(

@@ -39,7 +39,7 @@ def path_info(path: str, prefix: str) -> str:
         path = f"/{path}"
     if "//" in path:
         path = re.sub("/{2,}", "/", path)
-    return path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path
+    return path.removeprefix(prefix) if prefix and path.startswith(f"{prefix}/") else path
 
 
 def hides_early_answers(via: str) -> bool:

@@ -13,7 +13,7 @@ from werkzeug.test import create_environ
 
 from private_pypi.testing.distributions import make_wheel
 from private_pypi.web import HOT_PATH, create_app
-from private_pypi.web.api import hot_path
+from private_pypi.web.api import asked, hot_path
 from private_pypi.web.http import content, page_cache
 from private_pypi.web.operations import logs
 from private_pypi.web.serving import Answer, Exchange
@@ -64,7 +64,7 @@ def test_what_is_not_plain_goes_the_long_way(
 
 def test_long_headers_are_answered_and_not_remembered(client: FlaskClient) -> None:
     assert publish(client, *make_wheel("demo", "1.0")).status_code == 200
-    caches = (hot_path._negotiate, content._accepts_gzip, logs._short_agent, logs._quoted_agent)
+    caches = (asked._negotiate, content._accepts_gzip, logs._short_agent, logs._quoted_agent)
     for cache in caches:
         cache.cache_clear()
     json = "application/vnd.pypi.simple.v1+json"

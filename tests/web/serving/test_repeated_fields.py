@@ -36,14 +36,10 @@ def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [body]
 
 
-@pytest.fixture
-def engine() -> str:
-    """The default engine, because granian parses each request itself."""
-    return "waitress"
-
-
 @pytest.mark.parametrize("prefix", ["", "/thread"])
-def test_each_request_has_its_own_path_and_environment(server: Server, prefix: str) -> None:
+def test_each_request_has_its_own_path_and_environment(
+    server: Server, engine: str, prefix: str
+) -> None:
     server.start(application, at_once=at_once)
     with server.connect() as sock:
         for target, path, query in (
@@ -56,11 +52,12 @@ def test_each_request_has_its_own_path_and_environment(server: Server, prefix: s
         ):
             sock.sendall(f"GET {prefix}{target} HTTP/1.1\r\n".encode() + FIELDS)
             _, body = read_answer(sock)
-            expected = f"GET {prefix}{target} {prefix}{path} {query} Basic YTpi new"
+            uri = f"{prefix}{target}" if engine == "waitress" else "-"  # it is no part of WSGI
+            expected = f"GET {uri} {prefix}{path} {query} Basic YTpi new"
             assert body.decode() == expected
 
 
-def test_other_fields_are_seen(server: Server) -> None:
+def test_other_fields_are_seen(server: Server, engine: str) -> None:
     server.start(application, at_once=at_once)
     with server.connect() as sock:
         for fields, authorization in (
@@ -72,7 +69,8 @@ def test_other_fields_are_seen(server: Server) -> None:
         ):
             sock.sendall(b"GET /a HTTP/1.1\r\n" + fields)
             _, body = read_answer(sock)
-            assert body.decode() == f"GET /a /a  {authorization} new"
+            uri = "/a" if engine == "waitress" else "-"
+            assert body.decode() == f"GET {uri} /a  {authorization} new"
 
 
 def test_a_request_that_is_read_before_the_last_one_is_answered_has_its_own_fields(
@@ -87,7 +85,7 @@ def test_a_request_that_is_read_before_the_last_one_is_answered_has_its_own_fiel
             first + 2 * (b"GET /thread HTTP/1.1\r\n" + other) + b"GET /thread HTTP/1.1\r\n" + last
         )
         answers = b"".join(iter(lambda: sock.recv(65536), b"")).decode()
-    seen = re.findall("GET /thread /thread  (.*) new", answers)
+    seen = re.findall("GET [^ ]* /thread  (.*) new", answers)
     assert seen == ["Basic YTpj", "Basic YTpj", "-"]
 
 
@@ -101,13 +99,16 @@ def test_a_request_that_is_read_before_the_last_one_is_answered_has_its_own_fiel
         (b"GET /a\tb HTTP/1.1", "400"),
     ],
 )
-def test_the_first_line_is_checked_each_time(server: Server, line: bytes, status: str) -> None:
+def test_the_first_line_is_checked_each_time(
+    server: Server, engine: str, line: bytes, status: str
+) -> None:
     server.start(application, at_once=at_once)
     with server.connect() as sock:
         sock.sendall(b"GET /a HTTP/1.1\r\n" + FIELDS)
         assert read_answer(sock)[0].split()[0] == "200"
         sock.sendall(line + b"\r\n" + FIELDS)
-        assert read_answer(sock)[0].split()[0] == status
+        found = read_answer(sock)[0].split()[0]
+        assert found == ("400" if engine == "granian" and status == "505" else status)
 
 
 def test_fields_of_a_request_with_a_body_are_not_taken_for_those_of_the_next(
@@ -119,7 +120,7 @@ def test_fields_of_a_request_with_a_body_are_not_taken_for_those_of_the_next(
         for target in (b"/a", b"/b"):
             sock.sendall(b"GET " + target + b" HTTP/1.1\r\n" + fields + b"xyz")
             _, body = read_answer(sock)
-            assert body.split()[:2] == [b"GET", target]
+            assert body.split()[2:3] == [target]
 
 
 def test_answers_at_once_have_the_fields_of_all_answers(server: Server) -> None:
@@ -133,6 +134,6 @@ def test_answers_at_once_have_the_fields_of_all_answers(server: Server) -> None:
         assert response.headers["X-Request-ID"] == "mine"
         assert response.headers["Content-Length"] == str(len(body))
         names.append({name.lower() for name in response.headers})
-    assert names[0] - {"content-type"} == names[1]
+    assert names[0] - {"content-type"} == names[1] - {"x-reason"}  # of the server of the tests
     client.request("GET", "/a", headers={"Connection": "close"})
     assert client.getresponse().headers["Connection"] == "close"

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from private_pypi.web.serving.granian.head import Fields
 from private_pypi.web.serving.timeouts import (
     Progress,
     Stage,
@@ -70,6 +71,8 @@ class Connection:
         """Requests."""
         self.was_let_in = False
         """Whether a secret of the last request was accepted."""
+        self.fields: Fields | None = None
+        """Those of the last request; None if they are large, or of no plain request."""
         self.requests: set[Running] = set()
         """Those that are being received or answered; with HTTP/2 there may be several."""
         self.progress = Progress(now)

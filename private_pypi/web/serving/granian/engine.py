@@ -136,11 +136,21 @@ def serve(
         pools.start(adj.threads)
         cleanup.enter_context(stopped_by_signals(stop))
         addresses = [_address(sock, tls=certificate is not None) for sock in bound]
-        asyncio.run(
-            _Running(serving, adj, bound, most, certificate, stop).run(
-                partial(on_listening, addresses), leave_seconds, drain_seconds
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(
+                _Running(serving, adj, bound, most, certificate, stop).run(
+                    partial(on_listening, addresses), leave_seconds, drain_seconds
+                )
             )
-        )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the loop: uvloop, or asyncio itself (None) where that is not installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 # -- sockets -------------------------------------------------------------------------------------

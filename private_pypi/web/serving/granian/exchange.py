@@ -48,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_LARGEST_KEPT = 8 * 1024  # bytes of fields that a connection keeps for its next request
+
 
 class ClientGone(Exception):
     """Nobody waits for the answer any more."""
@@ -70,14 +72,16 @@ class Serving(RunningServer):
 
     async def answer(self, scope: Scope, protocol: Any) -> None:
         """Answer one request."""
-        head = Head(scope, self.constant, self.max_head_bytes)
-        connection = self.connections.of(head.client)
+        connection = self.connections.of(scope.client)
+        head = Head(scope, self.constant, self.max_head_bytes, connection.fields)
         connection.begun += 1
         answer: Answer | None = None
         later: Later | None = None
-        # The application gets it as it came, because it reads the headers of proxies itself.
-        environ = head.environ.copy()
-        if head.method == "GET" and not head.has_body and head.problem is None:
+        environ = head.new_environ()
+        fields = head.fields
+        is_bare = head.problem is None and not fields.has_body
+        connection.fields = fields if is_bare and fields.size <= _LARGEST_KEPT else None
+        if is_bare and fields.method == "GET":
             try:
                 answer = self._at_hand(environ)
             except Later as error:
@@ -147,7 +151,7 @@ class RunningExchange:
         self._later = later
         self._body = Body(protocol, head)
         self._environ = environ
-        self._share = serving.share_of(head.path, head.environ.get("HTTP_AUTHORIZATION"))
+        self._share = serving.share_of(head.path, head.field("HTTP_AUTHORIZATION"))
         self._form: FormReceiver | PrivatePypiError | None = None
         self._queue: FormBody | None = None  # of a form
         self._input = b""  # any other body
@@ -376,13 +380,14 @@ class RunningExchange:
                 if answer is not None and head.method == "GET":
                     await self._send_response(_as_response(answer))
                     return
-            self._environ = environ = head.environ.copy()
+            # Anew, because the application reads the headers of proxies itself.
+            self._environ = environ = head.new_environ()
             environ[WAITING] = wait.so_far()
+            environ["wsgi.input"] = BytesIO(self._input)
             environ["wsgi.file_wrapper"] = FileBody
             if self._form is not None:
                 environ[RECEIVED_FORM] = self._form
             if head.has_body:
-                environ["wsgi.input"] = BytesIO(self._input)
                 environ["CONTENT_LENGTH"] = str(self._body.received)
             try:
                 response = await self._in(pool, partial(_call, serving.application, environ))

@@ -1,0 +1,145 @@
+"""What requests for pages and files ask for, and how the last equal ones were answered.
+
+Installers send the same requests again and again. To read such a request and to make its answer
+takes longer than to find out whether the answer is still right. So both are kept: what a request
+asks for, as its path and headers say, and the answer together with what it was made of.
+
+Nothing that may change is kept. For each request the caller's rights are checked anew, and the
+repository is asked anew for what the answer is made of, such as the page in its present state. The
+answer is used again only if that is the same as before.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Hashable
+from typing import Any, cast
+
+from packaging.utils import NormalizedName
+
+from private_pypi.pages.simple_api import Representation, negotiate
+from private_pypi.storage.bounded import BoundedBytes
+from private_pypi.web.http.content import LONGEST_KEPT, Conditions, Content
+from private_pypi.web.http.credentials import parse_credentials
+from private_pypi.web.serving import Answer
+
+# Only with normalized names, because others are redirected (protocol 7).
+_PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/(?:([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]*))?")
+
+_negotiate = functools.lru_cache(maxsize=256)(negotiate)
+
+_BYTES = 16 * 2**20
+_LARGEST = 256 * 1024  # bytes; a larger answer would displace too many others
+_OF_ONE = 2000  # bytes; about what one entry takes without content
+
+Key = tuple[Hashable, ...]
+
+
+class Asked:
+    """What a GET for the list, a page or a file asks for."""
+
+    __slots__ = (
+        "accept",
+        "conditions",
+        "credentials",
+        "filename",
+        "key",
+        "last",
+        "may_be_browser",
+        "name",
+        "project",
+        "representation",
+        "route",
+    )
+
+    def __init__(self, match: re.Match[str], environ: dict[str, Any], key: Key) -> None:
+        """`match` is the path, as `_PLAIN` understands it."""
+        self.key = key
+        self.name: str | None = match[1]
+        """The repository that the path names."""
+        self.project = cast("NormalizedName | None", match[2])
+        """None: the list of all projects is asked for."""
+        self.filename: str | None = match[3]
+        """Empty or None: a page is asked for."""
+        self.route = "/simple/"
+        if self.project is not None:
+            self.route += "<name>/<filename>" if self.filename else "<name>/"
+        self.credentials = parse_credentials(environ.get("HTTP_AUTHORIZATION"))
+        self.accept: str | None = environ.get("HTTP_ACCEPT")
+        self.conditions = Conditions(
+            "GET",
+            environ.get("HTTP_ACCEPT_ENCODING"),
+            environ.get("HTTP_IF_NONE_MATCH"),
+            environ.get("HTTP_IF_RANGE"),
+            environ.get("HTTP_RANGE"),
+            environ.get("HTTP_IF_MODIFIED_SINCE"),
+            is_plain=True,
+        )
+        """Without how the request has waited, which is not the same for equal requests."""
+        self.representation: Representation | None = None
+        """What to send of a page; None: nothing fits, or the header is too long to cache."""
+        if self.accept is None or len(self.accept) <= LONGEST_KEPT:
+            self.representation = _negotiate(self.accept)
+        self.may_be_browser = _may_be_browser(environ)
+        """Whether the view has to decide whether this is a browser (see `browsers.is_browser`)."""
+        self.last: tuple[Key, Answer] | None = None
+        """The last answer, after what it follows from, together with what was asked."""
+
+
+class AskedBefore:
+    """What was asked lately, of limited size; safe for many threads.
+
+    Only requests with an answer are kept, so a secret that nobody accepts is not.
+    """
+
+    def __init__(self) -> None:
+        self._kept: BoundedBytes[Asked] = BoundedBytes(_BYTES)
+
+    def read(self, environ: dict[str, Any]) -> Asked | None:
+        """What a GET without a query asks for; None if it is nothing plain."""
+        key = _key(environ)
+        asked = self._kept.find(key)
+        if asked is not None:
+            return asked
+        match = _PLAIN.fullmatch(environ["PATH_INFO"])
+        return None if match is None else Asked(match, environ, key)
+
+    def keep(self, asked: Asked, made_of: Key, content: Content, *, held: int = 0) -> Answer | None:
+        """Keep the answer and return it; None if a thread has to send it.
+
+        `held`: how much memory `made_of` takes, in bytes.
+        """
+        answer = content.as_answer()
+        if answer is None:
+            return None
+        named = sum(len(text) for text in asked.key if isinstance(text, str))
+        size = _OF_ONE + named + held + len(answer.body)
+        if named <= LONGEST_KEPT and size <= _LARGEST:
+            asked.last = made_of, answer
+            self._kept.keep(asked.key, asked, size)
+        return answer
+
+
+def _key(environ: dict[str, Any]) -> Key:
+    """Everything of a request that `Asked` is made of."""
+    get = environ.get
+    authorization = get("HTTP_AUTHORIZATION")
+    return (
+        environ["PATH_INFO"],
+        authorization,
+        get("HTTP_ACCEPT"),
+        get("HTTP_ACCEPT_ENCODING"),
+        get("HTTP_IF_NONE_MATCH"),
+        get("HTTP_IF_RANGE"),
+        get("HTTP_RANGE"),
+        get("HTTP_IF_MODIFIED_SINCE"),
+        not authorization and _may_be_browser(environ),
+    )
+
+
+def _may_be_browser(environ: dict[str, Any]) -> bool:
+    return not environ.get("HTTP_AUTHORIZATION") and (
+        "HTTP_SEC_FETCH_MODE" in environ
+        or environ.get("HTTP_USER_AGENT", "").startswith("Mozilla/")
+    )
