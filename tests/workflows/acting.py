@@ -36,6 +36,15 @@ TOOLS: Final = Path(sys.executable).parent
 
 _TIMEOUT = 600  # seconds; a job that hangs is a failure
 
+# act reads what a step writes from a terminal, and sometimes loses the last lines when the step
+# ends at once after them. So the step lasts a moment longer.
+_BASH = """#!/bin/sh
+/bin/bash "$@"
+code=$?
+sleep 0.3
+exit $code
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -89,6 +98,10 @@ class Project:
         work.mkdir(exist_ok=True)
         event_payload = {**(payload or {}), **({"inputs": dict(inputs)} if inputs else {})}
         (work / "event.json").write_text(json.dumps(event_payload))
+        programs = work / "bin"
+        programs.mkdir(exist_ok=True)
+        (programs / "bash").write_text(_BASH)
+        (programs / "bash").chmod(0o755)
         stand_ins = _stand_ins((self.folder / ".github" / "workflows").glob("*.yml"))
         variables = {
             "GITHUB_API_URL": self.github.api_url,
@@ -111,7 +124,12 @@ class Project:
             command,
             cwd=self.folder,
             env=machine()
-            | {"HOME": str(work), "XDG_CACHE_HOME": str(work / "cache"), "TESTS_RUN": run},
+            | {
+                "HOME": str(work),
+                "PATH": f"{programs}:{os.environ['PATH']}",
+                "XDG_CACHE_HOME": str(work / "cache"),
+                "TESTS_RUN": run,
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
