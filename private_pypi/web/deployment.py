@@ -80,6 +80,7 @@ class Deployment:
         self._kept = KeptConfiguration(root)
         self._files: tuple[Path, ...] = ()  # the files that the configuration was read from
         self._state: object = None
+        self._replaced: list[Repositories] = []  # which are still open for old requests
         self._repositories = self._build(self._read())
         if not len(self._repositories):
             logger.info("there is no configuration yet; POST /initialize/ takes one")
@@ -105,6 +106,8 @@ class Deployment:
     def close(self) -> None:
         """Stop all repositories and remove temporary files."""
         self._repositories.close()
+        for old in [*self._replaced]:
+            self._close_replaced(old)
         self.changes.close()
         self._own_tmp.close()
 
@@ -315,9 +318,18 @@ class Deployment:
     def _exchange(self, built: Repositories) -> None:
         built.start(wait=_FIRST_SYNC)
         old, self._repositories = self._repositories, built
-        timer = threading.Timer(_OLD_REQUESTS, old.close)
+        self._replaced.append(old)
+        timer = threading.Timer(_OLD_REQUESTS, self._close_replaced, [old])
         timer.daemon = True
         timer.start()
+
+    def _close_replaced(self, old: Repositories) -> None:
+        """Close it, unless another thread does or did."""
+        try:
+            self._replaced.remove(old)
+        except ValueError:
+            return
+        old.close()
 
     def _build(self, configuration: Configuration) -> Repositories:
         return Repositories(

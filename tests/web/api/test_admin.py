@@ -78,6 +78,25 @@ def test_the_admin_token_opens_it_again(deploy: Deploy) -> None:
     assert client.get("/r/other/simple/", headers=basic("other", "other-reader")).status_code == 200
 
 
+def test_closing_stops_what_a_submission_replaced(deploy: Deploy) -> None:
+    """It stays open for old requests, but not longer than the server."""
+
+    def running() -> list[str]:
+        names = [thread.name for thread in threading.enumerate() if thread.is_alive()]
+        return sorted(name for name in names if "replaced-" in name)
+
+    served = deploy(None, admin_token="the-token")
+    client = create_app(served).test_client()
+    for name in ("replaced-1", "replaced-2"):
+        done = client.post(
+            "/initialize/", data={"config": MINE.replace("mine", name)}, headers=TOKEN
+        )
+        assert done.status_code == 200, done.text
+    assert running() == [f"synchronize replaced-{number} (file_system)" for number in (1, 2)]
+    served.close()
+    assert running() == []
+
+
 def test_of_many_who_come_at_once_one_configures(deploy: Deploy, tmp_path: Path) -> None:
     clients = [create_app(deploy(None)).test_client() for _ in range(2)]
     start = threading.Barrier(8)
