@@ -90,8 +90,10 @@ def test_what_is_cut_or_damaged_is_never_handed_on_whole(
         else f"the storage sent {len(BIG_CONTENT)} bytes with sha256 "
         f"{hashlib.sha256(spoiled).hexdigest()}, the index says {ETAG[1:-1]}"
     )
-    warnings = [each.message for each in caplog.records if each.levelno >= logging.WARNING]
-    assert warnings == [f"a transfer to clients breaks off: {why}"]
+    told = [each.message for each in caplog.records if each.levelno >= logging.WARNING]
+    assert [each for each in told if "transfer" in each] == [
+        f"a transfer to clients breaks off: {why}"
+    ]
     assert at.kept() == []
     at.valve.cut_after, at.valve.spoiled = None, False
     assert at.get(BIG_PATH) == (200, BIG_CONTENT)
