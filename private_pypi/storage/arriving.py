@@ -121,6 +121,7 @@ class Arriving:
         self._window_start = 0  # the position of the window in the file
         self._readers: set[ArrivingPart] = set()
         self._waiting: list[tuple[int, Callable[[], object]]] = []
+        self._waiting_threads = 0
         self._is_read = False  # whether any reader has begun
         self._unread_since = time.monotonic()
         self._is_whole = False
@@ -153,7 +154,12 @@ class Arriving:
     def wait(self, offset: int = 0, *, seconds: float) -> bool:
         """Wait until `has(offset)`, at most `seconds`; whether it is so."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.has(offset), seconds)
+            self._waiting_threads += 1
+            try:
+                return self._changed.wait_for(lambda: self.has(offset), seconds)
+            finally:
+                self._waiting_threads -= 1
+                self._unread_since = time.monotonic()
 
     def call_when(self, offset: int, callback: Callable[[], object]) -> None:
         """Call `callback` once when `has(offset)`: at once, or later in another thread.
@@ -239,7 +245,7 @@ class Arriving:
     @property
     def is_forsaken(self) -> bool:
         """Whether it has had no readers and no waiting callers for some time."""
-        is_waited_for = self._readers or self._waiting
+        is_waited_for = self._readers or self._waiting or self._waiting_threads
         return not is_waited_for and time.monotonic() - self._unread_since > _LINGER
 
     def begin(self, announced: int, scratch: Path) -> None:

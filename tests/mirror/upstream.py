@@ -216,6 +216,7 @@ class Upstream:
         self._asked: list[Asked] = []
         self._holds: list[Hold] = []
         self._failing: list[_Failing] = []
+        self._trouble_is_over = threading.Event()
         self._listeners: dict[Origin, _Listener] = {}
 
     # -- addresses -------------------------------------------------------------------------------
@@ -348,22 +349,30 @@ class Upstream:
             self._failing.append(_Failing(kind, only, found, skip, times))
 
     def heal(self) -> None:
-        """Let everything succeed again."""
+        """Let everything succeed again; answers that are in trouble end."""
         with self.lock:
             self._failing.clear()
+        self.end_trouble()
         for listener in self._listeners.values():
             listener.listen()
+
+    def end_trouble(self) -> None:
+        """End the answers that are going wrong at this moment."""
+        with self.lock:
+            over, self._trouble_is_over = self._trouble_is_over, threading.Event()
+        over.set()
 
     def origin_of(self, kind: Kind) -> Origin:
         """The origin that has the pages or the files."""
         return "index" if kind in ("page", "list") or not self.files_elsewhere else "files"
 
-    def fault_of(self, asked: Asked) -> Fault | None:
-        """Note a request, and how it fails; None: it does not."""
+    def fault_of(self, asked: Asked) -> tuple[Fault, threading.Event] | None:
+        """Note a request, and how it fails and until when; None: it does not."""
         with self.lock:
             self._asked.append(asked)
             # Those behind the first that takes it do not count it.
-            return next((each.fault for each in self._failing if each.takes(asked)), None)
+            fault = next((each.fault for each in self._failing if each.takes(asked)), None)
+            return None if fault is None else (fault, self._trouble_is_over)
 
     def hold_of(self, asked: Asked) -> Hold | None:
         """Where a request waits; None: nowhere."""
@@ -629,7 +638,7 @@ class Exchange:
     def __init__(self, handler: _Handler, upstream: Upstream, asked: Asked, ended: threading.Event):
         self.upstream = upstream
         self.asked = asked
-        self.ended = ended  # when everybody has to stop
+        self.ended = ended  # when everybody has to stop; if it goes wrong, also when all is well
         self._handler = handler
         self._hold = upstream.hold_of(asked)
 
@@ -724,15 +733,16 @@ class _Handler(BaseHTTPRequestHandler):
         upstream, listener = self.server.upstream, self.server.listener
         headers = {name.lower(): value for name, value in self.headers.items()}
         asked = upstream.describe(listener.name, self.command, self.path, headers)
-        fault = upstream.fault_of(asked)
+        failing = upstream.fault_of(asked)
         exchange = Exchange(self, upstream, asked, self.server.ended)
         try:
             exchange.wait()
             if self.server.ended.is_set():
                 self.close_connection = True  # nobody who has waited is answered any more
-            elif fault is None:
+            elif failing is None:
                 exchange.send(exchange.good())
             else:
+                fault, exchange.ended = failing
                 fault.answer(exchange)
         except OSError:
             self.close_connection = True  # the client has seen enough
@@ -778,6 +788,7 @@ class _Server(ThreadingHTTPServer):
     def end(self) -> None:
         """Close everything, and wait for all threads."""
         self.ended.set()
+        self.upstream.end_trouble()
         self.shutdown()
         self._thread.join()
         with self._lock:

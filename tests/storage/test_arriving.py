@@ -18,8 +18,8 @@ CONTENT = os.urandom(1 << 20)
 PIECES = [CONTENT[start : start + 65536] for start in range(0, len(CONTENT), 65536)]
 
 
-def begun(tmp_path: Path, *, on_disk: bool = True) -> Arriving:
-    sha256 = hashlib.sha256(CONTENT).hexdigest()
+def begun(tmp_path: Path, *, on_disk: bool = True, is_hash_known: bool = True) -> Arriving:
+    sha256 = hashlib.sha256(CONTENT).hexdigest() if is_hash_known else None
     arriving = Arriving("a file", sha256=sha256, size=len(CONTENT))
     arriving.begin(len(CONTENT), tmp_path / ("scratch" if on_disk else "nowhere/scratch"))
     return arriving
@@ -135,6 +135,22 @@ def test_what_nobody_waits_for_is_given_up_unless_it_is_nearly_here(
     arriving.feed(PIECES[-1])
     arriving.finish()
     assert arriving.is_whole
+
+
+def test_what_a_thread_waits_for_is_not_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LINGER", -1.0)
+    arriving = begun(tmp_path, is_hash_known=False)  # nothing of it may be read before its end
+    thread = threading.Thread(target=arriving.wait_for_all, daemon=True)
+    thread.start()
+    eventually(lambda: not arriving.is_forsaken, "the thread waits")
+    for piece in PIECES:
+        arriving.feed(piece)
+    arriving.finish()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert arriving.is_forsaken
 
 
 def test_a_storage_that_drips_for_ever_is_given_up(
