@@ -50,5 +50,6 @@ install_once editable "pyproject.toml" --no-deps --no-build-isolation --editable
 .venv/bin/ruff format --check --quiet .
 .venv/bin/mypy
 # Each process runs whole modules, in the order of tests/machine.py: fixtures of a module are made once.
+# At most two failed tests of a run are tried again, and their tracebacks are shown at its end.
 exec .venv/bin/python tools/tidily.py .venv/bin/python -m pytest --numprocesses auto --dist loadfile \
-    --no-loadscope-reorder "$@"
+    --no-loadscope-reorder --reruns 1 --max-suite-reruns 2 --rerun-show-tracebacks "$@"
