@@ -56,6 +56,7 @@ class ObjectStorageBackend(ObjectsBackend[ObjectStorageSettings]):
     View = ObjectStorageView
     traits = Traits(
         largest_file=5 * 2**30,  # what S3 stores with one request, and copies with one
+        has_journal=True,
         answers_exactly=True,
         needs_admin_secret=False,
     )

@@ -31,6 +31,10 @@ class Traits:
     document, and only asks for `recent_files` in addition."""
     opens_here: bool = False
     """The files are on this machine, so the server does not store copies in its disk cache."""
+    has_journal: bool = False
+    """`recent_files` takes one request if nothing is new, and has each file as soon as it was
+    published. The server then also asks it, at most once a second, when a client asks for a file
+    that the server does not know."""
     answers_at_once: bool = False
     """A call is about as fast as one of the file system. It is made in the thread of the request,
     and is not repeated if it fails. Otherwise, a limited number of calls are made in background

@@ -10,6 +10,9 @@ About times: a synchronisation lists names first and opens files afterwards. A n
 listed was absent when the listing began. `Pace` says for how long this is believed, and when the
 next listing is due. A synchronisation that has many files to open ends before all of them are open,
 so that names are listed again in time, and the next one goes on with the files.
+
+A storage with a journal is also listed when somebody asks for a file that is not known
+here (`looking`), because another server may have published it a moment ago.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ from private_pypi.index.examining import (
     with_record,
 )
 from private_pypi.index.local import LocalIndex
+from private_pypi.index.looking import LOOK_EVERY, Look, Looks
 from private_pypi.index.readers import examine_all, take_file
 from private_pypi.index.reconciling import Reconciliation
 from private_pypi.model import DistributionFile, StoredFile, StoredName, Unlisted
@@ -79,6 +83,7 @@ _REST = 0.25  # of the time that a listing took: the shortest pause before the n
 _LIST_EVERY = 900.0  # seconds after which a storage is listed although it has the same mark
 _CHECK_EVERY = 2.0  # seconds after which the thread checks whether the local index was lost
 _RETRY_SECONDS = 5.0  # after a first failure; twice as long after each further one
+_TAKE_TURNS = 0.05  # seconds after which a look that waits for another process is tried again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +160,8 @@ class Synchronizer:
         self.pace = Pace(interval.total_seconds())
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._woken = threading.Event()  # ends a pause of the thread
+        self._looks = Looks(self._woken.set)
         self._failures = 0  # of the thread, one after another until now
         self._planned_age = math.inf  # of the last listing when the next turn is due, in seconds
         self._told: set[str] = set()  # problems with folders that were logged the last time
@@ -170,6 +177,7 @@ class Synchronizer:
             return
         self._stop = threading.Event()
         self._failures = 0
+        self._looks.open()
         self._thread = threading.Thread(
             target=self._run, name=f"synchronize {self._title}", daemon=True
         )
@@ -178,6 +186,8 @@ class Synchronizer:
     def begin_stop(self) -> None:
         """Tell the thread to end; does not wait for it."""
         self._stop.set()
+        self._woken.set()
+        self._looks.close()
 
     def stop(self, timeout: float = 10.0) -> None:
         """End the thread, waiting at most `timeout` seconds for it."""
@@ -198,6 +208,30 @@ class Synchronizer:
             time.sleep(0.02)
         return True
 
+    def look(self, since: float) -> Look | None:
+        """Have the storage listed for somebody who misses a file; it begins when that one waits.
+
+        None: a listing began later than `since` (`time.monotonic`), so what it lacks is absent, or
+        no thread synchronises here.
+        """
+        if self._thread is None or self._listing_began() >= since:
+            return None
+        if self._stop.is_set():
+            raise BackendUnavailable("the server is stopping")
+        return Look(self._looks, since)
+
+    def _listing_began(self) -> float:
+        """When the last complete listing by any process began (`time.monotonic`), or earlier."""
+        now = time.monotonic()
+        age = self._index.age()
+        return -math.inf if age is None else now - age
+
+    def _before_look(self) -> float:
+        """Seconds until somebody who waits for a look gets it, if this thread does not fail."""
+        if not self._looks.are_wanted:
+            return math.inf
+        return self._listing_began() + LOOK_EVERY - time.monotonic()
+
     def _run(self) -> None:
         started_at: float | None = time.time()
         next_at = 0.0  # time.monotonic()
@@ -211,24 +245,33 @@ class Synchronizer:
                     next_at = time.monotonic() + self._turn(started_at)
                     started_at = None
                     self._failures = 0
+                self._looks.end(self._listing_began())
+                pause = next_at - time.monotonic()
+                if not self._failures:
+                    pause = min(pause, max(_TAKE_TURNS, self._before_look()))
             except PrivatePypiError as error:
                 self._failures += 1
-                next_at = time.monotonic() + self._pause(error)
+                pause = self._pause(error)
+                next_at = time.monotonic() + pause
+                self._looks.end()
             except Exception:
                 # A bug of the core or of a backend must not end the only thread that synchronises.
                 # `_pass` has noted the error.
                 _log.exception("%s: synchronising failed", self._title)
                 self._failures += 1
-                next_at = time.monotonic() + self.pace.interval
-            self._stop.wait(min(_CHECK_EVERY, max(0.01, next_at - time.monotonic())))
+                pause = self.pace.interval
+                next_at = time.monotonic() + pause
+                self._looks.end()
+            self._woken.wait(min(_CHECK_EVERY, max(0.01, pause)))
+            self._woken.clear()
 
     def _is_overdue(self) -> bool:
         """Whether to synchronise now, although the next turn was planned for later.
 
-        The reason may be that the local index was lost, that a clock was set, or that the machine
-        was suspended.
+        The reason may be that somebody waits for a look, that the local index was lost, that a
+        clock was set, or that the machine was suspended.
         """
-        if not self._index.ready():
+        if not self._index.ready() or self._before_look() <= 0:
             return True
         age = self._index.age()
         return age is None or age > self._planned_age + _GRACE
@@ -245,6 +288,7 @@ class Synchronizer:
             state.error is None
             and age is not None
             and age < due_after
+            and self._before_look() > 0
             and (started_at is None or (state.synced_at or 0.0) > started_at)
         ):
             self._planned_age = due_after

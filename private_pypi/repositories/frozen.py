@@ -16,6 +16,7 @@ from private_pypi.backend import Access, Secret
 from private_pypi.backend.times import show_instant
 from private_pypi.errors import FileHidden, Unsupported
 from private_pypi.index.local import ProjectLine
+from private_pypi.index.looking import Look
 from private_pypi.model import ListedFile, ProjectPage
 from private_pypi.policy import HiddenFile
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList
@@ -157,6 +158,11 @@ class Frozen(Repository):
         if not self._has(file):
             raise FileHidden(filename, "as_of", self._why_not(file))
         return file
+
+    def begin_look(
+        self, project: NormalizedName, filename: str, secret: Secret, since: float
+    ) -> Look | None:
+        return self._repository.begin_look(project, filename, secret, since)
 
     def release(
         self,

@@ -10,6 +10,7 @@ from packaging.utils import NormalizedName
 
 from private_pypi.backend import Access, Secret
 from private_pypi.index.local import ProjectLine
+from private_pypi.index.looking import Look
 from private_pypi.model import DistributionFile, ListedFile, Upload
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList, ToFetch
 from private_pypi.repositories.explaining import Explanation
@@ -132,6 +133,10 @@ class Grant:
     ) -> ListedFile:
         """A file of a project. Raises `FileNotFound` only if it is known to be absent."""
         return self.repository.file(project, filename, self.secret, need)
+
+    def begin_look(self, project: NormalizedName, filename: str, since: float) -> Look | None:
+        """Begin to look for a file that `file` did not find; see `Repository`."""
+        return self.repository.begin_look(project, filename, self.secret, since)
 
     def to_fetch(
         self, project: NormalizedName, filename: str, *, core_metadata: bool

@@ -43,6 +43,7 @@ from private_pypi.errors import (
     WrongSecret,
 )
 from private_pypi.index.local import ProjectLine
+from private_pypi.index.looking import Look
 from private_pypi.model import DistributionFile, ListedFile, Upload
 from private_pypi.repositories.answers import (
     Absent,
@@ -437,6 +438,20 @@ class Group(Repository):
             else:
                 return replace(file, source=answer.path)
         raise missing
+
+    def begin_look(
+        self, project: NormalizedName, filename: str, secret: Secret, since: float
+    ) -> Look | None:
+        """The same of the first private member that may answer and lets the caller in."""
+        for leaf in self._leaves.values():
+            if leaf.repository.is_mirror or not leaf.may_answer(project):
+                continue
+            own = secret_for(leaf.repository, secret)
+            if own is not None:
+                look = leaf.repository.begin_look(project, filename, own, since)
+                if look is not None:
+                    return look
+        return None
 
     def to_fetch(
         self,

@@ -17,6 +17,7 @@ from packaging.utils import NormalizedName
 from private_pypi.backend import Access, Secret, Usage
 from private_pypi.errors import BackendUnavailable, FileNotFound, PrivatePypiError, Unsupported
 from private_pypi.index.local import ProjectLine
+from private_pypi.index.looking import Look
 from private_pypi.index.synchronizing import SyncCounts
 from private_pypi.model import DistributionFile, ListedFile, Upload
 from private_pypi.repositories.answers import Absent, Elsewhere, Found, ProjectList, ToFetch
@@ -286,6 +287,16 @@ class Repository(abc.ABC):
         need: Access = Access.READ,
     ) -> ListedFile:
         """A file of a project. Raises `FileNotFound` only if it is known to be absent."""
+
+    def begin_look(
+        self, project: NormalizedName, filename: str, secret: Secret, since: float
+    ) -> Look | None:
+        """Begin to look for a file that `file` did not find, and that may be new in the storage.
+
+        None: the storage has no journal that tells what is new, such a file cannot be there, the
+        file is known by now, or the storage was listed later than `since` (`time.monotonic`).
+        """
+        return None
 
     def to_fetch(
         self,

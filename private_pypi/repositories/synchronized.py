@@ -14,8 +14,15 @@ from packaging.utils import NormalizedName
 
 from private_pypi.backend import AnyBackend, Secret, SupportsIndex, capability
 from private_pypi.configuration.config import RepositorySettings
-from private_pypi.errors import BackendUnavailable, NotConfigured, PrivatePypiError
+from private_pypi.distributions.filenames import parse_filename
+from private_pypi.errors import (
+    BackendUnavailable,
+    InvalidFilename,
+    NotConfigured,
+    PrivatePypiError,
+)
 from private_pypi.index.local import ProjectLine, SyncState
+from private_pypi.index.looking import Look
 from private_pypi.index.synchronizing import Pace, SyncCounts, Synchronizer
 from private_pypi.model import FRESH, Freshness
 from private_pypi.repositories.answers import ProjectList
@@ -192,6 +199,20 @@ class Synchronized(StoredRepository):
     def look_up(self, project: NormalizedName, secret: Secret) -> Freshness:
         """Do nothing: the local index has all projects."""
         return FRESH
+
+    def begin_look(
+        self, project: NormalizedName, filename: str, secret: Secret, since: float
+    ) -> Look | None:
+        """Have the journal read before the interval is over; see `Repository`."""
+        if self._synchronizer is None or not self.traits.has_journal:
+            return None
+        try:
+            is_possible = parse_filename(filename).project == project
+        except InvalidFilename:
+            return None
+        if not is_possible or self.index.file_if_ready(filename) is not None:
+            return None
+        return self._synchronizer.look(since)
 
     def list_projects(self, secret: Secret) -> ProjectList:
         """All projects of the local index."""

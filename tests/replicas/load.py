@@ -161,8 +161,8 @@ class Client:
     def _ask(self, send: Callable[[], requests.Response], what: str) -> requests.Response | None:
         """The answer, after as many repetitions as it takes; None, and a complaint, without one.
 
-        A page may be absent, because a server need not know yet what another one got. For the same
-        reason a file is asked for again.
+        A page may be absent, because a server need not know yet what another one got. A file that
+        a page lists may not.
         """
         deadline = time.monotonic() + HEALED_WITHIN
         seen: Counter[str] = Counter()
@@ -177,7 +177,7 @@ class Client:
                     self._outcome.count(healed=seen)
                     return answer
                 said = f"{status}"
-                if 400 <= status < 500 and what != "file":
+                if 400 <= status < 500:
                     self._outcome.complain(f"{what}: {said} {answer.text[:300]}")
                     return None
             seen[f"{what}: {said}"] += 1

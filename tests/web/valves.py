@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from flask import Flask
+
 from private_pypi.backend import Backend
 from private_pypi.configuration.config import Configuration
 from private_pypi.distributions.core_metadata import read_core_metadata
@@ -96,6 +98,7 @@ class Place:
     storage: Memory
     valve: Valve
     repository: Repository
+    app: Flask
     port: int
     stop: Stop
 
@@ -189,7 +192,7 @@ def place(
     thread.start()
     try:
         assert listening.wait(20)
-        yield Place(storage, valve, repository, ports[0], stop)
+        yield Place(storage, valve, repository, app, ports[0], stop)
     finally:
         valve.open()
         for event in storage.held.values():

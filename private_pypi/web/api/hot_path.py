@@ -11,6 +11,7 @@ thread and back takes about as long as to answer it. Everything else is answered
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, cast
@@ -18,7 +19,7 @@ from typing import Any, cast
 from packaging.utils import NormalizedName
 
 from private_pypi.backend import Access
-from private_pypi.errors import PrivatePypiError, ProjectNotFound
+from private_pypi.errors import FileNotFound, PrivatePypiError, ProjectNotFound
 from private_pypi.model import Freshness
 from private_pypi.pages.simple_api import Representation
 from private_pypi.repositories import Absent, Elsewhere, Found, Grant, Repositories
@@ -26,12 +27,14 @@ from private_pypi.repositories.repository import NotAtHand
 from private_pypi.web.api.asked import Asked, AskedBefore
 from private_pypi.web.api.simple_content import (
     Pages,
+    begin_look,
     begin_to_wait,
     content_of_file,
     content_to_fetch,
     file_of,
     file_with_hash,
     found_content,
+    later_than,
     list_content,
     open_any,
     redirect,
@@ -85,7 +88,8 @@ class HotPath:
         """What is in memory, for a caller who was let in before (see `serving.gate.AtOnce`).
 
         Raises `Later` if the upstream of a mirror has to be asked for a page or a file first. Then
-        the thread that asks makes the answer as well.
+        the thread that asks makes the answer as well. Also raises it if an unknown file has to be
+        looked for in the storage.
         """
         repositories = self._served.known_repositories
         if repositories is None or not self._is_plain(environ):
@@ -197,7 +201,13 @@ class HotPath:
             conditions = replace(asked.conditions, waiting=environ.get(WAITING))
             to_fetch = content_to_fetch(granted, project, filename, conditions)
             return None if to_fetch is None else to_fetch.as_answer()
-        file, sha256 = file_with_hash(granted, project, filename)
+        try:
+            file, sha256 = file_with_hash(granted, project, filename)
+        except FileNotFound:
+            look = begin_look(granted, project, filename, time.monotonic())
+            if look is not None and WAITING in environ:
+                raise later_than(look) from None
+            raise
         in_memory = self._files.content(granted, sha256)
         made_of = (file, in_memory, granted.is_public)
         if asked.last is not None and asked.last[0] == made_of:

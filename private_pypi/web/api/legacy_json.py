@@ -22,7 +22,7 @@ from private_pypi.web.api.simple import (
     send,
     wait_without_thread,
 )
-from private_pypi.web.api.simple_content import file_of
+from private_pypi.web.api.simple_content import looked_for_file
 from private_pypi.web.http.content import page_content
 from private_pypi.web.http.page_cache import Page, PageKey, make_page
 from private_pypi.web.http.routes import Route
@@ -84,7 +84,7 @@ def file_below_packages(repository: str, name: str, filename: str) -> Response:
     granted = grant(repository, Access.READ)
     project = normalize(name)
     wait_without_thread(granted, project)
-    return send(file_of(granted, project, filename, conditions_of_request()))
+    return send(looked_for_file(granted, project, filename, conditions_of_request()))
 
 
 def no_xml_rpc(repository: str | None = None) -> Response:

@@ -25,9 +25,9 @@ from private_pypi.storage.arriving import Arriving
 from private_pypi.web.api.simple_content import (
     begin_to_wait,
     file_content_of,
-    file_of,
     found_content,
     list_content,
+    looked_for_file,
     redirect,
 )
 from private_pypi.web.http.answers import answer_text
@@ -109,7 +109,7 @@ def project_file(
     if name != normalized:
         return redirect_within("..", normalized, filename)
     wait_without_thread(granted, normalized)
-    return send(file_of(granted, normalized, filename, conditions_of_request()))
+    return send(looked_for_file(granted, normalized, filename, conditions_of_request()))
 
 
 def asset(asset_id: str, name: str, repository: str | None = None) -> Response:

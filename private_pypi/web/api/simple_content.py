@@ -5,12 +5,14 @@ It knows neither routes nor Flask, so that `hot_path` can answer before Flask is
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 from packaging.utils import NormalizedName
 
-from private_pypi.errors import FileNotFound
+from private_pypi.errors import BackendUnavailable, FileHidden, FileNotFound
+from private_pypi.index.looking import Look
 from private_pypi.model import ListedFile
 from private_pypi.pages.simple_api import Representation, project_detail, project_list
 from private_pypi.repositories import Found, Grant, Opened, ProjectList
@@ -30,6 +32,9 @@ _METADATA = ".metadata"
 _PAGE_WAIT = 15.0
 """Seconds for which a request waits for a page of another index. Then it gets what is known of the
 page, if anything. Installers give up a little later."""
+
+_LOOK_WAIT = 10.0
+"""Seconds for which a request waits until the storage was looked at for an unknown file."""
 
 
 class Pages(Protocol):
@@ -169,6 +174,52 @@ def file_of(
     """
     file, _ = file_with_hash(granted, project, filename)
     return content_of_file(granted, file, filename, conditions, open_small)
+
+
+def looked_for_file(
+    granted: Grant, project: NormalizedName, filename: str, conditions: Conditions
+) -> Content:
+    """The same, but a file that is not known here is looked for before it is called absent.
+
+    Another server may have published it a moment ago. Raises `Later` if the server supports that,
+    and `BackendUnavailable` if the storage takes too long.
+    """
+    waiting = conditions.waiting
+    awaited = None if waiting is None else waiting.awaited
+    since = awaited.since if isinstance(awaited, Look) else None
+    has_waited = waiting is not None and waiting.is_over
+    while True:
+        # This comes before the file is asked for, so that what a look has found is there.
+        look = None if since is None else begin_look(granted, project, filename, since)
+        try:
+            return file_of(granted, project, filename, conditions)
+        except FileHidden:
+            raise
+        except FileNotFound:
+            if since is not None and look is None:
+                raise
+        if look is None:
+            since = time.monotonic()
+        elif has_waited:
+            raise BackendUnavailable(
+                f"whether {filename!r} exists is not known yet, because the storage takes too long",
+                retry_after=5,
+            )
+        elif waiting is not None:
+            raise later_than(look)
+        else:
+            look.wait(_LOOK_WAIT)
+            has_waited = True
+
+
+def begin_look(granted: Grant, project: NormalizedName, filename: str, since: float) -> Look | None:
+    """Begin to look for a file, or that of core metadata; see `Repository.begin_look`."""
+    return granted.begin_look(project, filename.removesuffix(_METADATA), since)
+
+
+def later_than(look: Look) -> Later:
+    """What a request raises that waits for a look."""
+    return Later(look, look.call_when_over, look.forget, seconds=_LOOK_WAIT)
 
 
 def file_with_hash(
