@@ -17,7 +17,7 @@ from private_pypi.web import HOT_PATH, create_app
 from private_pypi.web.api.hot_path import WSGI, HotPath
 from tests.groups.conftest import TABLES, Serve, Served
 from tests.mirror.upstream import Upstream
-from tests.web.conftest import basic, publish
+from tests.web.conftest import basic, publish, sent_by_the_loop
 from tests.web.people.test_sign_in import Person
 
 PLANS, _ = make_wheel("plans", "1.0")
@@ -226,7 +226,7 @@ def test_the_fast_ways_answer_as_the_views(served: Served) -> None:
                 "HTTP_AUTHORIZATION": basic("all", secret)["Authorization"],
                 "HTTP_ACCEPT": Representation.JSON.value,
             }
-            at_once = fast.at_once(made)
+            at_once = sent_by_the_loop(app, made)
             if at_once is not None:
                 told.append((secret, name, at_once.status))
                 assert (at_once.status, at_once.body) == answer(slow, f"/simple/{name}/", secret)[

@@ -1272,25 +1272,27 @@ def test_a_process_leaves_to_another_what_that_one_just_did(
     first = running(local.synchronizer(seconds=3600))
     eventually(lambda: local.storage.calls["list_files"] == 1)
     second = running(local.synchronizer(seconds=3600))
-    eventually(lambda: looked == [second])
+    eventually(lambda: second in looked)
+    assert first not in looked
     local.storage.held["list_files"].set()
     assert first.wait_until_ready(20)
     assert second.wait_until_ready(20)
-    eventually(lambda: looked.count(second) == 2)  # it looks every 2 seconds
+    before = looked.count(second)
+    eventually(lambda: looked.count(second) > before)  # it looks every 2 seconds
     assert (first.counts.done, second.counts.done) == (1, 0)
     assert local.storage.calls["list_files"] == 1
 
 
 @pytest.mark.needs("time")
 def test_a_slow_listing_is_followed_by_the_next_one_in_time(remote: Server, running: Start) -> None:
-    remote.storage.delay["recent_files"] = 0.5
+    remote.storage.delay["recent_files"] = 1.0
     synchronizer = running(remote.synchronizer(seconds=1))
     assert synchronizer.wait_until_ready(30)
     for number in range(3):  # of another server
         filename, content = make_wheel(version=f"{number}.0")
         remote.store(filename, content)
-        # 20 times the length of a listing would be 10 seconds.
-        eventually(lambda filename=filename: filename in remote.shown(), within=7)  # type: ignore[misc]
+        # 20 times the length of a listing would be 20 seconds.
+        eventually(lambda filename=filename: filename in remote.shown(), within=16)  # type: ignore[misc]
         age = remote.index.age()
         assert age is not None and synchronizer.pace.is_believed(age)
 

@@ -11,10 +11,10 @@ from werkzeug.test import create_environ
 
 from private_pypi.policy import watched
 from private_pypi.testing.distributions import make_wheel
-from private_pypi.web import HOT_PATH
 from private_pypi.web.serving import Answer
 from tests.mirror.mirrors import PYPI, Asking, Clock, Mirrored, forget_trouble
 from tests.mirror.upstream import JSON, Upstream
+from tests.web.conftest import sent_by_the_loop
 
 DAY = 86_400
 OLD, YOUNG = make_wheel("demo", "1.0"), make_wheel("demo", "2.0")
@@ -38,8 +38,7 @@ def aged(index: Upstream) -> Upstream:
 def at_once(asking: Asking) -> Answer | None:
     """What the loop sends for the page of the project."""
     environ = create_environ("/r/pypi/simple/demo/", headers=PYPI | {"Accept": JSON})
-    answer: Answer | None = asking.client.application.extensions[HOT_PATH].at_once(environ)
-    return answer
+    return sent_by_the_loop(asking.client.application, environ)
 
 
 def kept(asking: Asking) -> Answer:

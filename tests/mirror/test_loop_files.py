@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from private_pypi.testing.distributions import make_sdist, make_wheel
-from private_pypi.web import HOT_PATH, create_app
+from private_pypi.web import create_app
 from private_pypi.web.serving import Answer
 from tests.mirror.mirrors import PYPI, Asking, Clock, Mirrored, cached
 from tests.mirror.test_mirror_policy import allow, audit
 from tests.mirror.upstream import JSON, Upstream
 from tests.waiting import eventually
+from tests.web.conftest import sent_by_the_loop
 from tests.web.serving.servers import Server
 
 WHEEL, METADATA = make_wheel("demo", "1.0"), f"{make_wheel('demo', '1.0')[0]}.metadata"
@@ -39,9 +40,7 @@ class Watched:
             return app(environ, start_response)
 
         def at_once(environ: dict[str, Any]) -> Answer | None:
-            asking.deployment.repositories  # noqa: B018  - as if the configuration had been checked
-            found: Answer | None = app.extensions[HOT_PATH].at_once(environ)
-            return found
+            return sent_by_the_loop(app, environ)
 
         server.start(application, at_once=at_once)
 

@@ -536,17 +536,24 @@ def test_large_pages_take_turns(
     upstream: Upstream, mirror: MirrorStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend, "_SMALL_PAGE", 1000)
-    monkeypatch.setattr(backend, "_PAGE_SECONDS", 0.05)
     small = in_json({"filename": WHEEL, "url": WHEEL})
     large = in_json({"filename": WHEEL, "url": WHEEL}, more="x" * 1000)
     turns = mirror.backend.large_pages
     for _ in range(backend._MOST_LARGE):
         turns.acquire()
     assert page_of(upstream, mirror, small).files
-    with pytest.raises(BackendUnavailable, match="too many large pages"):
-        page_of(upstream, mirror, large)
+
+    class Impatient:
+        """The turns, for which nobody waits: time for a page has to be long enough to read it."""
+
+        def acquire(self, timeout: float) -> bool:
+            return turns.acquire(blocking=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror.backend, "large_pages", Impatient())
+        with pytest.raises(BackendUnavailable, match="too many large pages"):
+            page_of(upstream, mirror, large)
     turns.release()
-    monkeypatch.setattr(backend, "_PAGE_SECONDS", 20)
     for _ in range(2):  # the turn is over after each of them, also after one that is refused
         assert page_of(upstream, mirror, large).files
         assert "not JSON" in refusal_of(upstream, mirror, large[:-1], JSON)

@@ -155,9 +155,11 @@ def test_made_up_secrets_push_out_no_verdict_that_was_given(
 
 
 def test_first_requests_are_answered_while_a_stranger_sends_made_up_secrets(
-    asking: Verdicts,
+    asking: Verdicts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As fast as he can, to a storage that takes a while for each."""
+    monkeypatch.setattr(strangers, "_WAIT_SECONDS", 60.0)
+    monkeypatch.setattr(strangers, "_HANGING_SECONDS", 60.0)
     stop = threading.Event()
 
     def slow(access: Access) -> Callable[[], Access]:

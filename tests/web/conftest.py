@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from private_pypi.backend import Secret
 from private_pypi.configuration.config import ConfigurationText
 from private_pypi.testing.distributions import encode_multipart, form_for
-from private_pypi.web import create_app
+from private_pypi.web import HOT_PATH, create_app
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.options import ServerOptions
+from private_pypi.web.serving import Answer
 
 MINE = """
 [mine]
@@ -44,6 +47,18 @@ READER = basic("mine", "reader")
 WRITER = basic("mine", "writer")
 
 Deploy = Callable[..., Deployment]
+
+
+def sent_by_the_loop(app: Flask, environ: dict[str, Any]) -> Answer | None:
+    """What the loop of a server sends for a GET; None: a thread has to answer.
+
+    Once a second it is a thread that answers, because the files of the configuration have to be
+    checked. Here they count as checked, however slow the machine is.
+    """
+    app.extensions["private_pypi"]._looked_at = time.monotonic()
+    answer = app.extensions[HOT_PATH].at_once(environ)
+    assert answer is None or isinstance(answer, Answer)
+    return answer
 
 
 @pytest.fixture

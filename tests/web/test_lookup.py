@@ -33,6 +33,7 @@ from private_pypi.testing import Memory
 from private_pypi.testing.distributions import make_sdist, make_wheel
 from private_pypi.web import create_app
 from private_pypi.web.deployment import Deployment
+from tests import waiting
 from tests.web import lookups
 from tests.web.conftest import Deploy, basic, publish
 
@@ -708,7 +709,7 @@ def test_closing_ends_what_goes_on_in_the_background(
     threading.Timer(0.2, storage.held["read_part"].set).start()
     deployment.close()
     assert storage.calls["read_part"] <= 4
-    assert [t.name for t in threading.enumerate() if t.name == "repository 'mine'"] == []
+    waiting.eventually(lambda: "repository 'mine'" not in {t.name for t in threading.enumerate()})
 
 
 # -- one table for many owners -------------------------------------------------------------------

@@ -20,10 +20,19 @@ from werkzeug.test import create_environ
 from private_pypi.configuration import kept as kept_configuration
 from private_pypi.configuration.config import read_source
 from private_pypi.testing.distributions import make_wheel
-from private_pypi.web import HOT_PATH, create_app
+from private_pypi.web import create_app
 from private_pypi.web.api import legacy
 from private_pypi.web.serving import Answer, RequestHead
-from tests.web.conftest import MINE, OTHER, READER, WRITER, Deploy, basic, publish
+from tests.web.conftest import (
+    MINE,
+    OTHER,
+    READER,
+    WRITER,
+    Deploy,
+    basic,
+    publish,
+    sent_by_the_loop,
+)
 
 TOKEN = {"Authorization": "Bearer the-token"}
 
@@ -254,7 +263,7 @@ def test_a_server_that_knows_its_names_answers_under_no_other(deploy: Deploy) ->
 
     def at_once(host: str) -> bool:
         environ = create_environ("/r/mine/simple/demo/", headers={"Host": host})
-        return app.extensions[HOT_PATH].at_once(environ) is not None
+        return sent_by_the_loop(app, environ) is not None
 
     for host in ("pypi.acme.example", "127.0.0.1:8888", "localhost"):
         assert statuses(host) == {200}

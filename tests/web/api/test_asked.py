@@ -17,7 +17,15 @@ from private_pypi.web import HOT_PATH, create_app
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.serving import Answer
 from tests.web import lookups
-from tests.web.conftest import MINE, READER, WRITER, Deploy, basic, publish
+from tests.web.conftest import (
+    MINE,
+    READER,
+    WRITER,
+    Deploy,
+    basic,
+    publish,
+    sent_by_the_loop,
+)
 
 FILENAME, WHEEL = make_wheel("demo", "1.0")
 PAGE = "/simple/demo/"
@@ -33,8 +41,7 @@ def asking(app: Flask) -> Ask:
     def ask(path: str = PAGE, headers: dict[str, str] = READER, **more: str) -> Answer | None:
         named = {name.replace("_", "-"): value for name, value in more.items()}
         environ = create_environ(path, headers={"Accept": "text/html", **headers, **named})
-        answer: Answer | None = app.extensions[HOT_PATH].at_once(environ)
-        return answer
+        return sent_by_the_loop(app, environ)
 
     return ask
 
@@ -168,6 +175,15 @@ def look_again(served: Deployment) -> None:
     """Make the next request find out whether the configuration has changed."""
     served._looked_at = 0.0
     assert served.repositories
+
+
+def test_now_and_then_a_thread_looks_whether_the_configuration_has_changed(app: Flask) -> None:
+    ask = asking(app)
+    kept = warm(app, ask)
+    app.extensions["private_pypi"]._looked_at = 0.0
+    environ = create_environ(PAGE, headers={"Accept": "text/html", **READER})
+    assert app.extensions[HOT_PATH].at_once(environ) is None
+    assert ask() is kept[PAGE]
 
 
 def test_headers_that_decide_have_answers_of_their_own(app: Flask) -> None:

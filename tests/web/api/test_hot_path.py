@@ -12,12 +12,21 @@ from flask.testing import FlaskClient
 from werkzeug.test import create_environ
 
 from private_pypi.testing.distributions import make_wheel
-from private_pypi.web import HOT_PATH, create_app
+from private_pypi.web import create_app
 from private_pypi.web.api import asked, hot_path
 from private_pypi.web.http import content, page_cache
 from private_pypi.web.operations import logs
 from private_pypi.web.serving import Answer, Exchange
-from tests.web.conftest import MINE, OTHER, READER, WRITER, Deploy, basic, publish
+from tests.web.conftest import (
+    MINE,
+    OTHER,
+    READER,
+    WRITER,
+    Deploy,
+    basic,
+    publish,
+    sent_by_the_loop,
+)
 
 ACCEPTS = ("application/vnd.pypi.simple.v1+json", "text/html", "*/*", "application/xml", "")
 ENCODINGS = ("", "gzip", "gzip, deflate, zstd", "identity", "gzip;q=0")
@@ -94,9 +103,7 @@ def at_once_of(app: Flask) -> AtOnce:
 
     def ask(path: str, headers: dict[str, str] = READER) -> Answer | None:
         environ = create_environ(path, headers={"Accept": "text/html", **headers})
-        answer = app.extensions[HOT_PATH].at_once(environ)
-        assert answer is None or isinstance(answer, Answer)
-        return answer
+        return sent_by_the_loop(app, environ)
 
     return ask
 

@@ -227,7 +227,7 @@ def test_empty_lines_now_and_then_are_no_request(
     server.start(observer=observer)
     with server.connect() as sock:
         sock.sendall(b"\r\n\r\n")
-        eventually(lambda: observer.connections == 1)
+        assert read_all(sock) == b""
         eventually(lambda: observer.connections == 0)
 
 
@@ -236,13 +236,13 @@ def test_a_slow_upload_over_many_windows_is_received(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timeouts, "LOWEST_RATE", 100)
-    server.start(gate=gate(server), channel_timeout=1)
+    server.start(gate=gate(server), channel_timeout=2)
     body = form(b"y" * 8000)
     with server.connect() as sock:
         sock.sendall(head(len(body)))
-        for at in range(0, len(body), 200):
+        for at in range(0, len(body), 200):  # each piece is enough for a window
             sock.sendall(body[at : at + 200])
-            time.sleep(0.1)
+            time.sleep(0.15)
         assert read_answer(sock) == ("200 OK", digest(b"y" * 8000))
 
 
@@ -256,7 +256,7 @@ def test_a_client_that_hardly_reads_its_answer_is_cut(server: Server) -> None:
     )
     with server.connect() as sock:
         sock.sendall(GET)
-        for _ in range(100):
+        for _ in range(600):
             if not observer.connections:
                 break
             sock.recv(1)
