@@ -8,6 +8,7 @@ and a configuration that was submitted to one process is used by all processes o
 from __future__ import annotations
 
 import errno
+import gc
 import hmac
 import logging
 import threading
@@ -330,6 +331,9 @@ class Deployment:
         except ValueError:
             return
         old.close()
+        # A connection to a local index is part of a cycle (sqlite3 makes it), so only this closes
+        # it. On a quiet server, Python would not look for garbage for weeks.
+        gc.collect()
 
     def _build(self, configuration: Configuration) -> Repositories:
         return Repositories(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Hashable
 from io import BytesIO
 
 from private_pypi.errors import BackendUnavailable
@@ -39,7 +40,7 @@ class SmallFiles:
 
     def content(self, granted: Grant, sha256: str | None) -> bytes | None:
         """The content with this hash; None if it is not in memory."""
-        return self._files.find((granted.repository, sha256))
+        return self._files.find(_key(granted, sha256))
 
     def find(
         self, granted: Grant, sha256: str | None, open_it: Callable[[], Opened] | None = None
@@ -59,9 +60,14 @@ class SmallFiles:
         content = _small_content(opened, sha256)
         if content is None:
             return opened
-        # Of each repository, because another one may redirect to the same file.
-        self._files.keep((granted.repository, sha256), content, len(content) + 500)
+        self._files.keep(_key(granted, sha256), content, len(content) + 500)
         return CachedFile(BytesIO(content), len(content))
+
+
+def _key(granted: Grant, sha256: str | None) -> Hashable:
+    # Of each repository, because another one may redirect to the same file. A weak reference, so
+    # that one of a former configuration is not kept.
+    return weakref.ref(granted.repository), sha256
 
 
 def _small_content(opened: Opened, sha256: str | None) -> bytes | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import socket
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +25,7 @@ from private_pypi.testing.distributions import make_wheel
 from private_pypi.web import create_app
 from private_pypi.web.api import legacy
 from private_pypi.web.serving import Answer, RequestHead
+from tests.waiting import eventually
 from tests.web.conftest import (
     MINE,
     OTHER,
@@ -104,6 +107,47 @@ def test_closing_stops_what_a_submission_replaced(deploy: Deploy) -> None:
     assert running() == [f"synchronize replaced-{number} (file_system)" for number in (1, 2)]
     served.close()
     assert running() == []
+
+
+def test_what_a_submission_replaced_takes_no_memory_and_no_files(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was asked of it: it stays open for old requests, and is gone after that."""
+    monkeypatch.setattr(import_module("private_pypi.web.deployment"), "_OLD_REQUESTS", 0.1)
+    served = deploy(None, admin_token="the-token")
+    app = create_app(served)
+    client = app.test_client()
+    assert client.post("/initialize/", data={"config": MINE}, headers=TOKEN).status_code == 200
+    filename, content = make_wheel("demo", "1.0")
+    assert publish(client, filename, content).status_code == 200
+    log = str(served.root / "index" / "mine" / "index.sqlite-wal")
+    paths = (f"/simple/demo/{filename}", "/simple/demo/", "/simple/", "/simple/unknown/")
+
+    def opened() -> int:
+        return sum(os.path.realpath(each) == log for each in Path("/proc/self/fd").iterdir())
+
+    # The threads of a server live on, and so would what they have opened.
+    with ThreadPoolExecutor(4) as pool:
+        meet = threading.Barrier(4)
+
+        def ask(_: int) -> None:
+            meet.wait(60)
+            for path in paths * 2:
+                assert app.test_client().get(path, headers=READER).status_code in (200, 404)
+
+        list(pool.map(ask, range(4)))
+        for path in paths:
+            sent_by_the_loop(app, create_environ(path, headers=READER))
+        (before,) = map(weakref.ref, served.repositories)
+        assert opened() >= 4
+        gc.disable()  # a server looks for garbage rarely
+        try:
+            done = client.post("/initialize/", data={"config": OTHER}, headers=TOKEN)
+            assert done.status_code == 200, done.text
+            eventually(lambda: opened() == 0, lambda: f"{opened()} are open")
+            eventually(lambda: before() is None, "nothing keeps it")
+        finally:
+            gc.enable()
 
 
 def test_of_many_who_come_at_once_one_configures(deploy: Deploy, tmp_path: Path) -> None:
