@@ -420,9 +420,10 @@ def test_a_request_holds_no_thread_while_the_upstream_hangs(
     index.add(*make_wheel("demo", "1.0"))
     asking = mirrored(anonymous_read=True)
     address = f"/r/pypi/simple/demo/{path}"
-    with index.hold("page"):
+    with index.hold("page") as hold:
         with pytest.raises(Later) as raised:
             asking.client.get(address, environ_overrides={WAITING: Waiting()})
+        hold.until()
         over = Waiting(raised.value.awaited, is_over=True)
         answer = asking.client.get(address, environ_overrides={WAITING: over})
         assert answer.status_code == 503
