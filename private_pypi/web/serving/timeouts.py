@@ -96,6 +96,10 @@ class Progress:
         elif moved != self._moved:
             self._moved, self._moved_at = moved, now
 
+    def is_idle(self, now: float, seconds: float) -> bool:
+        """Whether there was no request, and no byte of one, for so many seconds."""
+        return self.stage is Stage.IDLE and now - self._moved_at > seconds
+
     def is_over(self, limits: TimeLimits, now: float) -> bool:
         """Whether the client takes too long; to be called about once a second."""
         if now - self.since > limits.longest or now - self._moved_at > limits.window:

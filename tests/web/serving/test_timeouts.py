@@ -83,6 +83,17 @@ def test_a_stage_may_have_a_longest_time() -> None:
     assert ends_at(TimeLimits(longest=30), lambda second: second * 10**9) == 31
 
 
+def test_a_connection_is_idle_if_nothing_of_a_request_comes() -> None:
+    progress = Progress(0)
+    assert progress.is_idle(1.5, 1)
+    progress.observe(Stage.IDLE, 0, 1, 2)  # the first byte of a request
+    assert not progress.is_idle(2.5, 1)
+    progress.observe(Stage.SERVER, 1, 50, 3)
+    assert not progress.is_idle(9, 1)
+    progress.observe(Stage.IDLE, 1, 50, 9)
+    assert [progress.is_idle(now, 1) for now in (9.5, 10.5)] == [False, True]
+
+
 def test_each_stage_of_each_request_begins_anew() -> None:
     progress = Progress(0)
     limits = TimeLimits(longest=10, window=10)
@@ -310,12 +321,14 @@ def test_connections_that_are_idle_make_room_first(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timeouts, "FRESH_SECONDS", 0)
-    server.start(gate=gate(server), connection_limit=2)
+    observer = LoadObserver()
+    server.start(gate=gate(server), observer=observer, connection_limit=2)
     with server.connect() as idle, server.connect() as sending:
         sending.sendall(STRANGER)
         eventually(lambda: len(server.heads) == 1)
         idle.sendall(GET)
         assert read_answer(idle) == ("200 OK", HELLO)
+        eventually(lambda: observer.load().requests == 0, "nothing is left to do for it")
         assert server.get() == HELLO
         assert idle.recv(1) == b""
         sending.sendall(b"x" * 1000)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,6 +143,49 @@ def test_a_file_of_which_nothing_arrives_is_released_when_its_client_goes(server
         while received < 300_000:
             received += len(sock.recv(65536))
     assert file.is_closed.wait(20)
+
+
+# In a process of its own: if it hangs, no thread of it can run any more.
+ENDING = """
+import sys, threading
+from pathlib import Path
+from tests.web.serving.servers import Server
+from tests.web.serving.test_waiting_answers import Arriving, sending
+
+engine, when, folder = sys.argv[1:]
+file = Arriving(10**6)
+server = Server(Path(folder), engine).start(sending(file), drain_seconds=1)
+file.arrive(b"x" * 300_000)
+sock = server.connect()
+sock.sendall(b"GET /file HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+received = 0
+while received < 300_000:
+    received += len(sock.recv(65536))
+if when == "after its client has gone":
+    sock.close()
+elif when == "while its client goes":
+    threading.Timer(0.1, sock.close).start()
+server.end()
+assert file.is_closed.wait(20)
+print("ended")
+"""
+
+
+@pytest.mark.parametrize(
+    "when", ["after its client has gone", "while its client goes", "when its time is over"]
+)
+def test_a_server_ends_although_a_file_does_not_arrive(
+    engine: str, when: str, tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDING, engine, when, str(tmp_path)],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_request_waits_for_its_answer_without_a_thread(server: Server) -> None:

@@ -32,6 +32,7 @@ from private_pypi.web.serving.timeouts import (
 logger = logging.getLogger(__name__)
 
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
+_UNUSED_SECONDS = 1.0  # in which nothing happens on a connection that is closed at the end
 _QUIET_SECONDS = 60.0  # between two warnings that the server is full
 # In `struct tcp_info` of Linux: how many connections wait at a listening socket; and the bytes that
 # the client of a connection has acknowledged, and those it has sent.
@@ -123,10 +124,10 @@ class Connections:
             known = self._known[client] = Connection(address, time.monotonic())
         return known
 
-    def sweep(self) -> None:
+    def sweep(self, *, is_ending: bool = False) -> None:
         """Close the connections whose clients take too long, and some if there are too many.
 
-        To be called about once a second.
+        To be called about once a second. `is_ending`: also close those that are not used.
         """
         now = time.monotonic()
         sockets = dict(self._sockets())
@@ -141,6 +142,8 @@ class Connections:
                 limits = time_limits(stage, let_in=connection.is_let_in, timeout=self._timeout)
                 if connection.progress.is_over(limits, now):
                     _end(connection, sock)
+                elif is_ending and connection.progress.is_idle(now, _UNUSED_SECONDS):
+                    _shut(sock)
             self._close_some(sockets, now)
         finally:
             for sock in sockets.values():

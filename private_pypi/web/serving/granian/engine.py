@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,8 @@ _LOOKS_FOR_CERTIFICATES = 2.0  # seconds between two looks at the files
 _FILES = 6
 _TAKE_IN_SECONDS = 1.0  # for which connections that wait are accepted at the end
 _READ_SECONDS = 0.05  # for which their requests are then read
+# Where no other program connects, by the family of the socket; "" is a new name for a Unix socket.
+_NOWHERE: dict[int, Any] = {socket.AF_INET: ("127.0.0.1", 0), socket.AF_INET6: ("::1", 0)}
 _RELEASE_SECONDS = 2.0  # for which the threads of granian are waited for at the end
 
 
@@ -248,8 +252,10 @@ class _Granian(Server):
     """
 
     def __init__(self, sock: socket.socket, serving: Serving, **settings: Any) -> None:
+        # What is running in this one, and not in one before with another certificate.
+        self.serving = replace(serving, running=set(), opened=set())
         super().__init__(
-            serving.answer,
+            self.serving.answer,
             interface=Interfaces.RSGI,
             websockets=False,
             log_level=LogLevels.error,
@@ -263,16 +269,36 @@ class _Granian(Server):
     def _init_shared_socket(self) -> None:
         is_unix = self._given.family == socket.AF_UNIX
         # It closes what it is given.
-        number = self._given.dup().detach()
-        self._shd: Any = SocketHolder(number, is_unix, self.backlog)  # type: ignore[call-arg]
+        self._listener = self._given.dup().detach()
+        self._shd: Any = SocketHolder(self._listener, is_unix, self.backlog)  # type: ignore[call-arg]
 
     def _spawn_worker(self, *args: Any, **others: Any) -> AsyncWorker:
         worker = super()._spawn_worker(*args, **others)
         self._signals.append(worker._sig)
         return worker
 
-    def end(self) -> None:
-        """Accept no more connections, and end when all requests are answered."""
+    def leave(self) -> None:
+        """Accept no more connections. Each answer is the last one on its connection."""
+        self.serving.is_leaving = True
+        # granian would stop to accept when it is told to end, but see `end`. So it gets a socket
+        # to which nobody connects in place of its own.
+        family = self._given.family
+        with socket.socket(family, socket.SOCK_STREAM) as nobody:
+            nobody.setblocking(False)
+            nobody.bind(_NOWHERE.get(family, ""))
+            nobody.listen(1)
+            os.dup2(nobody.fileno(), self._listener, inheritable=False)
+
+    async def end(self) -> None:
+        """End when all requests are answered, after `leave`.
+
+        At its end, granian waits for its threads that read from pipes, and holds the lock of the
+        interpreter meanwhile. So nobody could write into a pipe that is empty, or close it, and the
+        process would hang for ever.
+        """
+        while self.serving.running or self.serving.opened:
+            await asyncio.sleep(0.01)
+        self.serving.is_ended = True
         self.stop()  # type: ignore[no-untyped-call]
 
     async def released(self) -> None:
@@ -309,7 +335,7 @@ class _Running:
         # Before granian reads the files, so that a change in between is noticed.
         self._used = self._seen = None if certificate is None else certificate.state()
         self._servers: dict[_Granian, asyncio.Task[None]] = {}
-        self._old: set[asyncio.Task[None]] = set()
+        self._old: dict[_Granian, asyncio.Task[None]] = {}
 
     async def run(
         self, on_listening: Callable[[], None], leave_seconds: float, drain_seconds: float
@@ -332,7 +358,8 @@ class _Running:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(woken.wait(), pause)
                 if self._stop.requested and leave_at is None:
-                    self._serving.is_leaving = True
+                    for server in self._servers:
+                        server.serving.is_leaving = True
                     leave_at = time.monotonic() + leave_seconds
                 self._serving.connections.sweep()
                 self._check_alive()
@@ -398,30 +425,31 @@ class _Running:
         self._servers = {}
         self._start()
         for server, task in old.items():
-            server.end()
-            self._old.add(asyncio.create_task(_ended(server, task)))
+            server.leave()
+            self._old[server] = asyncio.create_task(_ended(server, task))
         logger.info("the certificate %s was replaced, and is used from now on", certificate.chain)
 
     async def _drain(self, seconds: float) -> None:
         """Let open requests finish, and cut those that do not."""
         serving = self._serving
         await self._take_in()
-        for sock in self._sockets:
-            sock.close()  # granian has copies, which it closes
         for server in self._servers:
-            server.end()
+            server.leave()
+        for sock in self._sockets:
+            sock.close()
         ending = {asyncio.create_task(_ended(*each)) for each in self._servers.items()}
-        ending |= self._old
+        ending |= set(self._old.values())
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             _, ending = await asyncio.wait(ending, timeout=0.05) if ending else (set(), set())
             if not ending and not serving.pools.busy:
                 return
-            serving.connections.sweep()
+            serving.connections.sweep(is_ending=True)
         cut = serving.connections.cut()
         logger.warning("%d connections were cut after %g seconds", cut, seconds)
-        for task in tuple(serving.running):
-            task.cancel()
+        for server in (*self._servers, *self._old):
+            for task in tuple(server.serving.running):
+                task.cancel()
         if ending:
             await asyncio.wait(ending, timeout=_RELEASE_SECONDS)
         quiet = time.monotonic() + 1
@@ -444,5 +472,6 @@ def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
 
 
 async def _ended(server: _Granian, task: asyncio.Task[None]) -> None:
+    await server.end()
     await task
     await server.released()

@@ -68,7 +68,9 @@ class Serving(RunningServer):
     folder: str  # of the open files of this process
     pipes: asyncio.Semaphore  # as many as there may be connections: HTTP/2 could ask for more
     running: set[asyncio.Task[Any]] = field(default_factory=set)
+    opened: set[Piped] = field(default_factory=set)  # pipes from which granian reads
     is_leaving: bool = False  # each answer is the last one on its connection
+    is_ended: bool = False  # granian was told to end, so it must not have to read from a pipe
 
     async def answer(self, scope: Scope, protocol: Any) -> None:
         """Answer one request."""
@@ -97,6 +99,8 @@ class Serving(RunningServer):
         self.running.add(task)
         try:
             await RunningExchange(self, head, environ, connection, protocol, later).run(answer)
+        except asyncio.CancelledError:
+            pass  # the server ends, and says how many connections it has cut
         finally:
             self.running.discard(task)
 
@@ -464,8 +468,12 @@ class RunningExchange:
     async def _pipe(self, response: Response) -> None:
         """Send a long answer."""
         serving = self._serving
+        if serving.is_ended:  # the request came in the same moment
+            self._note(CLIENT_CLOSED, 0)
+            self._connection_ends()
+            return
         add = partial(serving.pools.sending.add, share=self._share)
-        self._piped = piped = Piped(response, add, serving.folder)
+        self._piped = piped = Piped(response, add, serving.folder, serving.opened)
         response.source, response.pieces = None, []  # which `piped` releases
         self._protocol.response_file(response.status, self._with_own(response.headers), piped.path)
         self._is_sent = True

@@ -49,8 +49,13 @@ def folder_of_files() -> str:
 class Piped:
     """One body on its way. All methods but `_step` run in the loop."""
 
-    def __init__(self, response: Response, add: Callable[[Work], None], folder: str) -> None:
-        """`add` runs a piece of work in a thread. The response `is_long`."""
+    def __init__(
+        self, response: Response, add: Callable[[Work], None], folder: str, opened: set[Piped]
+    ) -> None:
+        """`add` runs a piece of work in a thread. The response `is_long`.
+
+        This is in `opened` until both ends of the pipe are closed here.
+        """
         # A pipe holds no more than `LARGE`. So granian has opened it when more has been written.
         assert response.size > LARGE
         self._source = response.source
@@ -59,6 +64,8 @@ class Piped:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[bool] = self._loop.create_future()
         self._out, self._in = os.pipe()
+        self._opened = opened
+        opened.add(self)
         os.set_blocking(self._in, False)
         self.path = f"{folder}/{self._out}"
         """What granian is to open."""
@@ -111,6 +118,7 @@ class Piped:
     def _end(self, is_whole: bool) -> None:
         os.close(self._in)
         self._close_out(is_open=True)
+        self._opened.discard(self)
         if not self._ended.done():
             self._ended.set_result(is_whole)
 
