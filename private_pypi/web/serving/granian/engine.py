@@ -283,11 +283,18 @@ class _Granian(Server):
         # granian would stop to accept when it is told to end, but see `end`. So it gets a socket
         # to which nobody connects in place of its own.
         family = self._given.family
-        with socket.socket(family, socket.SOCK_STREAM) as nobody:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as nobody:
             nobody.setblocking(False)
             nobody.bind(_NOWHERE.get(family, ""))
             nobody.listen(1)
-            os.dup2(nobody.fileno(), self._listener, inheritable=False)
+            if self._has_listener():
+                os.dup2(nobody.fileno(), self._listener, inheritable=False)
+
+    def _has_listener(self) -> bool:
+        """False: granian has closed its socket, so the number may be that of another file."""
+        with socket.socket(fileno=os.dup(self._listener)) as its:
+            is_listening = its.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            return bool(is_listening) and its.getsockname() == self._given.getsockname()
 
     async def end(self) -> None:
         """End when all requests are answered, after `leave`.
