@@ -149,6 +149,7 @@ def test_after_the_end_nothing_begins() -> None:
     held = Held()
     with pytest.raises(StillRunning):
         background.result("key", held, wait=0.01)
+    eventually(lambda: held.calls == 1, "it runs")
     threading.Timer(0.05, held.go.set).start()
     background.close()
     assert background.is_closed
