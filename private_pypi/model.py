@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from packaging.utils import NormalizedName
 
@@ -55,6 +57,54 @@ def format_time(moment: datetime) -> str:
     """`yyyy-mm-ddThh:mm:ss.ffffffZ` (PEP 700), from an aware datetime."""
     in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     return in_utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def format_microseconds(since_1970: int) -> str:
+    """The same for a number of microseconds since 1970, in a third of the time."""
+    minute, rest = divmod(since_1970, 60_000_000)
+    digits = str(rest + 100_000_000)  # "1", two digits of seconds and six of microseconds
+    return f"{_minute(minute)}{digits[1:3]}.{digits[3:]}Z"
+
+
+@lru_cache(maxsize=4096)  # the files of a release are often uploaded in the same minute
+def _minute(number: int) -> str:
+    """The time without its seconds, so many minutes after 1970."""
+    return format_time(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(minutes=number))[
+        : len("yyyy-mm-ddThh:mm:")
+    ]
+
+
+class ShownColumns(NamedTuple):
+    """The columns of a file in a local index that pages for tools are made of."""
+
+    uploaded_at: int | None  # microseconds since 1970
+    filename: str
+    version: str
+    size: int
+    sha256: str
+    requires_python: str | None
+    yanked: str | None
+    core_metadata_sha256: str | None
+
+
+class ShownRow(ShownColumns):
+    """The same as a `ShownFile`."""
+
+    __slots__ = ()
+    # What these files never have.
+    hashes = MappingProxyType[str, str]({})
+    provenance = None
+    source = ()
+
+    @property
+    def upload_time(self) -> str | None:
+        """See `ListedFile`."""
+        return None if self.uploaded_at is None else format_microseconds(self.uploaded_at)
+
+    @property
+    def offers_core_metadata(self) -> bool:
+        """See `ListedFile`."""
+        return self.core_metadata_sha256 is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

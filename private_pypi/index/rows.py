@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from operator import attrgetter
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from packaging.version import Version
 
-from private_pypi.model import BurntName, DistributionFile, format_time
+from private_pypi.model import BurntName, DistributionFile, ShownRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -74,51 +73,8 @@ def file_from_row(row: Sequence[Any]) -> DistributionFile:
     return DistributionFile(**fields)
 
 
-class _ShownColumns(NamedTuple):
-    uploaded_at: int | None  # microseconds since 1970
-    filename: str
-    version: str
-    size: int
-    sha256: str
-    requires_python: str | None
-    yanked: str | None
-    core_metadata_sha256: str | None
-
-
-class ShownRow(_ShownColumns):
-    """A `model.ShownFile` as its row says it, without what only people are shown.
-
-    To make a `DistributionFile` of each row took a fifth of the time of a page.
-    """
-
-    __slots__ = ()
-    # What these files never have.
-    hashes = MappingProxyType[str, str]({})
-    provenance = None
-    source = ()
-
-    @property
-    def upload_time(self) -> str | None:
-        """See `ListedFile`."""
-        if self.uploaded_at is None:
-            return None
-        minute, rest = divmod(self.uploaded_at, 60_000_000)
-        return f"{_minute(minute)}{rest / 1_000_000:09.6f}Z"
-
-    @property
-    def offers_core_metadata(self) -> bool:
-        """See `ListedFile`."""
-        return self.core_metadata_sha256 is not None
-
-
 SHOWN_ROW = ", ".join(ShownRow._fields)
 """All columns of a `ShownRow`, in the order of its fields."""
-
-
-@lru_cache(maxsize=4096)  # the files of a release are often uploaded in the same minute
-def _minute(number: int) -> str:
-    """The time without its seconds, so many minutes after 1970."""
-    return format_time(_EPOCH + timedelta(minutes=number))[: len("yyyy-mm-ddThh:mm:")]
 
 
 def burnt_row(burnt: BurntName) -> tuple[object, ...]:

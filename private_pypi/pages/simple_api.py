@@ -18,7 +18,13 @@ from urllib.parse import quote
 
 from packaging.utils import NormalizedName
 
-from private_pypi.model import ProjectStatus, ShownFile
+from private_pypi.model import (
+    ProjectStatus,
+    ShownColumns,
+    ShownFile,
+    ShownRow,
+    format_microseconds,
+)
 
 API_VERSION = "1.4"
 
@@ -175,33 +181,63 @@ def project_detail(
     `data-source` in HTML.
     """
 
-    # Looking at all names at once takes a tenth of the time of looking at each.
-    is_plain = bool(_is_plain("".join([file.filename for file in files])))
-
     def url(file: File) -> str:
         elsewhere = None if address is None else address(file)
-        if elsewhere is not None:
-            return elsewhere
-        return base + (file.filename if is_plain else quote(file.filename, safe=""))
+        return base + quote(file.filename, safe="") if elsewhere is None else elsewhere
 
+    names = [file.filename for file in files]
+    # Looking at all names at once takes a tenth of the time of looking at each.
+    is_plain = address is None and bool(_is_plain("".join(names)))
+    urls = [base + name for name in names] if is_plain else [url(file) for file in files]
     if representation is Representation.JSON:
-        head = _json(
-            {
-                "meta": _meta(serial),
-                **_status_json(status),
-                "name": project,
-                # Each version must be there once (PEP 700). The files are ordered by version.
-                "versions": list(dict.fromkeys([file.version for file in files])),
-                "files": [_BODY],
-            }
-        )
-        before, after = head.rsplit(f'"{_BODY}"', 1)
-        return before + ",".join([_file_json(file, url(file)) for file in files]) + after
-    return _page(
-        f"Links for {project}",
-        "".join([f"{anchor(file, url(file))}<br>\n" for file in files]),
-        _status_html(status),
+        versions = [file.version for file in files]
+        return _project_json(project, versions, map(_file_json, files, urls), serial, status)
+    if base or not is_plain:
+        names, urls = [html.escape(name) for name in names], [html.escape(url) for url in urls]
+    return _project_html(project, map(_link, files, names, urls), status)
+
+
+def project_of_rows(
+    project: NormalizedName,
+    rows: Sequence[ShownColumns],
+    representation: Representation,
+    *,
+    serial: int,
+    base: str = "",
+) -> str:
+    """The same page for the rows of a local index, in less than half of the time."""
+    if base or not _is_plain("".join([row[1] for row in rows])):
+        files = [ShownRow._make(row) for row in rows]
+        return project_detail(project, files, representation, serial=serial, base=base)
+    if representation is Representation.JSON:
+        return _project_json(project, [row[2] for row in rows], _entries_of_rows(rows), serial)
+    return _project_html(project, _links_of_rows(rows))
+
+
+def _project_json(
+    project: NormalizedName,
+    versions: Sequence[str],
+    entries: Iterable[str],
+    serial: int | None,
+    status: ProjectStatus | None = None,
+) -> str:
+    head = _json(
+        {
+            "meta": _meta(serial),
+            **_status_json(status),
+            "name": project,
+            # Each version must be there once (PEP 700). The files are ordered by version.
+            "versions": list(dict.fromkeys(versions)),
+        }
     )
+    return f'{head[:-1]},"files":[{",".join(entries)}]}}'
+
+
+def _project_html(
+    project: NormalizedName, links: Iterable[str], status: ProjectStatus | None = None
+) -> str:
+    body = "<br>\n".join([*links, ""])
+    return _page(f"Links for {project}", body, _status_html(status))
 
 
 def _meta(serial: int | None) -> dict[str, Any]:
@@ -230,36 +266,38 @@ def _status_html(status: ProjectStatus | None) -> str:
 def _file_json(file: ShownFile, url: str) -> str:
     """The entry of a file. To make a dictionary and encode that takes twice as long."""
     # Unknown values are left out. uv rejects a page if size, upload-time, yanked or hashes is null.
-    entry = f'{{"filename":{_encode_text(file.filename)},"url":{_encode_text(url)}'
-    entry += f',"hashes":{_hashes_json(file.sha256, file.hashes)}'
-    if file.size is not None:
-        entry += f',"size":{file.size}'
-    if file.requires_python is not None:
-        entry += f',"requires-python":{_encode_text(file.requires_python)}'
+    sha256, others = file.sha256, file.hashes
+    hashes = _json(_hashes(sha256, others)) if sha256 is None or others else _sha256_json(sha256)
+    name = _encode_text(file.filename)
+    entry = f'{{"filename":{name},"url":{_encode_text(url)},"hashes":{hashes}'
+    if (size := file.size) is not None:
+        entry = f'{entry},"size":{size}'
+    if (requires_python := file.requires_python) is not None:
+        entry = f'{entry},"requires-python":{_encode_text(requires_python)}'
     if (upload_time := file.upload_time) is not None:
-        entry += f',"upload-time":"{upload_time}"'
-    if file.offers_core_metadata:
-        sha256 = file.core_metadata_sha256
-        hashes = "true" if sha256 is None else _hashes_json(sha256)
-        # unearth, which pdm uses, reads the second name. `dist-info-metadata` would be a third one,
-        # but pip 22.3 to 23.0.1 crashes if it is there (the reason for PEP 714). Debian 12 has such
-        # a pip.
-        entry += f',"core-metadata":{hashes},"data-dist-info-metadata":{hashes}'
-    # It is true if no reason was given, because an empty string would mean false (PEP 592).
+        entry = f'{entry},"upload-time":"{upload_time}"'
+    # unearth, which pdm uses, reads the second name. `dist-info-metadata` would be a third one, but
+    # pip 22.3 to 23.0.1 crashes if it is there (the reason for PEP 714). Debian 12 has such a pip.
+    if (metadata_sha256 := file.core_metadata_sha256) is not None:
+        hashes = _sha256_json(metadata_sha256)
+        entry = f'{entry},"core-metadata":{hashes},"data-dist-info-metadata":{hashes}'
+    elif file.offers_core_metadata:
+        entry += ',"core-metadata":true,"data-dist-info-metadata":true'
     yanked = file.yanked
-    entry += (
-        f',"yanked":{"false" if yanked is None else _encode_text(yanked) if yanked else "true"}'
-    )
-    if file.provenance is not None:
-        entry += f',"provenance":{_encode_text(file.provenance)}'
-    if file.source:
-        entry += f',"_source":{_encode_text(file.source[-1])}'
+    entry = f'{entry},"yanked":{"false" if yanked is None else _yanked_json(yanked)}'
+    if (provenance := file.provenance) is not None:
+        entry = f'{entry},"provenance":{_encode_text(provenance)}'
+    if source := file.source:
+        entry = f'{entry},"_source":{_encode_text(source[-1])}'
     return entry + "}"
 
 
-def _hashes_json(sha256: str | None, others: Mapping[str, str] = _NO_HASHES) -> str:
-    if sha256 is None or others:
-        return _json(_hashes(sha256, others))
+def _yanked_json(reason: str) -> str:
+    # It is true if no reason was given, because an empty string would mean false (PEP 592).
+    return _encode_text(reason) if reason else "true"
+
+
+def _sha256_json(sha256: str) -> str:
     return f'{{"sha256":{_encode_text(sha256)}}}'
 
 
@@ -274,32 +312,78 @@ def _hashes(sha256: str | None, others: Mapping[str, str]) -> dict[str, str]:
 
 def anchor(file: ShownFile, url: str) -> str:
     """The link to a file on a page for installers (PEP 503); `url` has no fragment."""
-    fragment, name = "", file.filename
-    if file.sha256 is not None:
-        fragment = f"#sha256={file.sha256}"
-    elif file.hashes:
+    return _link(file, html.escape(file.filename), html.escape(url))
+
+
+def _link(file: ShownFile, name: str, url: str) -> str:
+    """The same, given the filename and the address as they are in HTML."""
+    link = f'<a href="{url}'
+    if (sha256 := file.sha256) is not None:
+        link = f"{link}#sha256={sha256}"
+    elif hashes := file.hashes:
         # uv rejects a page with a hash that it does not know.
-        usable = (f"#{name}={file.hashes[name]}" for name in _IN_FRAGMENTS if name in file.hashes)
-        fragment = next(usable, "")
-    link = f'<a href="{url if _is_plain(url) else html.escape(url)}{fragment}"'
-    if file.requires_python is not None:
-        link += f' data-requires-python="{_escape(file.requires_python)}"'
-    if file.yanked is not None:
-        link += f' data-yanked="{_escape(file.yanked)}"'
-    if file.offers_core_metadata:
-        sha256 = file.core_metadata_sha256
-        value = "true" if sha256 is None else f"sha256={sha256}"
-        link += f' data-core-metadata="{value}" data-dist-info-metadata="{value}"'
-    if file.provenance is not None:
-        link += f' data-provenance="{html.escape(file.provenance)}"'
-    if file.source:
-        link += f' data-source="{_escape(file.source[-1])}"'
+        usable = (f"#{name}={hashes[name]}" for name in _IN_FRAGMENTS if name in hashes)
+        link += next(usable, "")
+    link = f'{link}"{_attributes(file.requires_python, file.yanked)}'
+    if (sha256 := file.core_metadata_sha256) is not None:
+        value = f"sha256={sha256}"
+        link = f'{link} data-core-metadata="{value}" data-dist-info-metadata="{value}"'
+    elif file.offers_core_metadata:
+        link += ' data-core-metadata="true" data-dist-info-metadata="true"'
+    if (provenance := file.provenance) is not None:
+        link = f'{link} data-provenance="{html.escape(provenance)}"'
+    if source := file.source:
+        link = f'{link} data-source="{_escape(source[-1])}"'
     # These are not in PEP 503, but uv reads them.
-    if file.size is not None:
-        link += f' data-size="{file.size}"'
+    if (size := file.size) is not None:
+        link = f'{link} data-size="{size}"'
     if (upload_time := file.upload_time) is not None:
-        link += f' data-upload-time="{upload_time}"'
-    return f"{link}>{name if _is_plain(name) else html.escape(name)}</a>"
+        link = f'{link} data-upload-time="{upload_time}"'
+    return f"{link}>{name}</a>"
+
+
+@functools.lru_cache(maxsize=512)  # values that many files share
+def _attributes(requires_python: str | None, yanked: str | None) -> str:
+    text = ""
+    if requires_python is not None:
+        text += f' data-requires-python="{html.escape(requires_python)}"'
+    if yanked is not None:
+        text += f' data-yanked="{html.escape(yanked)}"'
+    return text
+
+
+def _links_of_rows(rows: Sequence[ShownColumns]) -> Iterator[str]:
+    """What `_link` makes of each row, if its filename needs no escaping."""
+    for uploaded_at, name, _, size, sha256, requires_python, yanked, metadata in rows:
+        attributes = _attributes(requires_python, yanked)
+        core = uploaded = ""
+        if metadata is not None:
+            value = f"sha256={metadata}"
+            core = f' data-core-metadata="{value}" data-dist-info-metadata="{value}"'
+        if uploaded_at is not None:
+            uploaded = f' data-upload-time="{format_microseconds(uploaded_at)}"'
+        yield (
+            f'<a href="{name}#sha256={sha256}"{attributes}{core} data-size="{size}"{uploaded}>'
+            f"{name}</a>"
+        )
+
+
+def _entries_of_rows(rows: Sequence[ShownColumns]) -> Iterator[str]:
+    """What `_file_json` makes of each row, if its filename needs no escaping."""
+    for uploaded_at, name, _, size, sha256, requires_python, yanked, metadata in rows:
+        requires = uploaded = core = ""
+        if requires_python is not None:
+            requires = f',"requires-python":{_encode_text(requires_python)}'
+        if uploaded_at is not None:
+            uploaded = f',"upload-time":"{format_microseconds(uploaded_at)}"'
+        if metadata is not None:
+            hashes = f'{{"sha256":"{metadata}"}}'
+            core = f',"core-metadata":{hashes},"data-dist-info-metadata":{hashes}'
+        shown = "false" if yanked is None else _yanked_json(yanked)
+        yield (
+            f'{{"filename":"{name}","url":"{name}","hashes":{{"sha256":"{sha256}"}},'
+            f'"size":{size}{requires}{uploaded}{core},"yanked":{shown}}}'
+        )
 
 
 def _page(title: str, body: str, head: str = "") -> str:

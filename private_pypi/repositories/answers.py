@@ -9,7 +9,7 @@ from packaging.utils import NormalizedName
 
 from private_pypi.index.local import LocalIndex
 from private_pypi.index.rows import file_order
-from private_pypi.model import Freshness, ListedFile, ProjectPage, ProjectStatus, ShownFile
+from private_pypi.model import Freshness, ListedFile, ProjectPage, ShownColumns
 from private_pypi.repositories.opening import Opened
 
 
@@ -43,9 +43,9 @@ class StoredPage:
         """What the page says."""
         return ProjectPage(self._index.project_files(self._project))
 
-    def shown(self) -> Sequence[ShownFile]:
+    def rows(self) -> Sequence[ShownColumns]:
         """The part of it that tools are shown, without making a `ListedFile` of each row."""
-        return self._index.shown_files(self._project)
+        return self._index.shown_rows(self._project)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,9 @@ class Found:
         """Read the files, ordered by version (PEP 440), then by name."""
         return self.read().files
 
-    def shown(self) -> tuple[Sequence[ShownFile], ProjectStatus | None]:
-        """Read what tools are shown: the files in the same order, and the status."""
-        if isinstance(self.read, StoredPage):
-            return self.read.shown(), None
-        page = self.read()
-        return page.files, page.status
+    def rows(self) -> Sequence[ShownColumns] | None:
+        """Read what tools are shown as rows of a local index; None: `read` the page instead."""
+        return self.read.rows() if isinstance(self.read, StoredPage) else None
 
 
 @dataclass(frozen=True, slots=True)

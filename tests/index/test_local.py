@@ -23,9 +23,9 @@ from private_pypi.errors import BackendUnavailable, FilenameBurnt
 from private_pypi.index.identity import Identity
 from private_pypi.index.local import LocalIndex, ProjectLine, SyncState
 from private_pypi.index.reconciling import Reconciliation
-from private_pypi.index.rows import ShownRow, microseconds, version_key
-from private_pypi.model import BurntName, DistributionFile, format_time
-from private_pypi.pages.simple_api import Representation, project_detail
+from private_pypi.index.rows import microseconds, version_key
+from private_pypi.model import BurntName, DistributionFile, format_microseconds, format_time
+from private_pypi.pages.simple_api import Representation, project_detail, project_of_rows
 from tests.files import NOON, make_file
 
 DEMO = canonicalize_name("demo")
@@ -113,29 +113,28 @@ def test_a_file_is_read_as_it_was_added(index: LocalIndex) -> None:
 
 
 @pytest.mark.parametrize("shown", list(Representation))
+@pytest.mark.parametrize("base", ["", "demo/"])
+@pytest.mark.parametrize("odd", ["demo-2.0.zip", "demo-2.0+cu1.zip"])
 def test_a_page_of_rows_says_the_same_as_one_of_whole_files(
-    index: LocalIndex, shown: Representation
+    index: LocalIndex, shown: Representation, base: str, odd: str
 ) -> None:
     long_ago = datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
     for each in (
         file(),
         file("demo-1.0-py3-none-any.whl", core_metadata_sha256="c" * 64, yanked=""),
-        file("demo-2.0+cu1.zip", yanked='"why" <&>', requires_python=None, uploaded_at=None),
+        file(odd, yanked='"why" <&>', requires_python=None, uploaded_at=None),
         file("demo-0.9.tar.gz", uploaded_at=long_ago),
     ):
         index.add_file(each, None)
-    pages = [
-        project_detail(canonicalize_name("demo"), files, shown, serial=7)
-        for files in (index.project_files("demo"), index.shown_files("demo"))
-    ]
-    assert pages[0] == pages[1]
-    assert pages[0].count("sha256") > 4
+    files, rows = index.project_files("demo"), index.shown_rows("demo")
+    page = project_detail(DEMO, files, shown, serial=7, base=base)
+    assert project_of_rows(DEMO, rows, shown, serial=7, base=base) == page
+    assert page.count("sha256") > 4
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_the_time_of_a_row_is_that_of_the_file(moment: datetime) -> None:
-    row = ShownRow(microseconds(moment), "demo-1.0.zip", "1.0", 1, "a" * 64, None, None, None)
-    assert row.upload_time == format_time(moment)
+    assert format_microseconds(microseconds(moment)) == format_time(moment)
 
 
 def test_a_change_is_seen_by_another_process_at_once(index: LocalIndex, path: Path) -> None:

@@ -14,7 +14,12 @@ from packaging.utils import NormalizedName
 from private_pypi.errors import BackendUnavailable, FileHidden, FileNotFound
 from private_pypi.index.looking import Look
 from private_pypi.model import ListedFile
-from private_pypi.pages.simple_api import Representation, project_detail, project_list
+from private_pypi.pages.simple_api import (
+    Representation,
+    project_detail,
+    project_list,
+    project_of_rows,
+)
 from private_pypi.repositories import Found, Grant, Opened, ProjectList
 from private_pypi.system.background import Pending
 from private_pypi.web.http.content import (
@@ -98,15 +103,21 @@ def rendered(pages: Pages, found: Found, representation: Representation, base: s
     """The page of a project as it is kept in memory, rendered if it is not there."""
 
     def render() -> Page:
-        files, status = found.shown()
-        text = project_detail(
-            found.project,
-            files,
-            representation,
-            serial=found.serial,
-            status=status,
-            base=base,
-        )
+        rows = found.rows()
+        if rows is not None:
+            text = project_of_rows(
+                found.project, rows, representation, serial=found.serial, base=base
+            )
+        else:
+            page = found.read()
+            text = project_detail(
+                found.project,
+                page.files,
+                representation,
+                serial=found.serial,
+                status=page.status,
+                base=base,
+            )
         return make_page(text, representation.content_type, found.serial)
 
     key = PageKey(found.kept_in, found.project, found.serial, representation, base)

@@ -8,6 +8,7 @@ import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import BinaryIO, NamedTuple, cast
 
 from private_pypi.pages.simple_api import Representation
@@ -24,6 +25,7 @@ _GZIP = 31  # for zlib: the gzip format, with a header and a checksum
 _SHORT_PAGE = 14_000
 _WORTH_COMPRESSING = 600  # bytes; for less, the header costs more than compression saves
 _QUICK_TEXT = 64 * 1024  # bytes; a shorter text is unpacked in less time than it takes to send
+_ETAG = 32  # digits of the hash
 _LONG_TEXT = 4 * 2**20  # bytes; a longer text is unpacked while it is sent
 
 
@@ -147,29 +149,21 @@ def make_page(text: str | Iterable[str], content_type: str, serial: int) -> Page
 
     Its text may come in pieces, if it may be too long to be in memory as a whole.
     """
-    digest, length, packed = hashlib.sha256(), 0, list[bytes]()
-    compressor = None
+    blocks = iter([text.encode()]) if isinstance(text, str) else _blocks_of(text)
+    first = next(blocks, b"")
+    if len(first) <= _SHORT_PAGE:  # then it is the only block
+        etag = hashlib.sha256(first).hexdigest()[:_ETAG]
+        return Page(first, False, len(first), etag, content_type, serial)
     # All installers accept gzip. For other clients it is decompressed, which is fast. The header
     # has neither a name nor a time, so the same page has the same bytes on every server.
-    for block in [text.encode()] if isinstance(text, str) else _blocks_of(text):
+    compressor = zlib.compressobj(6, wbits=_GZIP)
+    digest, length, packed = hashlib.sha256(), 0, list[bytes]()
+    for block in chain([first], blocks):
         digest.update(block)
         length += len(block)
-        if compressor is None:
-            if len(block) <= _SHORT_PAGE:  # then it is the only block
-                packed.append(block)
-                break
-            compressor = zlib.compressobj(6, wbits=_GZIP)
         packed.append(compressor.compress(block))
-    if compressor is not None:
-        packed.append(compressor.flush())
-    return Page(
-        stored=b"".join(packed),
-        is_compressed=compressor is not None,
-        length=length,
-        etag=digest.hexdigest()[:32],
-        content_type=content_type,
-        serial=serial,
-    )
+    packed.append(compressor.flush())
+    return Page(b"".join(packed), True, length, digest.hexdigest()[:_ETAG], content_type, serial)
 
 
 def _blocks_of(pieces: Iterable[str]) -> Iterator[bytes]:
