@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Hashable
 from typing import Any, cast
 
 from packaging.utils import NormalizedName
@@ -30,41 +29,27 @@ _PLAIN = re.compile(r"(?:/r/([^/]+))?/simple/(?:([a-z0-9]+(?:-[a-z0-9]+)*)/([^/]
 _negotiate = functools.lru_cache(maxsize=256)(negotiate)
 
 _BYTES = 16 * 2**20
+_FIELDS_BYTES = 2**20
 _LARGEST = 256 * 1024  # bytes; a larger answer would displace too many others
 _OF_ONE = 2000  # bytes; about what one entry takes without content
 
-Key = tuple[Hashable, ...]
+Key = tuple[Any, ...]
+"""Values that can be compared, and be the key of a dictionary."""
 
 
-class Asked:
-    """What a GET for the list, a page or a file asks for."""
+class Fields:
+    """What the header fields of a GET ask for, whatever its path is."""
 
     __slots__ = (
-        "accept",
-        "conditions",
-        "credentials",
-        "filename",
-        "key",
-        "last",
-        "may_be_browser",
-        "name",
-        "project",
+        *("accept", "conditions", "credentials", "held", "is_kept", "may_be_browser"),
         "representation",
-        "route",
     )
 
-    def __init__(self, match: re.Match[str], environ: dict[str, Any], key: Key) -> None:
-        """`match` is the path, as `_PLAIN` understands it."""
-        self.key = key
-        self.name: str | None = match[1]
-        """The repository that the path names."""
-        self.project = cast("NormalizedName | None", match[2])
-        """None: the list of all projects is asked for."""
-        self.filename: str | None = match[3]
-        """Empty or None: a page is asked for."""
-        self.route = "/simple/"
-        if self.project is not None:
-            self.route += "<name>/<filename>" if self.filename else "<name>/"
+    def __init__(self, environ: dict[str, Any], key: Key) -> None:
+        self.held = sum(len(text) for text in key if isinstance(text, str))
+        """How much memory the fields themselves take, in bytes."""
+        self.is_kept = False
+        """Whether they are kept for requests with another path."""
         self.credentials = parse_credentials(environ.get("HTTP_AUTHORIZATION"))
         self.accept: str | None = environ.get("HTTP_ACCEPT")
         self.conditions = Conditions(
@@ -83,6 +68,26 @@ class Asked:
             self.representation = _negotiate(self.accept)
         self.may_be_browser = _may_be_browser(environ)
         """Whether the view has to decide whether this is a browser (see `browsers.is_browser`)."""
+
+
+class Asked:
+    """What a GET for the list, a page or a file asks for."""
+
+    __slots__ = ("fields", "filename", "key", "last", "name", "project", "route")
+
+    def __init__(self, match: re.Match[str], fields: Fields, key: Key) -> None:
+        """`match` is the path, as `_PLAIN` understands it."""
+        self.key = key
+        self.fields = fields
+        self.name: str | None = match[1]
+        """The repository that the path names."""
+        self.project = cast("NormalizedName | None", match[2])
+        """None: the list of all projects is asked for."""
+        self.filename: str | None = match[3]
+        """Empty or None: a page is asked for."""
+        self.route = "/simple/"
+        if self.project is not None:
+            self.route += "<name>/<filename>" if self.filename else "<name>/"
         self.last: tuple[Key, Answer] | None = None
         """The last answer, after what it follows from, together with what was asked."""
 
@@ -90,11 +95,13 @@ class Asked:
 class AskedBefore:
     """What was asked lately, of limited size; safe for many threads.
 
-    Only requests with an answer are kept, so a secret that nobody accepts is not.
+    Only requests with an answer are kept, so a secret that nobody accepts is not. The fields of a
+    client are kept apart, because it sends the same ones with each path.
     """
 
     def __init__(self) -> None:
         self._kept: BoundedBytes[Asked] = BoundedBytes(_BYTES)
+        self._fields: BoundedBytes[Fields] = BoundedBytes(_FIELDS_BYTES)
 
     def read(self, environ: dict[str, Any]) -> Asked | None:
         """What a GET without a query asks for; None if it is nothing plain."""
@@ -103,7 +110,10 @@ class AskedBefore:
         if asked is not None:
             return asked
         match = _PLAIN.fullmatch(environ["PATH_INFO"])
-        return None if match is None else Asked(match, environ, key)
+        if match is None:
+            return None
+        of_fields = key[1:]
+        return Asked(match, self._fields.find(of_fields) or Fields(environ, of_fields), key)
 
     def keep(self, asked: Asked, made_of: Key, content: Content, *, held: int = 0) -> Answer | None:
         """Keep the answer and return it; None if a thread has to send it.
@@ -113,11 +123,15 @@ class AskedBefore:
         answer = content.as_answer()
         if answer is None:
             return None
-        named = sum(len(text) for text in asked.key if isinstance(text, str))
+        fields = asked.fields
+        named = len(asked.key[0]) + fields.held
         size = _OF_ONE + named + held + len(answer.body)
         if named <= LONGEST_KEPT and size <= _LARGEST:
             asked.last = made_of, answer
             self._kept.keep(asked.key, asked, size)
+            if not fields.is_kept:
+                fields.is_kept = True
+                self._fields.keep(asked.key[1:], fields, _OF_ONE + fields.held)
         return answer
 
 

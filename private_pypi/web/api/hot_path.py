@@ -115,24 +115,26 @@ class HotPath:
         asked = self._asked.read(environ)
         if asked is None:
             return None
-        conditions = replace(asked.conditions, waiting=environ.get(WAITING))
+        conditions = replace(asked.fields.conditions, waiting=environ.get(WAITING))
         try:
             granted = _authorize(repositories, environ, asked)
             if asked.project is None:
-                if asked.representation is None or not granted.has_everything:
+                if asked.fields.representation is None or not granted.has_everything:
                     return None
-                return list_content(self._pages, granted, asked.representation, conditions)
+                return list_content(self._pages, granted, asked.fields.representation, conditions)
             if asked.filename:
                 if not granted.is_at_hand(asked.project):
                     return None
                 # What is kept is only looked at by the loop.
                 open_small = self._files.open if granted.has_everything else open_any
                 return file_of(granted, asked.project, asked.filename, conditions, open_small)
-            if asked.representation is None:
+            if asked.fields.representation is None:
                 return None
             found = granted.find(asked.project, ask=False)
             if isinstance(found, Found):
-                return found_content(self._pages, granted, found, asked.representation, conditions)
+                return found_content(
+                    self._pages, granted, found, asked.fields.representation, conditions
+                )
             return _content_without(found, asked, asked.project)
         except PrivatePypiError:
             return None
@@ -141,7 +143,7 @@ class HotPath:
         return not environ.get("QUERY_STRING") and self._served.serves(environ.get("HTTP_HOST"))
 
     def _list_at_once(self, granted: Grant, asked: Asked) -> Answer | None:
-        representation = asked.representation
+        representation = asked.fields.representation
         if representation is None or not granted.has_everything:
             return None
         listed = granted.list_projects()
@@ -155,13 +157,13 @@ class HotPath:
         asked: Asked,
         project: NormalizedName,
     ) -> Answer | None:
-        representation = asked.representation
+        representation = asked.fields.representation
         if representation is None:
             return None
         try:
             found = granted.find(project, ask=False)
         except NotAtHand:
-            self._begin_to_wait(environ, granted, project, representation, asked.conditions)
+            self._begin_to_wait(environ, granted, project, representation, asked.fields.conditions)
             return None
         if not isinstance(found, Found):
             made_of = (found,)
@@ -182,7 +184,7 @@ class HotPath:
             return asked.last[1]
         content = page_content(
             page,
-            asked.conditions,
+            asked.fields.conditions,
             public=granted.is_public,
             freshness=freshness,
             text_of=pages.text,
@@ -198,7 +200,7 @@ class HotPath:
         filename: str,
     ) -> Answer | None:
         if not granted.has_everything:
-            conditions = replace(asked.conditions, waiting=environ.get(WAITING))
+            conditions = replace(asked.fields.conditions, waiting=environ.get(WAITING))
             to_fetch = content_to_fetch(granted, project, filename, conditions)
             return None if to_fetch is None else to_fetch.as_answer()
         try:
@@ -212,7 +214,9 @@ class HotPath:
         made_of = (file, in_memory, granted.is_public)
         if asked.last is not None and asked.last[0] == made_of:
             return asked.last[1]
-        content = content_of_file(granted, file, filename, asked.conditions, self._files.find)
+        content = content_of_file(
+            granted, file, filename, asked.fields.conditions, self._files.find
+        )
         return self._asked.keep(asked, made_of, content, held=len(in_memory or b""))
 
     def _begin_to_wait(
@@ -275,7 +279,7 @@ class _Kept:
 def _authorize(repositories: Repositories, environ: dict[str, Any], asked: Asked) -> Grant:
     """The grant to read, without asking a storage. Notes in the environment what is known."""
     granted = repositories.authorize(
-        asked.credentials,
+        asked.fields.credentials,
         name=asked.name,
         need=Access.READ,
         ask=False,  # for a new secret the storage is asked once, by the view
@@ -292,9 +296,9 @@ def _content_without(
     """The answer if the repository does not have the project; None: a person gets a page."""
     if isinstance(found, Elsewhere):
         return redirect(found.url)
-    if asked.may_be_browser:
+    if asked.fields.may_be_browser:
         return None
-    answer = answer_error(ProjectNotFound(project), asked.accept)
+    answer = answer_error(ProjectNotFound(project), asked.fields.accept)
     return Content(f"{answer.status} {answer.reason}", list(answer.headers), answer.body)
 
 

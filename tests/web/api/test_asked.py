@@ -205,6 +205,21 @@ def test_headers_that_decide_have_answers_of_their_own(app: Flask) -> None:
     assert ask(f"{PAGE}?x=1") is None
 
 
+def test_the_fields_of_a_request_count_for_a_path_that_is_new(app: Flask) -> None:
+    ask = asking(app)
+    assert publish(app.test_client(), *make_wheel("other", "1.0")).status_code == 200
+    warm(app, ask)
+    json = "application/vnd.pypi.simple.v1+json"
+    assert ask(Accept=json) is not None
+    assert ask("/simple/other/", basic("mine", "wrong")) is None
+    assert ask("/simple/other/", {}) is None
+    for accept in (json, "text/html; charset=utf-8"):
+        answer = ask("/simple/other/", Accept=accept.partition(";")[0])
+        assert answer is not None
+        assert dict(answer.headers)["Content-Type"] == accept
+        assert b"other-1.0" in answer.body
+
+
 def test_a_page_for_a_person_is_not_taken_from_a_tool(deploy: Deploy) -> None:
     app = create_app(deploy(MINE + "anonymous_read = true\n"))
     ask = asking(app)
