@@ -5,8 +5,8 @@ answer itself. All decisions are made by the same functions that the views call.
 needs more than that (another method, a query, a person in a browser, an error) goes on to the
 application.
 
-What is in memory is sent by the loop of the server itself, because to hand a request over to a
-thread and back takes about as long as to answer it. Everything else is answered in a thread.
+What is in memory is sent by the thread that gets the requests, because to hand a request over to
+another one and back takes about as long as to answer it. Everything else is answered in a worker.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class HotPath:
             if asked.filename:
                 if not granted.is_at_hand(asked.project):
                     return None
-                # What is kept is only looked at by the loop.
+                # What is kept is only looked at by `at_once`.
                 open_small = self._files.open if granted.has_everything else open_any
                 return file_of(granted, asked.project, asked.filename, conditions, open_small)
             if asked.fields.representation is None:

@@ -1,7 +1,7 @@
 """Count the answers of the engine, and have a line of the log written and a span sent for each.
 
-`answered` also runs in the loop, for pages that take about a hundred microseconds in all. So it
-only adds to a few numbers and formats one line.
+`answered` also runs where requests are answered at once, for pages that take less than a hundred
+microseconds in all. So it only adds to a few numbers and formats one line.
 """
 
 from __future__ import annotations

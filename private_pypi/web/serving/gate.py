@@ -83,8 +83,9 @@ Gate = Callable[[RequestHead], Verdict]
 AtOnce = Callable[[dict[str, Any]], Answer | None]
 """The answer to a GET, given its WSGI environment, or None to call the application.
 
-It is called in the loop, so it must not wait for a storage, render a page or read a large file. It
-may raise `Later`; after the wait the application is called, unless an answer was prepared.
+It is called in the loop, or in the only thread in which granian hands requests over. So it must not
+wait for a storage, render a page or read a large file. It may raise `Later`; after the wait the
+application is called, unless an answer was prepared.
 """
 
 KindOf = Callable[[str], Kind]
@@ -134,4 +135,4 @@ class RequestObserver(Protocol):
         """Called once, before the first request. `load` may be called at any time."""
 
     def answered(self, exchange: Exchange) -> None:
-        """Called after every answer, in the thread that gave it: the loop, or a worker."""
+        """Called after every answer, in the thread that gave it."""

@@ -3,10 +3,10 @@
 An extra installs granian. It gives the same answers as the default engine, because it uses the same
 application, gate, pools of threads and time limits; `docs/engines.md` lists the differences.
 
-granian reads and writes the sockets in threads of its own. For each request it runs a coroutine
-(its interface RSGI) in the *loop*, which is asyncio's, in the thread that called `serve`. As in
-the default engine, the loop never opens, reads or writes a file, and *workers* are the threads of
-the pools.
+granian reads and writes the sockets in threads of its own, and hands each request over in a further
+one. What is at hand is answered there. For all other requests, a coroutine runs in the *loop*,
+which is asyncio's, in the thread that called `serve`. As in the default engine, the loop never
+opens, reads or writes a file, and *workers* are the threads of the pools.
 
 - `engine`: start and end, the sockets to listen on, new certificates
 - `connections`: which clients take too long, and whose connections are closed when there are too

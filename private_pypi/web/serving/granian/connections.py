@@ -117,11 +117,11 @@ class Connections:
         self._listening |= {sock.getsockname()[1] for sock in sockets if sock.family in _INTERNET}
 
     def of(self, client: str) -> Connection:
-        """The connection of a client, given as granian gives it."""
+        """The connection of a client, given as granian gives it. May be called in any thread."""
         known = self._known.get(client)
         if known is None:
-            address = client.rpartition(":")[0]
-            known = self._known[client] = Connection(address, time.monotonic())
+            new = Connection(client.rpartition(":")[0], time.monotonic())
+            known = self._known.setdefault(client, new)
         return known
 
     def sweep(self, *, is_ending: bool = False) -> None:
@@ -133,7 +133,8 @@ class Connections:
         sockets = dict(self._sockets())
         try:
             # Clients of a Unix socket have no address, and cannot be found here.
-            self._forget({each for each in self._known if ":" in each} - sockets.keys())
+            # A copy, because requests add to it in another thread.
+            self._forget({each for each in list(self._known) if ":" in each} - sockets.keys())
             for client, sock in sockets.items():
                 connection = self.of(client)
                 sent, untaken = _moved(sock)

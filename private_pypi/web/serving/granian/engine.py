@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from granian._granian import CallbackScheduler, RSGIWorker
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
@@ -243,6 +244,19 @@ def _trusting(application: Application, adj: Any) -> Application:
 # -- granian -------------------------------------------------------------------------------------
 
 
+class _Scheduler(CallbackScheduler):
+    """Calls `take` with each request, in granian's thread for Python."""
+
+    def __new__(cls, take: Callable[[Any], None], loop: asyncio.AbstractEventLoop) -> Any:
+        # granian's own schedulers make a coroutine of each request, which these are for.
+        new: Any = super().__new__
+        return new(cls, loop, take, None, None, None)
+
+    def __init__(self, take: Callable[[Any], None], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._schedule_fn = take
+
+
 class _Granian(Server):
     """granian in this process, over a socket that is listening already.
 
@@ -255,7 +269,7 @@ class _Granian(Server):
         # What is running in this one, and not in one before with another certificate.
         self.serving = replace(serving, running=set(), opened=set())
         super().__init__(
-            self.serving.answer,
+            self.serving,
             interface=Interfaces.RSGI,
             websockets=False,
             log_level=LogLevels.error,
@@ -276,6 +290,30 @@ class _Granian(Server):
         worker = super()._spawn_worker(*args, **others)
         self._signals.append(worker._sig)
         return worker
+
+    @staticmethod
+    @AsyncWorker.wrap_target  # type: ignore[untyped-decorator]
+    async def spawn(
+        number: int,
+        signal: Any,
+        serving: Serving,
+        sockets: tuple[Any, Any],
+        loop: asyncio.AbstractEventLoop,
+        *settings: Any,
+    ) -> None:
+        """Serve until the signal, as granian's own function does, but with our scheduler."""
+        *threads, _, mode, http1, http2, websockets, _, _, tls, _ = settings
+        ended = loop.create_future()
+        signal.add_cb(lambda: loop.call_soon_threadsafe(ended.set_result, None))
+        make: Any = RSGIWorker
+        worker = make(
+            *(number, sockets, None, *threads, mode, http1, http2, websockets, None),
+            *(*tls, (None, None)),
+        )
+        is_unix = (sockets[0] or sockets[1]).is_uds()
+        run = worker.serve_async_uds if is_unix else worker.serve_async
+        run(_Scheduler(partial(serving.take, loop), loop), loop, signal)
+        await ended
 
     def leave(self) -> None:
         """Accept no more connections. Each answer is the last one on its connection."""
@@ -404,7 +442,7 @@ class _Running:
                 http2_settings=HTTP2Settings(max_headers_size=size, max_concurrent_streams=100),
                 **tls,
             )
-            self._servers[server] = asyncio.create_task(server.serve())
+            self._servers[server] = asyncio.create_task(server.serve(server.spawn))
 
     def _check_alive(self) -> None:
         if any(task.done() for task in self._servers.values()):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from private_pypi.errors import InvalidUpload, PrivatePypiError
 from private_pypi.web.serving.form_body import FormBody
@@ -55,9 +55,34 @@ class ClientGone(Exception):
     """Nobody waits for the answer any more."""
 
 
+class Watcher(Protocol):
+    """What granian gives for each request."""
+
+    scope: Scope
+    proto: Any
+
+    def taskref(self, task: asyncio.Task[None]) -> None:
+        """Keep the task until granian has done with the request."""
+
+    def done(self) -> None:
+        """Send 500 if there was no answer."""
+
+    def err(self, error: BaseException) -> None:
+        """Send 500 if there was no answer, and write the error to the log."""
+
+
+class _Begun(NamedTuple):
+    """A request that was not answered at once."""
+
+    head: Head
+    environ: dict[str, Any]  # with what was found out
+    answer: Answer | None  # if it is at hand, and large
+    later: Later | None  # what it has to wait for, if this is known
+
+
 @dataclass(slots=True, kw_only=True)
 class Serving(RunningServer):
-    """What all requests of a running server share. `answer` is what granian calls."""
+    """What all requests of a running server share. `take` is what granian calls."""
 
     application: Application
     connections: Connections
@@ -72,8 +97,21 @@ class Serving(RunningServer):
     is_leaving: bool = False  # each answer is the last one on its connection
     is_ended: bool = False  # granian was told to end, so it must not have to read from a pipe
 
-    async def answer(self, scope: Scope, protocol: Any) -> None:
-        """Answer one request."""
+    def take(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
+        """Answer a request if the answer is at hand, or else have the loop do it.
+
+        granian calls this in its thread for Python, in which only one request is at a time. To
+        hand a request over to the loop takes about as long as to answer it. Raises nothing.
+        """
+        try:
+            begun = self._begin(watcher.scope, watcher.proto)
+            if begun is not None:
+                loop.call_soon_threadsafe(self._start, loop, watcher, begun)
+        except BaseException as error:
+            watcher.err(error)
+
+    def _begin(self, scope: Scope, protocol: Any) -> _Begun | None:
+        """Answer a request; if the answer is not at hand, return what is known of it."""
         connection = self.connections.of(scope.client)
         head = Head(scope, self.constant, self.max_head_bytes, connection.fields)
         connection.begun += 1
@@ -93,16 +131,27 @@ class Serving(RunningServer):
                 headers = [*answer.headers, *self.own_headers(head)]
                 protocol.response_bytes(answer.status, headers, answer.body)
                 self.note(head, environ, answer.status, len(answer.body))
-                return
-        task = asyncio.current_task()
-        assert task is not None
+                return None
+        return _Begun(head, environ, answer, later)
+
+    def _start(self, loop: asyncio.AbstractEventLoop, watcher: Watcher, begun: _Begun) -> None:
+        task = loop.create_task(self._answer(watcher, begun))
         self.running.add(task)
+        task.add_done_callback(self.running.discard)
+        watcher.taskref(task)
+
+    async def _answer(self, watcher: Watcher, begun: _Begun) -> None:
+        head, environ, answer, later = begun
+        connection = self.connections.of(head.client)
+        running = RunningExchange(self, head, environ, connection, watcher.proto, later)
         try:
-            await RunningExchange(self, head, environ, connection, protocol, later).run(answer)
+            await running.run(answer)
         except asyncio.CancelledError:
-            pass  # the server ends, and says how many connections it has cut
-        finally:
-            self.running.discard(task)
+            watcher.done()  # the server ends, and says how many connections it has cut
+        except BaseException as error:
+            watcher.err(error)
+        else:
+            watcher.done()
 
     def _at_hand(self, environ: dict[str, Any]) -> Answer | None:
         try:
