@@ -115,17 +115,14 @@ class AskedBefore:
         of_fields = key[1:]
         return Asked(match, self._fields.find(of_fields) or Fields(environ, of_fields), key)
 
-    def keep(self, asked: Asked, made_of: Key, content: Content, *, held: int = 0) -> Answer | None:
-        """Keep the answer and return it; None if a thread has to send it.
-
-        `held`: how much memory `made_of` takes, in bytes.
-        """
+    def keep(self, asked: Asked, made_of: Key, content: Content) -> Answer | None:
+        """Keep the answer and return it; None if a thread has to send it."""
         answer = content.as_answer()
         if answer is None:
             return None
         fields = asked.fields
         named = len(asked.key[0]) + fields.held
-        size = _OF_ONE + named + held + len(answer.body)
+        size = _OF_ONE + named + len(answer.body)
         if named <= LONGEST_KEPT and size <= _LARGEST:
             asked.last = made_of, answer
             self._kept.keep(asked.key, asked, size)

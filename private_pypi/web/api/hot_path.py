@@ -12,7 +12,7 @@ another one and back takes about as long as to answer it. Everything else is ans
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -55,6 +55,10 @@ from private_pypi.web.serving import LET_IN, WAITING, Answer
 
 _LARGE = 64 * 1024  # bytes, compressed; no larger page is prepared for a request that waits
 _FEW = 20  # files; a page of so few is rendered in less time than another thread takes to begin
+
+_Source = tuple[Hashable, int, Freshness, bool]
+"""What an answer with a page follows from: where the page is kept, its serial, how fresh it is, and
+whether the repository is public. The first two identify one state of a page."""
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -147,8 +151,12 @@ class HotPath:
         if representation is None or not granted.has_everything:
             return None
         listed = granted.list_projects()
+        made_of = (listed.kept_in, listed.serial, listed.freshness, granted.is_public)
+        last = self._last_page(asked, made_of)
+        if last is not None:
+            return last
         page = rendered_list(self._in_memory, listed, representation)
-        return self._page_answer(granted, asked, self._in_memory, page, listed.freshness)
+        return self._page_answer(granted, asked, self._in_memory, page, made_of)
 
     def _page_at_once(
         self,
@@ -166,30 +174,39 @@ class HotPath:
             self._begin_to_wait(environ, granted, project, representation, asked.fields.conditions)
             return None
         if not isinstance(found, Found):
-            made_of = (found,)
-            if asked.last is not None and asked.last[0] == made_of:
+            if asked.last is not None and asked.last[0] == (found,):
                 return asked.last[1]
             content = _content_without(found, asked, project)
-            return None if content is None else self._asked.keep(asked, made_of, content)
+            return None if content is None else self._asked.keep(asked, (found,), content)
+        made_of = (found.kept_in, found.serial, found.freshness, granted.is_public)
+        last = self._last_page(asked, made_of)
+        if last is not None:
+            return last
         is_quick = found.count is not None and found.count <= _FEW
         pages = self._pages if is_quick else self._in_memory
         page = rendered(pages, found, representation)
-        return self._page_answer(granted, asked, pages, page, found.freshness)
+        return self._page_answer(granted, asked, pages, page, made_of)
+
+    def _last_page(self, asked: Asked, made_of: _Source) -> Answer | None:
+        """The last answer, if it was made of the same; then the page need not be looked for."""
+        if asked.last is None or asked.last[0] != made_of:
+            return None
+        self._pages.sent_again += 1
+        return asked.last[1]
 
     def _page_answer(
-        self, granted: Grant, asked: Asked, pages: Pages, page: Page, freshness: Freshness
+        self, granted: Grant, asked: Asked, pages: Pages, page: Page, made_of: _Source
     ) -> Answer | None:
-        made_of = (page, freshness, granted.is_public)
-        if asked.last is not None and asked.last[0] == made_of:
-            return asked.last[1]
         content = page_content(
             page,
             asked.fields.conditions,
             public=granted.is_public,
-            freshness=freshness,
+            freshness=made_of[2],
             text_of=pages.text,
         )
-        return self._asked.keep(asked, made_of, content, held=page.size)
+        if page.is_worth_compressing and not page.is_compressed:
+            return content.as_answer()  # it is compressed when it is asked for again
+        return self._asked.keep(asked, made_of, content)
 
     def _file_at_once(
         self,
@@ -204,20 +221,19 @@ class HotPath:
             to_fetch = content_to_fetch(granted, project, filename, conditions)
             return None if to_fetch is None else to_fetch.as_answer()
         try:
-            file, sha256 = file_with_hash(granted, project, filename)
+            file, _ = file_with_hash(granted, project, filename)
         except FileNotFound:
             look = begin_look(granted, project, filename, time.monotonic())
             if look is not None and WAITING in environ:
                 raise later_than(look) from None
             raise
-        in_memory = self._files.content(granted, sha256)
-        made_of = (file, in_memory, granted.is_public)
+        made_of = (file, granted.is_public)
         if asked.last is not None and asked.last[0] == made_of:
             return asked.last[1]
         content = content_of_file(
             granted, file, filename, asked.fields.conditions, self._files.find
         )
-        return self._asked.keep(asked, made_of, content, held=len(in_memory or b""))
+        return self._asked.keep(asked, made_of, content)
 
     def _begin_to_wait(
         self,

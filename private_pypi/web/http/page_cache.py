@@ -98,11 +98,13 @@ class PageCache:
     def __init__(self, max_bytes: int = _PAGES_BYTES) -> None:
         self._pages: BoundedBytes[Page] = BoundedBytes(max_bytes)
         self._texts: BoundedBytes[bytes] = BoundedBytes(_TEXTS_BYTES)  # by the ETag of the page
+        self.sent_again = 0
+        """How many pages were sent as before without being looked for here (see `api.asked`)."""
 
     @property
     def hits(self) -> int:
-        """How many pages were found."""
-        return self._pages.hits
+        """How many pages were found, or sent again."""
+        return self._pages.hits + self.sent_again
 
     @property
     def misses(self) -> int:

@@ -38,15 +38,11 @@ class SmallFiles:
     def __init__(self) -> None:
         self._files: BoundedBytes[bytes] = BoundedBytes(_BYTES)
 
-    def content(self, granted: Grant, sha256: str | None) -> bytes | None:
-        """The content with this hash; None if it is not in memory."""
-        return self._files.find(_key(granted, sha256))
-
     def find(
         self, granted: Grant, sha256: str | None, open_it: Callable[[], Opened] | None = None
     ) -> CachedFile:
         """The content with this hash from memory; raises `NotInMemory`. Calls nothing."""
-        content = self.content(granted, sha256)
+        content = self._files.find(_key(granted, sha256))
         if content is None:
             raise NotInMemory
         return CachedFile(BytesIO(content), len(content))

@@ -146,15 +146,23 @@ class RequestLog:
 
 
 class _Clock:
-    """The time for lines. Only its milliseconds are formatted for each line."""
+    """The time for lines. It is formatted once in a millisecond, most of it once in a second."""
 
     def __init__(self, form: LogFormat) -> None:
         self._is_json = form == "json"
         self._second = (0, "")
+        self._last = (0, "")
 
     def now(self) -> str:
-        now = time.time()
-        whole = int(now)
+        milliseconds = int(time.time() * 1000)
+        last, text = self._last
+        if last != milliseconds:
+            text = self._format(milliseconds)
+            self._last = (milliseconds, text)
+        return text
+
+    def _format(self, milliseconds: int) -> str:
+        whole, rest = divmod(milliseconds, 1000)
         second, text = self._second
         if second != whole:
             if self._is_json:
@@ -162,7 +170,7 @@ class _Clock:
             else:
                 text = time.strftime("%Y-%m-%d %H:%M:%S,", time.localtime(whole))
             self._second = (whole, text)  # in one assignment, because several threads do this
-        return f"{text}{int((now - whole) * 1000):03d}"
+        return f"{text}{rest:03d}"
 
 
 def _of_worker(worker: int | None) -> str:

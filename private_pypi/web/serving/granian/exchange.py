@@ -112,8 +112,9 @@ class Serving(RunningServer):
 
     def _begin(self, scope: Scope, protocol: Any) -> _Begun | None:
         """Answer a request; if the answer is not at hand, return what is known of it."""
-        connection = self.connections.of(scope.client)
-        head = Head(scope, self.constant, self.max_head_bytes, connection.fields)
+        client = scope.client
+        connection = self.connections.of(client)
+        head = Head(scope, client, self.constant, self.max_head_bytes, connection.fields)
         connection.begun += 1
         answer: Answer | None = None
         later: Later | None = None

@@ -152,18 +152,23 @@ class Head:
     __slots__ = ("began", "client", "fields", "id", "path", "problem", "query")
 
     def __init__(
-        self, scope: Scope, constant: dict[str, Any], largest: int, last: Fields | None = None
+        self,
+        scope: Scope,
+        client: str,
+        constant: dict[str, Any],
+        largest: int,
+        last: Fields | None = None,
     ) -> None:
         """`constant` is what `constant_environ` made. A head of `largest` bytes is refused.
 
         `last`: those of the last request of the same client.
         """
         self.began = time.monotonic()
-        self.client = scope.client
+        self.client = client
         """The address and port of the other side; empty for a Unix socket."""
         given = scope.headers.items()
         if last is None or not last.is_same(scope, given):
-            last = Fields(scope, given, self.client, constant)
+            last = Fields(scope, given, client, constant)
         self.fields = fields = last
         path = scope.path
         if not path.isascii():  # in WSGI, each byte of it is a character of latin-1
