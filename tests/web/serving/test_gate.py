@@ -252,6 +252,32 @@ def test_an_answer_at_hand_that_fails_is_asked_of_the_application(server: Server
     assert server.get() == HELLO
 
 
+@pytest.mark.parametrize("engine", ["granian"])
+def test_an_answer_at_hand_does_not_wait_for_the_loop(server: Server) -> None:
+    entered, release = threading.Event(), threading.Event()
+    released: list[bool] = []
+
+    def hold_the_loop(path: str, authorization: str | None) -> str:
+        entered.set()
+        released.append(release.wait(10))
+        return ""
+
+    def at_once(environ: dict[str, Any]) -> Answer | None:
+        is_quick = environ["PATH_INFO"] == "/quick"
+        return Answer(200, "OK", [("Content-Length", "5")], b"quick") if is_quick else None
+
+    server.start(at_once=at_once, share_of=hold_the_loop)
+    with server.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert entered.wait(20)
+        try:
+            assert server.get("/quick") == b"quick"
+        finally:
+            release.set()
+        assert read_all(sock).endswith(HELLO)
+    assert released == [True]
+
+
 def test_what_a_trusted_proxy_says_holds_for_answers_at_once(server: Server) -> None:
     """Otherwise the loop would answer under a host for which the application refuses to."""
 
