@@ -108,6 +108,8 @@ def test_a_server_killed_at_any_moment_keeps_what_it_acknowledged(
         server = servers.start(root)
         uploads = Uploads(server, round_, random.Random(f"{seed} {round_}"))
         uploads.start()
+        if round_ == 5 and not acknowledged:  # the machine was too slow for that until now
+            eventually(lambda uploads=uploads: uploads.acknowledged, "an upload")
         time.sleep(moments.uniform(0.01, 0.5))
         server.kill()
         uploads.join()
