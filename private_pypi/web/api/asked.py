@@ -115,20 +115,25 @@ class AskedBefore:
         of_fields = key[1:]
         return Asked(match, self._fields.find(of_fields) or Fields(environ, of_fields), key)
 
-    def keep(self, asked: Asked, made_of: Key, content: Content) -> Answer | None:
-        """Keep the answer and return it; None if a thread has to send it."""
+    def keep(self, asked: Asked, made_of: Key | None, content: Content) -> Answer | None:
+        """Keep the answer and return it; None if a thread has to send it.
+
+        `made_of` None: the next answer will be another one, so only the fields are kept.
+        """
         answer = content.as_answer()
         if answer is None:
             return None
         fields = asked.fields
         named = len(asked.key[0]) + fields.held
+        if named > LONGEST_KEPT:
+            return answer
+        if not fields.is_kept:
+            fields.is_kept = True
+            self._fields.keep(asked.key[1:], fields, _OF_ONE + fields.held)
         size = _OF_ONE + named + len(answer.body)
-        if named <= LONGEST_KEPT and size <= _LARGEST:
+        if made_of is not None and size <= _LARGEST:
             asked.last = made_of, answer
             self._kept.keep(asked.key, asked, size)
-            if not fields.is_kept:
-                fields.is_kept = True
-                self._fields.keep(asked.key[1:], fields, _OF_ONE + fields.held)
         return answer
 
 

@@ -204,9 +204,9 @@ class HotPath:
             freshness=made_of[2],
             text_of=pages.text,
         )
-        if page.is_worth_compressing and not page.is_compressed:
-            return content.as_answer()  # it is compressed when it is asked for again
-        return self._asked.keep(asked, made_of, content)
+        # A short page is compressed when it is asked for again.
+        is_last_form = page.is_compressed or not page.is_worth_compressing
+        return self._asked.keep(asked, made_of if is_last_form else None, content)
 
     def _file_at_once(
         self,

@@ -14,6 +14,7 @@ from private_pypi.configuration.config import read_source
 from private_pypi.testing import Memory
 from private_pypi.testing.distributions import make_wheel
 from private_pypi.web import HOT_PATH, create_app
+from private_pypi.web.api import asked
 from private_pypi.web.deployment import Deployment
 from private_pypi.web.serving import Answer
 from tests.web import lookups
@@ -218,6 +219,27 @@ def test_the_fields_of_a_request_count_for_a_path_that_is_new(app: Flask) -> Non
         assert answer is not None
         assert dict(answer.headers)["Content-Type"] == accept
         assert b"other-1.0" in answer.body
+
+
+def test_the_fields_of_a_client_are_read_once_although_each_page_is_new(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        for number in range(3):  # so many that the page is compressed when it is asked for again
+            wheel = make_wheel(name, f"{number}.0")
+            assert publish(app.test_client(), *wheel).status_code == 200
+    ask = asking(app)
+    read: list[object] = []
+
+    def reading(environ: dict[str, object], key: asked.Key) -> asked.Fields:
+        read.append(key)
+        return fields(environ, key)
+
+    fields = asked.Fields
+    monkeypatch.setattr(asked, "Fields", reading)
+    answers = [ask(f"/simple/{name}/") for name in ("first", "second")]
+    assert [answer and answer.status for answer in answers] == [200, 200]
+    assert len(read) == 1
 
 
 def test_a_page_for_a_person_is_not_taken_from_a_tool(deploy: Deploy) -> None:
