@@ -26,8 +26,8 @@ The time is from the answer to an upload until the pages of all servers show the
 """,
     RESTARTED: """\
 Each server is told to stop, ends, and is started again, while 8 clients publish and 8 install.
-No request is refused or cut off. What may fail is a file that a client knows from the page of one
-server, and asks of another that learns of it within an interval.
+No request is refused or cut off. A client may ask a server for a file of which that server has not
+heard yet, because it has read the page of another one. Then the server looks into the journal.
 """,
     KILLED: """\
 Again and again one or two of the servers are ended with SIGKILL and started again, while 8 clients
