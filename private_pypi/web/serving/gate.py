@@ -83,9 +83,9 @@ Gate = Callable[[RequestHead], Verdict]
 AtOnce = Callable[[dict[str, Any]], Answer | None]
 """The answer to a GET, given its WSGI environment, or None to call the application.
 
-It is called in the loop, or in the only thread in which granian hands requests over. So it must not
-wait for a storage, render a page or read a large file. It may raise `Later`; after the wait the
-application is called, unless an answer was prepared.
+It is called in the loop, or in a thread in which granian hands requests over, one after another.
+So it must not wait for a storage, render a page or read a large file. It may raise `Later`; after
+the wait the application is called, unless an answer was prepared.
 """
 
 KindOf = Callable[[str], Kind]
