@@ -229,8 +229,10 @@ def _repository(table: Table, load_backend: LoadBackend) -> RepositorySettings |
     try:
         backend_class = load_backend(type_)
     except ConfigurationError as error:
+        # A group has no backend, so `load_backend` cannot suggest it.
+        hint = plugins.did_you_mean(type_, [GROUP])
         for sentence in error.problems:
-            table.problem(sentence, "type")
+            table.problem(f"{sentence}{hint}", "type")
         return None
     fields = backend_fields(backend_class)
     is_mirror = can(backend_class, SupportsUpstream)

@@ -248,6 +248,13 @@ def test_a_wrong_value_is_named_with_its_key(line: str, sentence: str) -> None:
     assert problem.startswith(f"config.toml: [mine] {sentence}")
 
 
+def test_a_type_that_is_nearly_a_group_is_told_so() -> None:
+    assert problems('[all]\ntype = "gruop"\nmembers = []\n') == [
+        "config.toml: [all] type: unknown backend type 'gruop'; installed: shelf; "
+        "did you mean 'group'?"
+    ]
+
+
 def test_a_check_of_the_backends_own_is_reported_with_its_table() -> None:
     assert problems('[mine]\ntype = "shelf"\nowner = "nobody"\n') == [
         "config.toml: [mine]: a shelf needs an owner"
